@@ -1,0 +1,141 @@
+"""One way to time everything: compile apart from run, interleaved rounds, paired ratios.
+
+Each round runs every candidate, in an order drawn anew, and blocks on its whole result.
+A candidate's ratio is taken to the reference of the same round, so that a machine that
+slows down for a while slows both. Medians with quartiles are reported, never means.
+"""
+
+import ctypes
+import datetime
+import json
+import os
+import pathlib
+import platform
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import jax
+import jaxlib
+import numpy as np
+from tqdm import tqdm
+
+
+def settle_allocator(pages: str) -> None:
+    """Put glibc's allocator in one state for the whole process; elsewhere do nothing.
+
+    By default it moves between two: large results sometimes come on pages that it kept,
+    sometimes on pages fresh from the kernel, which cost more than the arithmetic on them.
+    `kept` never gives pages back; `fresh` always does, so every result pays for its pages.
+    """
+    if not hasattr(ctypes.CDLL(None), "mallopt"):
+        return
+    trim, top_pad, mmap = -1, -2, -3  # M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD
+    most = 2**31 - 1
+    limits = {"kept": ((trim, most), (top_pad, 2**30), (mmap, 2**30)), "fresh": ((mmap, 65536),)}
+    for option, value in limits[pages]:
+        ctypes.CDLL(None).mallopt(option, value)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A function to time, under a name. It is jitted here, its arguments are never constants."""
+
+    name: str
+    f: Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What was measured of one candidate."""
+
+    name: str
+    compile_s: float
+    median_s: float
+    ratio: tuple[float, float, float]  # quartiles of time / time of the reference, paired
+    temp_bytes: int  # temporaries of the executable, from XLA's own plan
+    output_bytes: int
+
+
+def measure(
+    candidates: Sequence[Candidate], args: Sequence[Any], *, reference: str, rounds: int
+) -> list[Timing]:
+    """Time all candidates on the same arguments; ratios are to `reference`."""
+    compiled, compile_s = {}, {}
+    for candidate in candidates:
+        start = time.perf_counter()
+        compiled[candidate.name] = jax.jit(candidate.f).lower(*args).compile()
+        compile_s[candidate.name] = time.perf_counter() - start
+    seconds: dict[str, list[float]] = {name: [] for name in compiled}
+    for _ in tqdm(range(rounds), leave=False, unit="round", disable=None):
+        order = list(compiled)
+        random.shuffle(order)
+        for name in order:
+            # An untimed call first: every program then finds the allocator and the caches
+            # as it left them itself, not as its predecessor did.
+            jax.block_until_ready(compiled[name](*args))
+            start = time.perf_counter()
+            jax.block_until_ready(compiled[name](*args))
+            seconds[name].append(time.perf_counter() - start)
+    rows = []
+    for name, executable in compiled.items():
+        pairs = np.array(seconds[name]) / np.array(seconds[reference])
+        memory = executable.memory_analysis()
+        rows.append(
+            Timing(
+                name=name,
+                compile_s=compile_s[name],
+                median_s=float(np.median(seconds[name])),
+                ratio=tuple(float(q) for q in np.quantile(pairs, [0.25, 0.5, 0.75])),
+                temp_bytes=int(memory.temp_size_in_bytes),
+                output_bytes=int(memory.output_size_in_bytes),
+            )
+        )
+    return rows
+
+
+def table(title: str, rows: Sequence[Timing], reference: str) -> str:
+    """Rows as text that fits 80 columns."""
+    head = f"{title}\n{'':24}{'ms':>9}  {'× ' + reference:<22}{'temp MB':>8}{'compile s':>10}"
+    lines = [
+        f"{t.name:24}{1e3 * t.median_s:9.2f}  "
+        f"{t.ratio[1]:6.2f} [{t.ratio[0]:.2f}, {t.ratio[2]:.2f}]".ljust(57)
+        + f"{t.temp_bytes / 1e6:8.1f}{t.compile_s:10.2f}"
+        for t in rows
+    ]
+    return "\n".join([head, *lines])
+
+
+def environment() -> dict[str, Any]:
+    """Machine, versions and date, so that a figure can be placed."""
+    device = jax.devices()[0]
+    return {
+        "date": datetime.date.today().isoformat(),
+        "platform": device.platform,
+        "device": device.device_kind,
+        "cpu": _cpu_model(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "jax": jax.__version__,
+        "jaxlib": jaxlib.__version__,
+    }
+
+
+def _cpu_model() -> str:
+    try:
+        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((x.split(":")[1].strip() for x in lines if x.startswith("model name")), "unknown")
+
+
+def write(path: pathlib.Path, cases: Sequence[tuple[dict[str, Any], Sequence[Timing]]]) -> None:
+    """One JSON file: the environment, then every case with its rows."""
+    record = {
+        "environment": environment(),
+        "cases": [{"case": case, "rows": [asdict(r) for r in rows]} for case, rows in cases],
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(record, indent=1) + "\n")

@@ -1,0 +1,41 @@
+"""Recurrent networks in pure JAX whose gradients can be seen, certified and repaired.
+
+>>> import jax, jaxrnn
+>>> cell = jaxrnn.lstm()
+>>> params = cell.init(jax.random.key(0), 3, 5)
+>>> xs = jax.random.normal(jax.random.key(1), (20, 4, 3))      # (T, B, D)
+>>> states = jaxrnn.unroll(cell, params, xs)                   # states.h, states.c
+>>> J = jaxrnn.jacobians.closed_form(cell, params, xs)         # J.c.h is ∂cᵢ/∂hᵢ₋₁
+>>> J.c.h.shape
+(20, 4, 5, 5)
+"""
+
+from jaxrnn import activations, jacobians
+from jaxrnn.cell import Cell
+from jaxrnn.cells.gru import GRUParams, GRUState, gru
+from jaxrnn.cells.lstm import LSTMParams, LSTMState, lstm
+from jaxrnn.cells.rnn import RNNParams, RNNState, rnn
+from jaxrnn.pointwise_cell import Pointwise, PointwiseCell
+from jaxrnn.step_cell import from_step
+from jaxrnn.unrolling import unroll
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Cell",
+    "GRUParams",
+    "GRUState",
+    "LSTMParams",
+    "LSTMState",
+    "Pointwise",
+    "PointwiseCell",
+    "RNNParams",
+    "RNNState",
+    "activations",
+    "from_step",
+    "gru",
+    "jacobians",
+    "lstm",
+    "rnn",
+    "unroll",
+]

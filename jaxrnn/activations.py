@@ -1,0 +1,81 @@
+"""Pointwise nonlinearities: value, derivative and derivative bound γ.
+
+Each derivative is written as a function of the pre-activation z, never of the
+value a(z). `1 - tanh²` and `σ(1-σ)` lose every digit once the value has rounded
+to ±1 (float32: 0.2 % off at |z| = 5, exactly 0 from |z| ≈ 9), which is where
+gradients vanish and where a diagnosis has to be right. The products
+
+    tanh'(z) = 4 σ(2z) σ(-2z)        σ'(z) = σ(z) σ(-z)
+
+never subtract, so they keep all their digits down to the smallest normal number.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from chex import Array
+
+__all__ = ["Activation", "identity", "relu", "sigmoid", "tanh"]
+
+
+class Activation(NamedTuple):
+    """A pointwise map a(z) with its derivative and the bound that certificates use.
+
+    Fields:
+        name: how it is printed.
+        value: z ↦ a(z), any shape.
+        derivative: z ↦ a'(z), computed from the pre-activation z, any shape.
+        gamma: γ = sup |a'|; `None` when no bound is known, and then no global
+            certificate can be given.
+
+    Calling the activation calls `value`.
+
+    >>> import jax.numpy as jnp
+    >>> softsign = Activation("softsign", lambda z: z / (1 + abs(z)),
+    ...                       lambda z: (1 + abs(z)) ** -2., gamma=1.0)
+    >>> float(softsign(jnp.float32(1.0))), softsign.gamma
+    (0.5, 1.0)
+    """
+
+    name: str
+    value: Callable[[Array], Array]
+    derivative: Callable[[Array], Array]
+    gamma: float | None = None
+
+    def __call__(self, z: Array) -> Array:
+        return self.value(z)
+
+    def __repr__(self) -> str:
+        return f"Activation({self.name}, γ={self.gamma})"
+
+
+def _tanh_derivative(z: Array) -> Array:
+    return 4 * (jax.nn.sigmoid(2 * z) * jax.nn.sigmoid(-2 * z))
+
+
+def _sigmoid_derivative(z: Array) -> Array:
+    return jax.nn.sigmoid(z) * jax.nn.sigmoid(-z)
+
+
+def _relu_derivative(z: Array) -> Array:
+    # heaviside, not `where`: a NaN pre-activation must stay visible in the derivative.
+    return jnp.heaviside(z, jnp.zeros_like(z))
+
+
+def _identity_value(z: Array) -> Array:
+    return z
+
+
+tanh = Activation("tanh", jnp.tanh, _tanh_derivative, gamma=1.0)
+"""tanh(z), tanh'(z) = 4 σ(2z) σ(-2z) within 4 ulp for |z| ≤ 43 in float32, γ = 1."""
+
+sigmoid = Activation("sigmoid", jax.nn.sigmoid, _sigmoid_derivative, gamma=0.25)
+"""σ(z) = 1/(1+e⁻ᶻ), σ'(z) = σ(z) σ(-z) within 4 ulp for |z| ≤ 87 in float32, γ = ¼."""
+
+relu = Activation("relu", jax.nn.relu, _relu_derivative, gamma=1.0)
+"""max(z, 0), derivative 1 for z > 0 and 0 for z ≤ 0 (at 0 by convention), γ = 1."""
+
+identity = Activation("identity", _identity_value, jnp.ones_like, gamma=1.0)
+"""z, derivative 1, γ = 1: the linear network of the classical analysis."""

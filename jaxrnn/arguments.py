@@ -1,0 +1,221 @@
+"""Checks of public arguments: every refusal names the argument, what was expected, what came.
+
+All checks read only shapes, dtypes and tree structures, which are static under
+`jax.jit`, so bad input is refused while tracing, before anything is computed.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+def describe(value: Any) -> str:
+    """`float32[4, 3]` for an array, the type's name for anything else."""
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        return f"{value.dtype}{list(value.shape)}"
+    return "None" if value is None else f"a {type(value).__name__}"
+
+
+def check_array(name: str, value: Any, *, kind: Any = jnp.floating) -> None:
+    """Refuse what is not an array of the given kind (`jnp.floating`, `jnp.integer`, `jnp.bool`)."""
+    if not isinstance(value, jax.Array | np.ndarray | np.generic | jax.ShapeDtypeStruct):
+        raise TypeError(
+            f"{name}: expected an array, got {describe(value)}; "
+            "convert it explicitly, e.g. with jnp.asarray"
+        )
+    if not jnp.issubdtype(value.dtype, kind):
+        raise TypeError(f"{name}: expected {_dtype_words(kind)} dtype, got {describe(value)}")
+
+
+def _dtype_words(kind: Any) -> str:
+    known = {jnp.floating: "a real floating", jnp.integer: "an integer", np.bool_: "a boolean"}
+    return known.get(kind, str(kind))
+
+
+def check_dtype(name: str, value: Any, dtype: Any, owner: str) -> None:
+    """Refuse an array whose dtype differs from `dtype`, the dtype of `owner`."""
+    if value.dtype != dtype:
+        raise TypeError(
+            f"{name}: expected {jnp.dtype(dtype).name}, the dtype of {owner}, "
+            f"got {describe(value)}; cast one of them explicitly with .astype"
+        )
+
+
+def check_shape(name: str, value: Any, expected: tuple[int, ...], symbols: str) -> None:
+    """Refuse an array of another shape; `symbols` says what the axes mean, e.g. `(G·H, D)`."""
+    if value.shape != expected:
+        hint = ""
+        if len(expected) > 1 and value.shape == expected[::-1]:
+            hint = "; it looks transposed"
+        raise ValueError(
+            f"{name}: expected shape {symbols} = {expected}, got {tuple(value.shape)}{hint}"
+        )
+
+
+def check_record(name: str, value: Any, cls: type) -> None:
+    """Refuse anything but an instance of the NamedTuple `cls` with no leaf missing."""
+    fields = ", ".join(cls._fields)  # type: ignore[attr-defined]
+    if not isinstance(value, cls):
+        raise TypeError(
+            f"{name}: expected {cls.__name__}({fields}), got {describe(value)}; "
+            "a plain tuple or dict does not say which leaf is which"
+        )
+    for field in cls._fields:  # type: ignore[attr-defined]
+        if getattr(value, field) is None:
+            raise TypeError(f"{name}.{field}: expected an array, got None (missing leaf)")
+
+
+def check_callable(name: str, value: Any, example: str) -> None:
+    """Refuse what cannot be called."""
+    if not callable(value):
+        raise TypeError(f"{name}: expected a function {example}, got {describe(value)}")
+
+
+def check_activation(value: Any, cls: type) -> None:
+    """Refuse a bare function where value, derivative and γ are needed."""
+    if not isinstance(value, cls):
+        raise TypeError(
+            f"activation: expected a jaxrnn.activations.Activation, got {describe(value)}; "
+            "use jaxrnn.activations.tanh, or wrap your function with its derivative: "
+            "Activation(name, value, derivative, gamma)"
+        )
+
+
+def check_size(name: str, value: Any, *, least: int) -> None:
+    """Refuse what is not an integer of at least `least`."""
+    if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer):
+        raise TypeError(f"{name}: expected an integer, got {value!r} ({type(value).__name__})")
+    if value < least:
+        raise ValueError(f"{name}: expected an integer of at least {least}, got {value}")
+
+
+def check_key(key: Any) -> None:
+    """Refuse anything but one PRNG key (`jax.random.key`, or the older uint32 pair)."""
+    dtype = getattr(key, "dtype", None)
+    shape = getattr(key, "shape", None)
+    typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key) and shape == ()
+    legacy = dtype is not None and dtype == np.uint32 and shape is not None and len(shape) == 1
+    if not (typed or legacy):
+        raise TypeError(f"key: expected one key from jax.random.key(seed), got {describe(key)}")
+
+
+def floating_dtype(dtype: Any) -> np.dtype:
+    """The requested dtype, or JAX's default float; refuse integer and complex ones."""
+    if dtype is None:
+        return jnp.result_type(float)
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise TypeError(f"dtype: expected a real floating dtype, got {jnp.dtype(dtype).name}")
+    if jax.dtypes.canonicalize_dtype(dtype) != jnp.dtype(dtype):
+        raise TypeError(
+            f"dtype: {jnp.dtype(dtype).name} needs 64-bit mode; enable it with "
+            "jax.config.update('jax_enable_x64', True) or inside `with jax.enable_x64(True):`"
+        )
+    return jnp.dtype(dtype)
+
+
+def check_real(name: str, value: Any) -> None:
+    """Refuse what is not one finite real number known now."""
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+        raise TypeError(f"{name}: expected a real number, got {value!r} ({type(value).__name__})")
+    if not np.isfinite(value):
+        raise ValueError(f"{name}: expected a finite number, got {value}")
+
+
+def check_batch_shape(batch_shape: Any) -> None:
+    """Refuse anything but a tuple of sizes."""
+    if not isinstance(batch_shape, tuple):
+        raise TypeError(
+            f"batch_shape: expected a tuple of sizes such as (), (32,), got {batch_shape!r}"
+        )
+    for size in batch_shape:
+        check_size("batch_shape", size, least=0)
+
+
+def check_sequence(name: str, xs: Any) -> tuple[int, ...]:
+    """Refuse what is not time-major (T, *batch, D); give the batch shape."""
+    check_array(name, xs)
+    if len(xs.shape) < 2:
+        raise ValueError(
+            f"{name}: expected shape (T, *batch, D) with at least the axes T and D, "
+            f"got {describe(xs)}"
+        )
+    return tuple(xs.shape[1:-1])
+
+
+def check_cell(cell: Any) -> None:
+    """Refuse what does not keep the `Cell` contract."""
+    if not all(hasattr(cell, verb) for verb in ("step", "project", "update", "check_params")):
+        raise TypeError(
+            f"cell: expected a cell such as jaxrnn.lstm(), got {describe(cell)}; "
+            "wrap a step function with jaxrnn.from_step(step, ...)"
+        )
+
+
+def check_batch(name: str, got: tuple[int, ...], xs: Any) -> None:
+    """Refuse a batch shape other than that of xs, and say so when xs is batch-first."""
+    batch = tuple(xs.shape[1:-1])
+    if tuple(got) == batch:
+        return
+    hint = ""
+    if len(got) == 1 and len(batch) == 1 and xs.shape[0] == got[0]:
+        hint = "; xs looks batch-first (B, T, D): pass xs.swapaxes(0, 1)"
+    raise ValueError(
+        f"{name}: expected the batch shape {batch} of xs {tuple(xs.shape)} = (T, *batch, D), "
+        f"got {tuple(got)}{hint}"
+    )
+
+
+def check_batch_first(name: str, state: Any, xs: Any) -> None:
+    """Refuse a state whose batch fits the first axis of xs instead of the second, and say so."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+        got = tuple(getattr(leaf, "shape", ()))[: xs.ndim - 2]
+        if got == tuple(xs.shape[:-2]) != tuple(xs.shape[1:-1]):
+            check_batch(name + jax.tree_util.keystr(path), got, xs)
+
+
+def check_lead(name: str, got: tuple[int, ...], x: Any) -> None:
+    """Refuse leading axes other than those of x."""
+    if tuple(got) != tuple(x.shape[:-1]):
+        raise ValueError(
+            f"{name}: expected the leading axes {tuple(x.shape[:-1])} of the input "
+            f"{tuple(x.shape)}, got {tuple(got)}"
+        )
+
+
+def check_lengths(lengths: Any, xs: Any) -> None:
+    """Refuse lengths that are not integers of the batch shape, or leave [0, T].
+
+    The values are read only outside a trace; under `jit` a length below 0 acts
+    as 0 and one above T as T.
+    """
+    check_array("lengths", lengths, kind=jnp.integer)
+    check_batch("lengths", tuple(lengths.shape), xs)
+    if isinstance(lengths, jax.core.Tracer | jax.ShapeDtypeStruct) or lengths.size == 0:
+        return
+    values, T = np.asarray(lengths), xs.shape[0]
+    if values.min() < 0 or values.max() > T:
+        bad = values[(values < 0) | (values > T)].flat[0]
+        raise ValueError(f"lengths: expected values in [0, T] = [0, {T}], got {bad}")
+
+
+def check_resets(resets: Any, xs: Any) -> None:
+    """Refuse resets that are not booleans of shape (T, *batch)."""
+    check_array("resets", resets, kind=np.bool_)
+    check_shape("resets", resets, tuple(xs.shape[:-1]), "(T, *batch)")
+
+
+def check_state_like(name: str, got: Any, expected: Any, source: str) -> None:
+    """Refuse a tree whose structure, shapes or dtypes differ from `expected`."""
+    structures = jax.tree.structure(got), jax.tree.structure(expected)
+    if structures[0] != structures[1]:
+        raise TypeError(f"{name}: expected the tree of {source}, {structures[1]}, got {structures[0]}")
+    paths = jax.tree_util.tree_leaves_with_path(got)
+    for (path, leaf), want in zip(paths, jax.tree.leaves(expected), strict=True):
+        leaf_name = name + jax.tree_util.keystr(path)
+        check_array(leaf_name, leaf)
+        if leaf.shape != want.shape:
+            raise ValueError(
+                f"{leaf_name}: expected {describe(want)} as in {source}, got {describe(leaf)}"
+            )
+        check_dtype(leaf_name, leaf, want.dtype, source)

@@ -1,0 +1,134 @@
+"""The gated recurrent unit that resets after the matmul, as torch and cuDNN do.
+
+    rᵢ = σ(uʳ + aʳ)   zᵢ = σ(uᶻ + aᶻ)   nᵢ = tanh(uⁿ + rᵢ ⊙ aⁿ)
+    hᵢ = (1 - zᵢ) ⊙ nᵢ + zᵢ ⊙ hᵢ₋₁
+
+    u = W_ih xᵢ + b        a = W_hh hᵢ₋₁ + (0, 0, b_hn)
+
+The reset gate multiplies aⁿ, so ∂h/∂aⁿ = r ⊙ ∂h/∂uⁿ: here u and a differ.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from chex import Array, PRNGKey
+from jax.nn import initializers
+
+from jaxrnn import projections
+from jaxrnn.activations import sigmoid, tanh
+from jaxrnn.pointwise_cell import Pointwise, PointwiseCell
+
+__all__ = ["GRUParams", "GRUState", "gru"]
+
+GATES = ("r", "z", "n")
+
+
+class GRUParams(NamedTuple):
+    """θ of the GRU; rows in the gate order r, z, n."""
+
+    w_ih: Array  # (3H, D)
+    w_hh: Array  # (3H, H)
+    b: Array  # (3H,)
+    b_hn: Array  # (H,)   inside the reset, rᵢ ⊙ (W_hn h + b_hn)
+
+
+class GRUState(NamedTuple):
+    """The state is the output."""
+
+    h: Array  # (*batch, H)
+
+
+class GRUPartials(NamedTuple):
+    """∂φ: five diagonals, each `(*lead, H)`."""
+
+    z: Array  # ∂h/∂h₋ at fixed u and a
+    kr: Array  # ∂h/∂zʳ = (1-z) n'(·) aⁿ r(1-r)
+    kz: Array  # ∂h/∂zᶻ = (h₋ - n) z(1-z)
+    kn: Array  # ∂h/∂uⁿ = (1-z) n'(·)
+    r: Array  # ∂h/∂aⁿ over ∂h/∂uⁿ
+
+
+def update(state: GRUState, u: Array, a: Array) -> GRUState:
+    """h = (1-z)⊙n + z⊙h₋, n = tanh(uⁿ + r⊙aⁿ)."""
+    ur, uz, un = jnp.split(u, 3, axis=-1)
+    ar, az, an = jnp.split(a, 3, axis=-1)
+    z, n = sigmoid(uz + az), tanh(un + sigmoid(ur + ar) * an)
+    return GRUState(h=(1 - z) * n + z * state.h)
+
+
+def partials(state: GRUState, u: Array, a: Array) -> GRUPartials:
+    """The derivatives of `update`; 1-z is σ(-·), exact where z has rounded to 1."""
+    ur, uz, un = jnp.split(u, 3, axis=-1)
+    ar, az, an = jnp.split(a, 3, axis=-1)
+    r, z = sigmoid(ur + ar), sigmoid(uz + az)
+    zn = un + r * an
+    kn = sigmoid(-(uz + az)) * tanh.derivative(zn)
+    return GRUPartials(
+        z=z,
+        kr=kn * an * sigmoid.derivative(ur + ar),
+        kz=(state.h - tanh(zn)) * sigmoid.derivative(uz + az),
+        kn=kn,
+        r=r,
+    )
+
+
+def tangent(p: GRUPartials, dstate: GRUState, du: Array, da: Array) -> GRUState:
+    """δh = z⊙δh₋ + kʳ⊙(δuʳ+δaʳ) + kᶻ⊙(δuᶻ+δaᶻ) + kⁿ⊙(δuⁿ + r⊙δaⁿ)."""
+    dur, duz, dun = jnp.split(du, 3, axis=-1)
+    dar, daz, dan = jnp.split(da, 3, axis=-1)
+    dgates = p.kr * (dur + dar) + p.kz * (duz + daz) + p.kn * (dun + p.r * dan)
+    return GRUState(h=p.z * dstate.h + dgates)
+
+
+def gru() -> PointwiseCell:
+    """The GRU with the reset gate applied after the recurrent matmul; gate order r, z, n.
+
+    Returns: a cell; its params are `GRUParams`, its state `GRUState`.
+    Source:  Cho et al. 2014; reset after the matmul as in torch and cuDNN.
+
+    >>> import jax, jaxrnn
+    >>> cell = jaxrnn.gru()
+    >>> jax.tree.map(lambda p: p.shape, cell.init(jax.random.key(0), 2, 3))
+    GRUParams(w_ih=(9, 2), w_hh=(9, 3), b=(9,), b_hn=(3,))
+    """
+    return GRU
+
+
+def shapes(D: int, H: int) -> GRUParams:
+    """Shapes of the params' leaves."""
+    return GRUParams(w_ih=(3 * H, D), w_hh=(3 * H, H), b=(3 * H,), b_hn=(H,))  # type: ignore[arg-type]
+
+
+def init(
+    key: PRNGKey,
+    input_size: int,
+    hidden_size: int,
+    *,
+    dtype: Any = None,
+    input_init: Callable[..., Array] = initializers.glorot_uniform(in_axis=-1, out_axis=-2),  # noqa: B008
+    recurrent_init: Callable[..., Array] = initializers.orthogonal(),  # noqa: B008
+) -> GRUParams:
+    """Glorot input weights, orthogonal recurrent weights, zero biases."""
+    w_ih, w_hh = projections.draw(
+        key, len(GATES), input_size, hidden_size,
+        dtype=dtype, input_init=input_init, recurrent_init=recurrent_init,
+    )
+    return GRUParams(w_ih, w_hh, jnp.zeros(3 * hidden_size, w_hh.dtype), jnp.zeros(hidden_size, w_hh.dtype))
+
+
+def recurrent_bias(params: GRUParams) -> Array:
+    """(0, 0, b_hn): only the candidate has a bias inside the reset."""
+    zeros = jnp.zeros(2 * params.b_hn.shape[0], params.b_hn.dtype)
+    return jnp.concatenate([zeros, params.b_hn])
+
+
+GRU = PointwiseCell(
+    name="gru",
+    gates=GATES,
+    phi=Pointwise(update, partials, tangent),
+    state_type=GRUState,
+    shapes=shapes,
+    init=init,
+    recurrent_bias=recurrent_bias,
+)

@@ -1,0 +1,133 @@
+"""Long short-term memory.
+
+    iᵢ = σ(zᶦ)   fᵢ = σ(zᶠ)   gᵢ = tanh(zᵍ)   oᵢ = σ(zᵒ)      z = W_ih xᵢ + b + W_hh hᵢ₋₁
+    cᵢ = fᵢ ⊙ cᵢ₋₁ + iᵢ ⊙ gᵢ
+    hᵢ = oᵢ ⊙ tanh(cᵢ)
+
+The state is (h, c), so one step is linearised by four blocks, not by ∂c/∂c alone:
+
+    ∂c/∂c₋ = diag(f)         ∂c/∂h₋ = diag(kᶠ) W_f + diag(kᶦ) W_i + diag(kᵍ) W_g
+    ∂h/∂c₋ = diag(r f)       ∂h/∂h₋ = diag(r) ∂c/∂h₋ + diag(kᵒ) W_o
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from chex import Array, PRNGKey
+from jax.nn import initializers
+
+from jaxrnn import arguments, projections
+from jaxrnn.activations import sigmoid, tanh
+from jaxrnn.pointwise_cell import Pointwise, PointwiseCell
+
+__all__ = ["LSTMParams", "LSTMState", "lstm"]
+
+GATES = ("i", "f", "g", "o")
+
+
+class LSTMParams(NamedTuple):
+    """θ of the LSTM; rows in the gate order i, f, g, o."""
+
+    w_ih: Array  # (4H, D)
+    w_hh: Array  # (4H, H)
+    b: Array  # (4H,)
+
+
+class LSTMState(NamedTuple):
+    """Output h and cell state c."""
+
+    h: Array  # (*batch, H)
+    c: Array  # (*batch, H)
+
+
+class LSTMPartials(NamedTuple):
+    """∂φ: six diagonals, each `(*lead, H)`."""
+
+    f: Array  # ∂c/∂c₋
+    ki: Array  # ∂c/∂zᶦ = g i(1-i)
+    kf: Array  # ∂c/∂zᶠ = c₋ f(1-f)
+    kg: Array  # ∂c/∂zᵍ = i (1-g²)
+    ko: Array  # ∂h/∂zᵒ = tanh(c) o(1-o)
+    r: Array  # ∂h/∂c = o (1-tanh²c), the read-out
+
+
+def update(state: LSTMState, u: Array, a: Array) -> LSTMState:
+    """c = f⊙c₋ + i⊙g, h = o⊙tanh(c)."""
+    zi, zf, zg, zo = jnp.split(u + a, 4, axis=-1)
+    c = sigmoid(zf) * state.c + sigmoid(zi) * tanh(zg)
+    return LSTMState(h=sigmoid(zo) * tanh(c), c=c)
+
+
+def partials(state: LSTMState, u: Array, a: Array) -> LSTMPartials:
+    """The six derivatives of `update`, from pre-activations so that they survive saturation."""
+    zi, zf, zg, zo = jnp.split(u + a, 4, axis=-1)
+    c = sigmoid(zf) * state.c + sigmoid(zi) * tanh(zg)
+    return LSTMPartials(
+        f=sigmoid(zf),
+        ki=tanh(zg) * sigmoid.derivative(zi),
+        kf=state.c * sigmoid.derivative(zf),
+        kg=sigmoid(zi) * tanh.derivative(zg),
+        ko=tanh(c) * sigmoid.derivative(zo),
+        r=sigmoid(zo) * tanh.derivative(c),
+    )
+
+
+def tangent(p: LSTMPartials, dstate: LSTMState, du: Array, da: Array) -> LSTMState:
+    """δc = f⊙δc₋ + kᶦ⊙δzᶦ + kᶠ⊙δzᶠ + kᵍ⊙δzᵍ, δh = r⊙δc + kᵒ⊙δzᵒ, with δz = δu + δa."""
+    dzi, dzf, dzg, dzo = jnp.split(du + da, 4, axis=-1)
+    dc = p.f * dstate.c + p.ki * dzi + p.kf * dzf + p.kg * dzg
+    return LSTMState(h=p.r * dc + p.ko * dzo, c=dc)
+
+
+def lstm() -> PointwiseCell:
+    """The LSTM with forget gate, without peepholes; gate order i, f, g, o; state (h, c).
+
+    Its `init` takes `forget_bias` (default 1, in the f block of b), `input_init` and
+    `recurrent_init`; every gate block is drawn by itself.
+
+    Returns: a cell; its params are `LSTMParams`, its state `LSTMState`.
+    Source:  Hochreiter & Schmidhuber 1997; forget gate: Gers, Schmidhuber & Cummins 2000.
+
+    >>> import jax, jaxrnn
+    >>> cell = jaxrnn.lstm()
+    >>> params = cell.init(jax.random.key(0), 2, 3, forget_bias=2.0)
+    >>> params.b.reshape(4, 3)[1].tolist()
+    [2.0, 2.0, 2.0]
+    """
+    return LSTM
+
+
+def shapes(D: int, H: int) -> LSTMParams:
+    """Shapes of the params' leaves."""
+    return LSTMParams(w_ih=(4 * H, D), w_hh=(4 * H, H), b=(4 * H,))  # type: ignore[arg-type]
+
+
+def init(
+    key: PRNGKey,
+    input_size: int,
+    hidden_size: int,
+    *,
+    dtype: Any = None,
+    forget_bias: float = 1.0,
+    input_init: Callable[..., Array] = initializers.glorot_uniform(in_axis=-1, out_axis=-2),  # noqa: B008
+    recurrent_init: Callable[..., Array] = initializers.orthogonal(),  # noqa: B008
+) -> LSTMParams:
+    """Glorot input weights, orthogonal recurrent weights, zero bias but for the forget gate."""
+    arguments.check_real("forget_bias", forget_bias)
+    w_ih, w_hh = projections.draw(
+        key, len(GATES), input_size, hidden_size,
+        dtype=dtype, input_init=input_init, recurrent_init=recurrent_init,
+    )
+    b = jnp.zeros((4, hidden_size), w_hh.dtype).at[GATES.index("f")].set(forget_bias)
+    return LSTMParams(w_ih, w_hh, b.ravel())
+
+
+LSTM = PointwiseCell(
+    name="lstm",
+    gates=GATES,
+    phi=Pointwise(update, partials, tangent),
+    state_type=LSTMState,
+    shapes=shapes,
+    init=init,
+)

@@ -1,0 +1,111 @@
+"""The vanilla (Elman) recurrent network.
+
+    zᵢ = W_ih xᵢ + b + W_hh hᵢ₋₁
+    hᵢ = a(zᵢ)
+
+Its tangent is δh = a'(z) ⊙ δz, hence ∂hᵢ/∂hᵢ₋₁ = diag(a'(zᵢ)) W_hh.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from chex import Array, PRNGKey
+from jax.nn import initializers
+
+from jaxrnn import arguments, projections
+from jaxrnn.activations import Activation, tanh
+from jaxrnn.pointwise_cell import Pointwise, PointwiseCell
+
+__all__ = ["RNNParams", "RNNState", "rnn"]
+
+GATES = ("h",)
+
+
+class RNNParams(NamedTuple):
+    """θ of the vanilla network."""
+
+    w_ih: Array  # (H, D)
+    w_hh: Array  # (H, H)
+    b: Array  # (H,)
+
+
+class RNNState(NamedTuple):
+    """The state is the output."""
+
+    h: Array  # (*batch, H)
+
+
+class RNNPartials(NamedTuple):
+    """∂φ: one diagonal."""
+
+    k: Array  # (*lead, H)   a'(z)
+
+
+def rnn(activation: Activation = tanh) -> PointwiseCell:
+    """The vanilla network hᵢ = a(W_ih xᵢ + b + W_hh hᵢ₋₁).
+
+    With `activations.identity` it is the linear network of the classical analysis, with
+    `activations.sigmoid` the LSTM without its cell state.
+
+    Args:    activation: the `Activation` a, with its derivative and γ.
+    Returns: a cell; its params are `RNNParams`, its state `RNNState`. Equal activations
+             give the same cell, so `jax.jit` compiles once.
+    Raises:  TypeError if `activation` is a bare function.
+    Source:  Elman, Finding structure in time, Cognitive Science 14, 1990.
+
+    >>> import jax, jaxrnn
+    >>> cell = jaxrnn.rnn(activation=jaxrnn.activations.relu)
+    >>> jax.tree.map(lambda p: p.shape, cell.init(jax.random.key(0), 2, 3))
+    RNNParams(w_ih=(3, 2), w_hh=(3, 3), b=(3,))
+    """
+    arguments.check_activation(activation, Activation)
+    return _rnn(activation)
+
+
+@functools.cache
+def _rnn(activation: Activation) -> PointwiseCell:
+    def update(state: RNNState, u: Array, a: Array) -> RNNState:
+        return RNNState(h=activation.value(u + a))
+
+    def partials(state: RNNState, u: Array, a: Array) -> RNNPartials:
+        return RNNPartials(k=activation.derivative(u + a))
+
+    return PointwiseCell(
+        name=f"rnn[{activation.name}]",
+        gates=GATES,
+        phi=Pointwise(update, partials, tangent),
+        state_type=RNNState,
+        shapes=shapes,
+        init=init,
+    )
+
+
+def tangent(p: RNNPartials, dstate: RNNState, du: Array, da: Array) -> RNNState:
+    """δh = a'(z) ⊙ (δu + δa)."""
+    return RNNState(h=p.k * (du + da))
+
+
+def shapes(D: int, H: int) -> RNNParams:
+    """Shapes of the params' leaves."""
+    return RNNParams(w_ih=(H, D), w_hh=(H, H), b=(H,))  # type: ignore[arg-type]
+
+
+def init(
+    key: PRNGKey,
+    input_size: int,
+    hidden_size: int,
+    *,
+    dtype: Any = None,
+    input_init: Callable[..., Array] = initializers.glorot_uniform(in_axis=-1, out_axis=-2),  # noqa: B008
+    recurrent_init: Callable[..., Array] = initializers.orthogonal(),  # noqa: B008
+) -> RNNParams:
+    """Glorot input weights, orthogonal recurrent weights, zero bias."""
+    w_ih, w_hh = projections.draw(
+        key, len(GATES), input_size, hidden_size,
+        dtype=dtype, input_init=input_init, recurrent_init=recurrent_init,
+    )
+    return RNNParams(w_ih, w_hh, jnp.zeros(hidden_size, w_hh.dtype))
+
+

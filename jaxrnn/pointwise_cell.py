@@ -1,0 +1,285 @@
+"""Cells that are two projections, one pointwise map, and that map's tangent.
+
+    uᵢ = W_ih xᵢ + b              input projection, all steps at once
+    aᵢ = W_hh hᵢ₋₁ (+ b_hh)       recurrent projection
+    sᵢ = φ(sᵢ₋₁, uᵢ, aᵢ)          acts on each hidden unit alone
+
+Because φ acts on each unit alone, its derivatives are diagonals. A cell writes
+them down once, as the linear map (δs₋, δu, δa) ↦ δs. Fed with ones it gives the
+diagonals; a dense Jacobian block is then gate rows scaled by diagonals,
+
+    ∂h/∂h₋ = Σ_g diag(∂h/∂a_g) W_hh[g] + diag(∂h/∂h₋|ₐ)
+
+which is O(H²) per step with no matmul, about the cost of writing it to memory.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from chex import Array, ArrayTree
+
+from jaxrnn import arguments, projections
+from jaxrnn.cell import over_leading_axes
+from jaxrnn.projections import Affine
+
+__all__ = ["Pointwise", "PointwiseCell", "Sensitivities"]
+
+
+class Pointwise(NamedTuple):
+    """A pointwise map φ and its closed-form tangent; all arrays `(*lead, ·)`.
+
+    Fields:
+        update: (s₋, u, a) ↦ s.
+        partials: (s₋, u, a) ↦ p, the derivatives of φ as a tree of `(*lead, H)`.
+        tangent: (p, δs₋, δu, δa) ↦ δs, linear in the last three.
+    """
+
+    update: Callable[[Any, Array, Array], Any]
+    partials: Callable[[Any, Array, Array], Any]
+    tangent: Callable[[Any, Any, Array, Array], Any]
+
+
+class Sensitivities(NamedTuple):
+    """The diagonals of ∂φ: every derivative of a step, before a weight is applied.
+
+    Each field is a state whose leaf l holds the derivative of s.l:
+
+        state: a state again; `state.h.c` is diag ∂h/∂c₋ at fixed u and a, `(*lead, H)`.
+        u: diag ∂s.l/∂u_g for each gate g, `(*lead, G, H)`.
+        a: diag ∂s.l/∂a_g for each gate g, `(*lead, G, H)`.
+    """
+
+    state: Any
+    u: Any
+    a: Any
+
+
+@jax.tree_util.register_static
+@dataclass(frozen=True)
+class PointwiseCell:
+    """A cell made of two projections and a `Pointwise` map.
+
+    Fields:
+        name: for tables.
+        gates: names of the G blocks of rows of W_ih and W_hh, in order.
+        phi: the pointwise map with its tangent.
+        state_type: NamedTuple of the state; all leaves `(*lead, H)`; has `.h`.
+        shapes: (D, H) ↦ params-shaped NamedTuple of shape tuples.
+        init: (key, input_size, hidden_size, *, dtype, …) ↦ params with the leaves
+            w_ih `(G·H, D)`, w_hh `(G·H, H)`, b `(G·H,)` and any number of `(H,)`.
+        recurrent_bias: params ↦ b_hh `(G·H,)`, or None if the cell has none.
+
+    Cells with equal fields are equal and hash alike, and a cell is a static pytree
+    node, so it may be passed straight through `jax.jit` and other transformations.
+    Leading axes are batch axes everywhere: no method needs `vmap`.
+    """
+
+    name: str
+    gates: tuple[str, ...]
+    phi: Pointwise
+    state_type: type
+    shapes: Callable[[int, int], Any]
+    init: Callable[..., Any]
+    recurrent_bias: Callable[[Any], Array] | None = None
+
+    def __repr__(self) -> str:
+        return f"{self.name}(gates={','.join(self.gates)})"
+
+    # --- checks -------------------------------------------------------------------
+
+    def check_params(self, params: ArrayTree) -> None:
+        """Raise TypeError or ValueError unless every leaf has its shape and one dtype."""
+        arguments.check_record("params", params, type(self.shapes(1, 1)))
+        for field, leaf in zip(params._fields, params, strict=True):
+            arguments.check_array(f"params.{field}", leaf)
+            arguments.check_dtype(f"params.{field}", leaf, params.w_hh.dtype, "params.w_hh")
+            if field in ("w_ih", "w_hh") and leaf.ndim != 2:
+                raise ValueError(
+                    f"params.{field}: expected a matrix (G·H, ·), got {leaf.dtype}{list(leaf.shape)}"
+                )
+        D, H = params.w_ih.shape[1], params.w_hh.shape[1]
+        for field, want in self.shapes(D, H)._asdict().items():
+            symbols = f"{self._symbols(field)} with G={len(self.gates)}, H={H}, D={D}"
+            arguments.check_shape(f"params.{field}", getattr(params, field), want, symbols)
+
+    def _symbols(self, field: str) -> str:
+        known = {"w_ih": "(G·H, D)", "w_hh": "(G·H, H)", "b": "(G·H,)"}
+        return known.get(field, "(H,)")
+
+    def check_input(self, params: ArrayTree, x: Any, name: str = "x") -> None:
+        """Raise unless x is `(*lead, D)` in the dtype of the params."""
+        arguments.check_array(name, x)
+        D = params.w_ih.shape[1]
+        if x.ndim == 0 or x.shape[-1] != D:
+            raise ValueError(
+                f"{name}: expected last axis D = {D}, the columns of params.w_ih "
+                f"{tuple(params.w_ih.shape)}, got shape {tuple(x.shape)}"
+            )
+        arguments.check_dtype(name, x, params.w_hh.dtype, "params")
+
+    def check_state(self, params: ArrayTree, state: Any, x: Any, name: str = "state") -> None:
+        """Raise unless every leaf is `(*lead, H)` with the leading axes of `x`."""
+        arguments.check_record(name, state, self.state_type)
+        H = params.w_hh.shape[1]
+        for field, leaf in zip(state._fields, state, strict=True):
+            arguments.check_array(f"{name}.{field}", leaf)
+            if leaf.ndim == 0 or leaf.shape[-1] != H:
+                raise ValueError(
+                    f"{name}.{field}: expected last axis H = {H}, the columns of params.w_hh, "
+                    f"got shape {tuple(leaf.shape)}"
+                )
+            arguments.check_lead(f"{name}.{field}", leaf.shape[:-1], x)
+            arguments.check_dtype(f"{name}.{field}", leaf, params.w_hh.dtype, "params")
+
+    # --- the step -----------------------------------------------------------------
+
+    def input_map(self, params: Any) -> Affine:
+        """(W_ih, b)."""
+        return Affine(params.w_ih, params.b)
+
+    def recurrent_map(self, params: Any) -> Affine:
+        """(W_hh, b_hh)."""
+        bias = None if self.recurrent_bias is None else self.recurrent_bias(params)
+        return Affine(params.w_hh, bias)
+
+    def init_state(self, params: ArrayTree, batch_shape: tuple[int, ...] = ()) -> Any:
+        """All zeros, leaves `(*batch_shape, H)` in the dtype of the params.
+
+        Raises: TypeError or ValueError for foreign params or a batch shape that is no tuple.
+        """
+        self.check_params(params)
+        arguments.check_batch_shape(batch_shape)
+        leaf = jnp.zeros((*batch_shape, params.w_hh.shape[1]), params.w_hh.dtype)
+        return self.state_type(*[leaf for _ in self.state_type._fields])
+
+    def step(self, params: ArrayTree, state: Any, x: Array) -> Any:
+        """sᵢ = φ(sᵢ₋₁, W_ih xᵢ + b, W_hh hᵢ₋₁).
+
+        Args:    params, state `(*lead, H)`, x `(*lead, D)`; one dtype for all.
+        Raises:  TypeError or ValueError naming the argument that does not fit.
+        Cost:    O(B·G·H·(D + H)).
+        """
+        self.check_params(params)
+        self.check_input(params, x)
+        self.check_state(params, state, x)
+        return self.update(params, state, self.project(params, x))
+
+    def project(self, params: ArrayTree, xs: Array) -> Array:
+        """U = W_ih x + b for any leading axes, `(*lead, G·H)`; half precision gives float32."""
+        return projections.apply(self.input_map(params), xs)
+
+    def recur(self, params: ArrayTree, h: Array) -> Array:
+        """A = W_hh h (+ b_hh), `(*lead, G·H)`; half precision gives float32."""
+        return projections.apply(self.recurrent_map(params), h)
+
+    def update(self, params: ArrayTree, state: Any, u: Array) -> Any:
+        """sᵢ = φ(sᵢ₋₁, uᵢ, W_hh hᵢ₋₁), rounded to the dtype of the state."""
+        new = self.phi.update(projections.cast(state, u.dtype), u, self.recur(params, state.h))
+        return projections.cast(new, state.h.dtype)
+
+    # --- its linearisation ----------------------------------------------------------
+
+    def partials(self, params: ArrayTree, state: Any, u: Array) -> Any:
+        """The derivatives of φ at (sᵢ₋₁, uᵢ), a tree of `(*lead, H)`."""
+        return self.phi.partials(projections.cast(state, u.dtype), u, self.recur(params, state.h))
+
+    def drive(
+        self, params: ArrayTree, state: Any, x: Array, dparams: ArrayTree, dx: Array
+    ) -> tuple[Array, Array]:
+        """(δu, δa at fixed h) = (δW_ih x + W_ih δx + δb, δW_hh h + δb_hh)."""
+        _, du = jax.jvp(self.project, (params, x), (dparams, dx))
+        _, da = jax.jvp(lambda p: self.recur(p, state.h), (params,), (dparams,))
+        return du, da
+
+    def push(
+        self, params: ArrayTree, partials: Any, dstate: Any, drive: tuple[Array, Array]
+    ) -> Any:
+        """δsᵢ: the tangent of φ fed with δa = W_hh δh₋ + (δa at fixed h). O(B·G·H²)."""
+        du, da = drive
+        linear = self.recurrent_map(params)._replace(bias=None)
+        fed = self.phi.tangent(partials, projections.cast(dstate, du.dtype), du, da + projections.apply(linear, dstate.h))
+        return projections.cast(fed, dstate.h.dtype)
+
+    def sensitivities(self, params: ArrayTree, state: Any, u: Array) -> Sensitivities:
+        """Every diagonal of ∂φ, from the tangent fed with ones. O(B·G·H)."""
+        p = self.partials(params, state, u)
+        S, G, H = self.state_type, len(self.gates), state.h.shape[-1]
+        zero_s, zero_u = projections.cast(jax.tree.map(jnp.zeros_like, state), u.dtype), jnp.zeros_like(u)
+        one = jnp.ones_like(zero_s.h)
+
+        def from_leaf(leaf: str) -> Any:
+            return self.phi.tangent(p, zero_s._replace(**{leaf: one}), zero_u, zero_u)
+
+        def from_gates(feed: Callable[[Array], Any]) -> Any:
+            blocks = jnp.eye(G, dtype=u.dtype)[:, :, None]  # (G, G, 1): one gate at a time
+            ones = jnp.broadcast_to(blocks, (G, G, H)).reshape(G, G * H)
+            lead = u.shape[:-1]
+            return jax.vmap(
+                lambda gate: feed(jnp.broadcast_to(gate, (*lead, G * H))), out_axes=-2
+            )(ones)
+
+        columns = {leaf: from_leaf(leaf) for leaf in S._fields}
+        direct = S(*[S(*[getattr(columns[k], j) for k in S._fields]) for j in S._fields])
+        return Sensitivities(
+            state=direct,
+            u=from_gates(lambda ones: self.phi.tangent(p, zero_s, ones, zero_u)),
+            a=from_gates(lambda ones: self.phi.tangent(p, zero_s, zero_u, ones)),
+        )
+
+    def state_jacobian(self, params: ArrayTree, state: Any, x: Array) -> Any:
+        """∂sᵢ/∂sᵢ₋₁ in closed form.
+
+            ∂s.l/∂h₋ = Σ_g diag(∂s.l/∂a_g) W_hh[g] + diag(∂s.l/∂h₋|ₐ)
+            ∂s.l/∂m₋ = diag(∂s.l/∂m₋|ₐ)                    for every other leaf m
+
+        Returns: the tree of `jax.jacfwd(step, argnums=1)`, leaves `(*lead, H, H)`.
+        Cost:    O(H²) per step and block: about one write of the result.
+        """
+        # The barrier keeps the O(G·H) diagonals out of the O(H²) loops, where XLA would
+        # otherwise compute them again for every row.
+        s = jax.lax.optimization_barrier(
+            self.sensitivities(params, state, self.project(params, x))
+        )
+        weight = self.recurrent_map(params).weight
+        S = self.state_type
+
+        def block(out: str, into: str) -> Array:
+            dense = projections.diagonal(getattr(getattr(s.state, out), into))
+            if into == "h":
+                dense = projections.scaled_rows(getattr(s.a, out), weight) + dense
+            return dense.astype(state.h.dtype)
+
+        return S(*[S(*[block(j, k) for k in S._fields]) for j in S._fields])
+
+    def input_jacobian(self, params: ArrayTree, state: Any, x: Array) -> Any:
+        """∂sᵢ/∂xᵢ = Σ_g diag(∂s/∂u_g) W_ih[g].
+
+        Returns: the tree of `jax.jacfwd(step, argnums=2)`, leaves `(*lead, H, D)`.
+        """
+        s = self.sensitivities(params, state, self.project(params, x))
+        weight = self.input_map(params).weight
+        return jax.tree.map(lambda d: projections.scaled_rows(d, weight).astype(x.dtype), s.u)
+
+    def param_jacobian(self, params: ArrayTree, state: Any, x: Array) -> Any:
+        """∂sᵢ/∂θ with sᵢ₋₁ held constant: ∂s[j]/∂W_ih[g·H + j, d] = ∂s/∂u_g[j] x[d], else 0.
+
+        Returns: the tree of `jax.jacfwd(step, argnums=0)`, leaves `(*lead, H, *leaf shape)`.
+        Cost:    O(H·P) memory per step for P parameters; `sensitivities` is the O(G·H) form.
+        """
+        s = self.sensitivities(params, state, self.project(params, x))
+        H = state.h.shape[-1]
+
+        def projections(params: ArrayTree, h: Array, x: Array) -> tuple[Array, Array]:
+            return self.project(params, x), self.recur(params, h)
+
+        def one(h: Array, x: Array, du: Array, da: Array) -> Any:
+            _, transpose = jax.vjp(lambda p: projections(p, h, x), params)
+            unit = jnp.eye(H, dtype=du.dtype)[:, None, :]  # (H, 1, H): one output at a time
+            return jax.vmap(lambda e: transpose(((e * du).ravel(), (e * da).ravel()))[0])(unit)
+
+        mapped = over_leading_axes(one, x.ndim - 1)
+        fields = [mapped(state.h, x, u, a) for u, a in zip(s.u, s.a, strict=True)]
+        return self.state_type(*fields)

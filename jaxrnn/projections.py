@@ -1,0 +1,98 @@
+"""Affine projections by gate blocks: applying, drawing, and scaling their rows.
+
+A weight `(G·H, N)` is G blocks of H rows, one block a gate. A unit's derivative
+scales rows, so `diag(d_g) W[g]`, summed over gates, is all that a dense Jacobian
+block of a pointwise cell needs.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from chex import Array, PRNGKey
+
+from jaxrnn import arguments
+
+__all__ = ["Affine", "apply", "cast", "diagonal", "draw", "scaled_rows"]
+
+
+class Affine(NamedTuple):
+    """The map v ↦ W v + b; `bias` may be None."""
+
+    weight: Array  # (G·H, N)
+    bias: Array | None  # (G·H,)
+
+
+def apply(affine: Affine, v: Array) -> Array:
+    """W v + b over leading axes, `(*lead, N)` → `(*lead, G·H)`.
+
+    16-bit products are accumulated and kept in float32.
+    """
+    half = v.dtype.itemsize < 4
+    contract = (((v.ndim - 1,), (1,)), ((), ()))
+    y = jax.lax.dot_general(
+        v, affine.weight, contract, preferred_element_type=jnp.float32 if half else v.dtype
+    )
+    if affine.bias is None:
+        return y
+    return y + jnp.broadcast_to(affine.bias.astype(y.dtype), y.shape)
+
+
+def cast(tree: Any, dtype: Any) -> Any:
+    """Every leaf in `dtype`."""
+    return jax.tree.map(lambda leaf: leaf.astype(dtype), tree)
+
+
+def diagonal(d: Array) -> Array:
+    """diag(d), `(*lead, H)` → `(*lead, H, H)`, as a select that fuses into its consumer."""
+    H = d.shape[-1]
+    on = jnp.broadcast_to(jnp.eye(H, dtype=bool), (*d.shape, H))
+    return jnp.where(on, jnp.broadcast_to(d[..., None], on.shape), jnp.zeros((), d.dtype))
+
+
+def scaled_rows(gates: Array, weight: Array) -> Array:
+    """Σ_g diag(gates[..., g, :]) W[g], `(*lead, G, H)` and `(G·H, N)` → `(*lead, H, N)`."""
+    *lead, G, H = gates.shape
+    blocks = weight.astype(gates.dtype).reshape(G, H, weight.shape[-1])
+    shape = (*lead, H, weight.shape[-1])
+
+    def term(g: int) -> Array:
+        return jnp.broadcast_to(gates[..., g, :, None], shape) * jnp.broadcast_to(blocks[g], shape)
+
+    total = term(0)
+    for g in range(1, G):
+        total = total + term(g)
+    return total
+
+
+def draw(
+    key: PRNGKey,
+    gates: int,
+    input_size: int,
+    hidden_size: int,
+    *,
+    dtype: Any,
+    input_init: Callable[..., Array],
+    recurrent_init: Callable[..., Array],
+) -> tuple[Array, Array]:
+    """(W_ih, W_hh), each of the G blocks drawn by itself.
+
+    Drawing the fused matrix at once would leave an orthogonal initialiser with gate
+    blocks whose singular values lie anywhere between 0 and 1.
+
+    Raises: TypeError or ValueError for a bad key, size, dtype or initialiser.
+    """
+    arguments.check_key(key)
+    arguments.check_size("input_size", input_size, least=0)
+    arguments.check_size("hidden_size", hidden_size, least=1)
+    arguments.check_callable("input_init", input_init, "(key, shape, dtype) -> array")
+    arguments.check_callable("recurrent_init", recurrent_init, "(key, shape, dtype) -> array")
+    dtype = arguments.floating_dtype(dtype)
+
+    def blocks(key: PRNGKey, init: Callable[..., Array], columns: int) -> Array:
+        drawn = [init(k, (hidden_size, columns), dtype) for k in jax.random.split(key, gates)]
+        return jnp.concatenate(drawn)
+
+    k_ih, k_hh = jax.random.split(key)
+    return blocks(k_ih, input_init, input_size), blocks(k_hh, recurrent_init, hidden_size)
