@@ -10,7 +10,7 @@
 (20, 4, 5, 5)
 """
 
-from jaxrnn import activations, jacobians
+from jaxrnn import activations, jacobians, verification
 from jaxrnn.cell import Cell
 from jaxrnn.cells.gru import GRUParams, GRUState, gru
 from jaxrnn.cells.lstm import LSTMParams, LSTMState, lstm
@@ -18,6 +18,7 @@ from jaxrnn.cells.rnn import RNNParams, RNNState, rnn
 from jaxrnn.pointwise_cell import Pointwise, PointwiseCell
 from jaxrnn.step_cell import from_step
 from jaxrnn.unrolling import unroll
+from jaxrnn.verification import verify
 
 __version__ = "0.1.0"
 
@@ -38,4 +39,6 @@ __all__ = [
     "lstm",
     "rnn",
     "unroll",
+    "verification",
+    "verify",
 ]

@@ -1,0 +1,12 @@
+"""Holding a cell's derivatives against references that know nothing of them.
+
+>>> import jaxrnn
+>>> report = jaxrnn.verify(jaxrnn.rnn(), shapes=((2, 3),), cases=8)
+>>> report.passed
+True
+"""
+
+from jaxrnn.verification.report import Check, Report, Worst
+from jaxrnn.verification.suite import SCALES, SHAPES, redraw, verify
+
+__all__ = ["SCALES", "SHAPES", "Check", "Report", "Worst", "redraw", "verify"]

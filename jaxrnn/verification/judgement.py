@@ -1,0 +1,97 @@
+"""From pairs of derivatives to checks: the measure of an error, and what is allowed.
+
+    numbers     max |closed - reference| / (1 + magnitude)    at most 2e-14, every case
+    autodiff    ‖closed - autodiff‖_F / ‖autodiff‖_F          at most 1e-13, all cases as one stack
+
+Differences as numerical reference admit an error of their own, which is subtracted
+tenfold; what remains may be 1e-9. Autodiff is a reference only up to scale 10: beyond,
+1 - tanh² has itself lost its digits.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxrnn.verification.derivatives import Pair
+from jaxrnn.verification.report import Check, Worst
+
+__all__ = ["Drawn", "block_names", "judge", "leaf_names"]
+
+ALLOWED = {"complex_step": 2e-14, "differences": 1e-9, "jax.vjp": 2e-14, "float64": 64 * 2.0**-23}
+ALLOWED_AUTODIFF = 1e-13
+LARGEST_AUTODIFF_SCALE = 10.0
+
+
+class Drawn(NamedTuple):
+    """Which cases were drawn, so that the worst can be named; cases leading."""
+
+    input_size: int
+    hidden_size: int
+    scales: np.ndarray  # (N,)
+    keys: np.ndarray  # (N, words)
+    finite: np.ndarray  # (N,) whether the step itself stayed finite
+
+
+def judge(family: str, reference: str, names: list[str], pair: Pair, drawn: Drawn) -> list[Check]:
+    """One check a block; `names` label the leaves of the pair in tree order."""
+    closed = [np.asarray(leaf) for leaf in jax.tree.leaves(pair.closed)]
+    expected = [np.asarray(leaf) for leaf in jax.tree.leaves(pair.reference)]
+    admitted = [0.0] * len(closed)
+    if pair.error is not None:
+        admitted = [np.asarray(leaf) for leaf in jax.tree.leaves(pair.error)]
+    measure = _autodiff if reference in ("jacfwd", "jacrev") else _numbers
+    allowed = ALLOWED.get(reference, ALLOWED_AUTODIFF)
+    checks = []
+    for name, got, want, own in zip(names, closed, expected, admitted, strict=True):
+        wrong = np.abs(got - want) - 10 * own
+        wrong = np.where(np.isfinite(got) | ~np.isfinite(want), np.maximum(wrong, 0), np.inf)
+        # Where the step itself overflows there is nothing to compare.
+        wrong[~drawn.finite] = 0.0
+        error, entry = measure(np.where(np.isnan(wrong), 0.0, wrong), want, pair, drawn)
+        worst = _worst(entry, got, want, drawn) if got.size else None
+        label = reference.replace("_", " ")
+        checks.append(Check(error, allowed, family, name, label, worst))
+    return checks
+
+
+def _numbers(wrong: Any, want: Any, pair: Pair, drawn: Drawn) -> tuple[float, int]:
+    """The worst entry of all, relative to its own case."""
+    size = 1 + np.asarray(pair.magnitude)
+    relative = wrong / size.reshape(-1, *[1] * (wrong.ndim - 1))
+    relative = np.where(np.isfinite(wrong), relative, wrong)
+    return float(np.max(relative, initial=0.0)), int(np.argmax(relative)) if relative.size else 0
+
+
+def _autodiff(wrong: Any, want: Any, pair: Pair, drawn: Drawn) -> tuple[float, int]:
+    """The stack's Frobenius norm of the difference over that of the reference."""
+    judged = (drawn.scales <= LARGEST_AUTODIFF_SCALE) & drawn.finite
+    wrong = np.where(judged.reshape(-1, *[1] * (wrong.ndim - 1)), wrong, 0.0)
+    norm = np.linalg.norm(np.where(np.isfinite(want), want, 0.0)[judged].ravel())
+    error = np.linalg.norm(wrong.ravel())
+    return float(error / norm if norm > 0 else error), int(np.argmax(wrong)) if wrong.size else 0
+
+
+def _worst(flat: int, got: Any, want: Any, drawn: Drawn) -> Worst:
+    index = tuple(int(i) for i in np.unravel_index(flat, got.shape))
+    return Worst(
+        drawn.input_size,
+        drawn.hidden_size,
+        float(drawn.scales[index[0]]),
+        tuple(int(word) for word in drawn.keys[index[0]]),
+        index[1:],
+        float(got[index]),
+        float(want[index]),
+    )
+
+
+def block_names(out: Any, into: Any, suffix: str = "") -> list[str]:
+    """`∂h/∂c₋`, … in the order of the leaves of `jax.jacfwd`'s tree."""
+    bare = "s" if suffix else "θ"
+    return [f"∂{o}/∂{i}{suffix}" for o in leaf_names(out, "s") for i in leaf_names(into, bare)]
+
+
+def leaf_names(tree: Any, bare: str) -> list[str]:
+    """Dotted paths of the leaves; `bare` for a tree that is one leaf."""
+    paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
+    return [jax.tree_util.keystr(path, simple=True, separator=".") or bare for path in paths]

@@ -1,0 +1,137 @@
+"""What a verification found: one `Check` per block and reference, a `Report` of them all."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+
+__all__ = ["Check", "Report", "Worst"]
+
+# From the most telling to the least: a wrong gate makes every later family wrong too.
+FAMILIES = (
+    "gate derivative",
+    "state Jacobian",
+    "input Jacobian",
+    "param Jacobian",
+    "tangent",
+    "adjoint identity",
+    "float32 Jacobian",
+    "overflow",
+)
+SHOWN = 4
+
+
+@dataclass(frozen=True)
+class Worst:
+    """Where the largest error stands, enough to draw that case again (`draw`)."""
+
+    input_size: int
+    hidden_size: int
+    scale: float
+    key: tuple[int, ...]  # words of the case's PRNG key
+    entry: tuple[int, ...]  # index into the block
+    got: float
+    expected: float
+
+    def __str__(self) -> str:
+        return (
+            f"D={self.input_size} H={self.hidden_size} scale={self.scale:g} key={self.key} "
+            f"entry={list(self.entry)}: got {self.got:.10g}, expected {self.expected:.10g}"
+        )
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["error", "tolerance"],
+    meta_fields=["family", "where", "reference", "worst"],
+)
+@dataclass(frozen=True)
+class Check:
+    """One derivative held against one reference.
+
+    Fields:
+        error: the largest error found, in the measure that `verify` documents.
+        tolerance: what is allowed.
+        family: what kind of derivative, e.g. `state Jacobian`.
+        where: which block or gate, e.g. `∂c/∂h₋` or `gate f: ∂c/∂u`.
+        reference: what it was held against.
+        worst: the case behind `error`.
+    """
+
+    error: float
+    tolerance: float
+    family: str
+    where: str
+    reference: str
+    worst: Worst | None
+
+    @property
+    def passed(self) -> bool:
+        """Within tolerance; NaN does not pass."""
+        return bool(self.error <= self.tolerance)
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["checks"], meta_fields=["cell", "cases"])
+@dataclass(frozen=True)
+class Report:
+    """All checks of one cell. Prints as a table; a pytree whose leaves are errors and tolerances.
+
+    Fields:
+        checks: every derivative against every reference.
+        cell: name of the cell.
+        cases: how many random cases stand behind each check.
+    """
+
+    checks: tuple[Check, ...]
+    cell: str
+    cases: int
+
+    @property
+    def passed(self) -> bool:
+        """Whether there were checks and all of them passed."""
+        return bool(self.checks) and all(check.passed for check in self.checks)
+
+    @property
+    def failures(self) -> tuple[Check, ...]:
+        """The checks that did not pass."""
+        return tuple(check for check in self.checks if not check.passed)
+
+    @property
+    def located(self) -> str:
+        """What the failures point to: gates if any gate is wrong, else blocks, else the rest."""
+        gates = _unique(c.where for c in self.failures if c.family == "gate derivative")
+        blocks = _unique(c.where for c in self.failures if c.family == "state Jacobian")
+        return "; ".join(gates or blocks or _unique(f"{c.family} {c.where}" for c in self.failures))
+
+    def __str__(self) -> str:
+        head = f"{'':19}{'against':20}{'blocks':>7}{'error':>11}{'allowed':>11}"
+        lines = [f"{self.cell}: {self.cases} cases", head]
+        for (family, reference), checks in _grouped(self.checks).items():
+            worst = max(checks, key=lambda c: (not c.passed, c.error / c.tolerance))
+            lines.append(
+                f"  {family:17}{reference:20}{len(checks):>7}{worst.error:>11.1e}"
+                f"{worst.tolerance:>11.1e}  {'ok' if all(c.passed for c in checks) else 'FAILED'}"
+            )
+        if self.passed:
+            return "\n".join([*lines, f"{self.cell}: passed"])
+        lines.append(f"{self.cell}: FAILED in {self.located}")
+        telling = sorted(self.failures, key=lambda c: FAMILIES.index(c.family))
+        for check in telling[:SHOWN]:
+            lines.append(f"  {check.family}, {check.where}, against {check.reference}:")
+            lines.append(f"    error {check.error:.2e}, allowed {check.tolerance:.1e}")
+            lines.append(f"    {check.worst}")
+        if len(telling) > SHOWN:
+            lines.append(f"  … and {len(telling) - SHOWN} more in report.failures")
+        return "\n".join(lines)
+
+
+def _unique(items: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(items))
+
+
+def _grouped(checks: Iterable[Check]) -> dict[tuple[str, str], list[Check]]:
+    groups: dict[tuple[str, str], list[Check]] = {}
+    for check in sorted(checks, key=lambda c: FAMILIES.index(c.family)):
+        groups.setdefault((check.family, check.reference), []).append(check)
+    return groups

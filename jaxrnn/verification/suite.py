@@ -1,0 +1,165 @@
+"""The suite of checks that `verify` runs on one cell."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from chex import Array, PRNGKey
+
+from jaxrnn import arguments
+from jaxrnn.cell import Cell
+from jaxrnn.verification import derivatives
+from jaxrnn.verification.cases import Case, Template, draw, template
+from jaxrnn.verification.derivatives import Pair
+from jaxrnn.verification.judgement import Drawn, block_names, judge, leaf_names
+from jaxrnn.verification.reference import Method, complex_step, differences, is_analytic
+from jaxrnn.verification.report import Check, Report, Worst
+
+__all__ = ["SCALES", "SHAPES", "redraw", "verify"]
+
+SHAPES = ((1, 1), (3, 2), (2, 5))  # (D, H): the smallest, H < D, H > D
+SCALES = (1e-6, 0.1, 1.0, 10.0, 100.0)  # tiny, nearly linear, usual, mostly and wholly saturated
+
+
+def verify(
+    cell: Cell,
+    *,
+    shapes: Sequence[tuple[int, int]] = SHAPES,
+    scales: Sequence[float] = SCALES,
+    cases: int = 32,
+    seed: int = 0,
+    example: tuple[Any, Any, Any] | None = None,
+    progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
+) -> Report:
+    """Check every derivative that a cell offers, on random cases, in float64 and float32.
+
+        state, input and param Jacobians    against numbers, jacfwd, jacrev
+        gate derivatives ∂φ                 against numbers, one gate at a time
+        tangent  J δs₋ + ∂s/∂θ δθ + ∂s/∂x δx    against numbers
+        adjoint identity ⟨ū, Jv⟩ = ⟨Jᵀū, v⟩     against `jax.vjp` of the step
+        float32 state Jacobian              against float64 numbers at the same point
+
+    "Numbers" are complex steps, or extrapolated differences where the step is not analytic;
+    neither uses a differentiation rule. For a cell from `from_step` without a `jacobian` of
+    yours, this checks the step's own rules (a `custom_jvp`, a `custom_vjp`, a `stop_gradient`).
+
+    Args:
+        cell: one of ours, or yours: `from_step(step, init=..., init_state=...)` is enough.
+        shapes: (input_size, hidden_size) pairs.
+        scales: standard deviations of the params.
+        cases: how many cases for each shape and scale.
+        seed: of the random cases; the report names the key of each worst case.
+        example: (params, state, x) of one example, whose shapes are used instead of `shapes`;
+            for cells without `init`, such as a framework's.
+        progress: wraps the shapes, e.g. `tqdm.tqdm`.
+    Returns: a `Report`; `report.passed`, `report.located`, and a table when printed.
+    Raises:  TypeError or ValueError for what is no cell, or no shape, scale or count.
+    Accuracy: numbers |error| ≤ 2e-14·(1 + max|J|); autodiff ‖error‖_F ≤ 1e-13·‖J‖_F;
+        float32 within 64 eps of the case's own conditioning.
+    Cost:    seconds for each shape, nearly all of it compilation.
+    """
+    arguments.check_cell(cell)
+    arguments.check_size("cases", cases, least=1)
+    for scale in scales:
+        arguments.check_real("scales", scale)
+    with jax.enable_x64(True):
+        templates = _templates(cell, shapes, example)
+        key = jax.random.key(seed)
+        spread = jnp.repeat(jnp.asarray(scales, jnp.float64), cases)
+        method = _method(cell, templates[0], spread.shape[0], key)
+        found = []
+        for index, shape in enumerate(progress(templates)):
+            keys = jax.random.split(jax.random.fold_in(key, index), spread.shape[0])
+            found.extend(_checks(cell, method, shape, spread, keys))
+    return Report(_worst_of_each(found), cell.name, len(templates) * spread.shape[0])
+
+
+def redraw(cell: Cell, worst: Worst) -> Case:
+    """The case behind a check's worst error, in float64: params, state, x and tangents.
+
+    For a report made from `shapes`; call it inside `with jax.enable_x64(True):`.
+    """
+    shape = template(cell, worst.input_size, worst.hidden_size)
+    key = jax.random.wrap_key_data(jnp.asarray(worst.key, jnp.uint32))
+    return draw(shape, jnp.asarray(worst.scale, jnp.float64), key, jnp.float64)
+
+
+def _templates(cell: Cell, shapes: Sequence[tuple[int, int]], example: Any) -> list[Template]:
+    if example is not None:
+        return [Template(*jax.tree.map(_float64_struct, tuple(example)))]
+    if not shapes:
+        raise ValueError("shapes: expected at least one pair (input_size, hidden_size), got none")
+    for D, H in shapes:
+        arguments.check_size("shapes", D, least=1)
+        arguments.check_size("shapes", H, least=1)
+    return [template(cell, D, H) for D, H in shapes]
+
+
+def _float64_struct(leaf: Any) -> jax.ShapeDtypeStruct:
+    arguments.check_array("example", leaf)
+    return jax.ShapeDtypeStruct(leaf.shape, jnp.float64)
+
+
+def _method(cell: Cell, shape: Template, count: int, key: PRNGKey) -> Method:
+    """Complex steps where the step is analytic, differences elsewhere."""
+    some = _drawn(shape, jnp.ones(count), jax.random.split(key, count))
+    analytic = is_analytic(derivatives.at_point(cell), some.point, some.direction)
+    return complex_step if analytic else differences
+
+
+def _checks(
+    cell: Cell, method: Method, shape: Template, scales: Array, keys: Array
+) -> Iterator[Check]:
+    pairs, finite = _pairs(cell, method, shape, scales, keys)
+    drawn = Drawn(
+        input_size=shape.x.shape[-1],
+        hidden_size=jax.tree.leaves(shape.state)[0].shape[-1],
+        scales=np.asarray(scales),
+        keys=np.asarray(jax.random.key_data(keys)),
+        finite=np.asarray(finite),
+    )
+    names = {
+        "state Jacobian": block_names(shape.state, shape.state, "₋"),
+        "input Jacobian": block_names(shape.state, {"x": shape.x}),
+        "param Jacobian": block_names(shape.state, shape.params),
+        "gate derivative": derivatives.gate_names(cell, shape.state),
+        "tangent": [f"δ{name}" for name in leaf_names(shape.state, "s")],
+        "adjoint identity": ["⟨ū, Jv⟩"],
+        "float32 Jacobian": block_names(shape.state, shape.state, "₋"),
+    }
+    for family, by_reference in pairs.items():
+        for reference, pair in by_reference.items():
+            yield from judge(family, reference, names[family], pair, drawn)
+    # Cases that overflow are not judged; if most do, nothing was verified.
+    share = float(1 - drawn.finite.mean())
+    yield Check(share, 0.5, "overflow", "step", "share of cases", None)
+
+
+def _pairs(
+    cell: Cell, method: Method, shape: Template, scales: Array, keys: Array
+) -> tuple[dict[str, dict[str, Pair]], Array]:
+    # Two programs: XLA takes four times as long to compile the draw and its use together.
+    cases = _drawn(shape, scales, keys)
+
+    def one(scale: Array, case: Case) -> tuple[dict[str, dict[str, Pair]], Array]:
+        after = cell.step(*case.point)
+        found = derivatives.families(cell, method, case, scale)
+        return found, jnp.isfinite(derivatives.total(after))
+
+    return jax.jit(jax.vmap(one))(scales, cases)
+
+
+def _drawn(shape: Template, scales: Array, keys: Array) -> Case:
+    return jax.jit(jax.vmap(lambda s, k: draw(shape, s, k, jnp.float64)))(scales, keys)
+
+
+def _worst_of_each(checks: Iterable[Check]) -> tuple[Check, ...]:
+    """Of the same block at several shapes, the one with the largest error; NaN is largest."""
+    worst: dict[tuple[str, str, str], Check] = {}
+    for check in checks:
+        block = (check.family, check.where, check.reference)
+        if block not in worst or not check.error <= worst[block].error:
+            worst[block] = check
+    return tuple(worst.values())

@@ -1,0 +1,227 @@
+"""Closed-form Jacobians against complex steps, forward mode, reverse mode."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxrnn
+from jaxrnn import jacobians
+from jaxrnn.unrolling import previous_states
+from tests import reference
+from tests.table import CELLS, SCALES, SHAPES, draw_params, draw_state
+
+CASES = 500  # a shape and scale: 6 cells × 12 shapes × 3 scales × 500 = 108,000
+
+
+def drawn(cell, D, H, seed, scale):
+    """CASES params N(0, scale²), states and inputs N(0, 1); NumPy's generator compiles nothing."""
+    normal = np.random.default_rng(seed).normal
+    params = cell.shapes(D, H)
+    params = type(params)(*[scale * normal(size=(CASES, *shape)) for shape in params])
+    state = cell.state_type(*[normal(size=(CASES, H)) for _ in cell.state_type._fields])
+    return jax.tree.map(jnp.asarray, (params, state, normal(size=(CASES, D))))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def closed(cell, params, state, x):
+    return jax.vmap(cell.state_jacobian)(params, state, x)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def autodiff(mode, cell, params, state, x):
+    return jax.vmap(mode(cell.step, argnums=1))(params, state, x)
+
+
+def worst(blocks, expected):
+    """The largest error of each case, (N,)."""
+    return np.max(
+        [
+            np.abs(np.asarray(got) - want).max((1, 2))
+            for out, row in zip(blocks, expected, strict=True)
+            for got, want in zip(out, row, strict=True)
+        ],
+        axis=0,
+    )
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda s: f"D{s[0]}H{s[1]}")
+@pytest.mark.parametrize("name", CELLS)
+def test_closed_form_equals_numpy_complex_step_in_every_entry(name, shape):
+    cell = CELLS[name]
+    for index, scale in enumerate(SCALES):
+        case = drawn(cell, *shape, index, scale)
+        J = closed(cell, *case)
+        params, state, x = jax.tree.map(np.asarray, case)
+        expected = reference.complex_step_jacobian(name, tuple(params), tuple(state), x)
+        largest = np.max([np.abs(block).max((1, 2)) for row in expected for block in row], axis=0)
+        error, allowed = worst(J, expected), 2e-14 * (1 + largest)
+        if (name, scale) == ("gru", 10.0):
+            # Here rₙ multiplies a pre-activation of size 30, so the rounding of that sum alone
+            # moves the Jacobian further than the bound in about one case of a thousand, in
+            # NumPy's float64 as in ours. Such a case may err by what its sum's rounding does.
+            moved = reference.rounded_sums(params, tuple(state), x, np.random.default_rng(index))
+            nearby = reference.complex_step_jacobian(name, moved, tuple(state), x)
+            assert np.mean(error > allowed) <= 0.005
+            allowed = np.maximum(allowed, 4 * worst(nearby, expected))
+        assert np.all(error <= allowed), (scale, (error / allowed).max())
+
+
+@pytest.mark.parametrize("mode", [jax.jacfwd, jax.jacrev])
+@pytest.mark.parametrize("name", CELLS)
+def test_closed_form_equals_both_modes_of_autodiff(name, mode):
+    cell = CELLS[name]
+    for index, scale in enumerate(SCALES):
+        case = drawn(cell, 3, 4, index, scale)
+        J, expected = closed(cell, *case), autodiff(mode, cell, *case)
+        assert jax.tree.structure(J) == jax.tree.structure(expected)
+        for got, want in zip(jax.tree.leaves(J), jax.tree.leaves(expected), strict=True):
+            error = np.linalg.norm(np.ravel(got - want)) / np.linalg.norm(np.ravel(want))
+            assert error <= 1e-13
+
+
+def trajectory(cell, T=6, batch=(2,), D=3, H=4):
+    keys = jax.random.split(jax.random.key(7), 3)
+    params = draw_params(cell, D, H, keys[0], 0.8)
+    return params, jax.random.normal(keys[1], (T, *batch, D)), draw_state(cell, H, batch, keys[2])
+
+
+@pytest.mark.parametrize("batch", [(), (2,), (2, 3)])
+@pytest.mark.parametrize("name", CELLS)
+def test_stack_entry_i_is_the_derivative_of_state_i_by_state_i_minus_one(name, batch):
+    """Against NumPy along the trajectory: a stack shifted by one step would fail."""
+    cell = CELLS[name]
+    params, xs, state0 = trajectory(cell, batch=batch)
+    stacks = [f(cell, params, xs, state0) for f in (
+        jacobians.closed_form, jacobians.forward_mode, jacobians.reverse_mode)]  # fmt: skip
+    state = tuple(np.asarray(leaf).reshape(-1, 4) for leaf in state0)
+    N = state[0].shape[0]
+    repeated = tuple(np.broadcast_to(leaf, (N, *leaf.shape)) for leaf in params)
+    for i in range(xs.shape[0]):
+        x = np.asarray(xs[i]).reshape(N, -1)
+        expected = reference.complex_step_jacobian(name, repeated, state, x)
+        for J in stacks:
+            for out, row in zip(J, expected, strict=True):
+                for got, want in zip(out, row, strict=True):
+                    assert got.shape == (6, *batch, 4, 4)
+                    np.testing.assert_allclose(np.asarray(got[i]).reshape(N, 4, 4), want, atol=1e-14)
+        state = reference.step(name, repeated, state, x)
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_input_and_param_jacobians_equal_autodiff_of_the_step(name):
+    cell = CELLS[name]
+    params, xs, state0 = trajectory(cell)
+    before = previous_states(state0, jaxrnn.unroll(cell, params, xs, state0))
+    for f, argnum in ((jacobians.wrt_inputs, 2), (jacobians.wrt_params, 0)):
+        step = jax.jacfwd(cell.step, argnums=argnum)
+        expected = jax.vmap(jax.vmap(step, (None, 0, 0)), (None, 0, 0))(params, before, xs)
+        got = f(cell, params, xs, state0)
+        assert jax.tree.structure(got) == jax.tree.structure(expected)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-14), got, expected)
+
+
+def test_default_state0_is_the_cells_own():
+    cell = jaxrnn.lstm()
+    params, xs, _ = trajectory(cell)
+    a = jacobians.closed_form(cell, params, xs)
+    b = jacobians.closed_form(cell, params, xs, cell.init_state(params, (2,)))
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def numpy_lstm_blocks(params, state0, xs):
+    """F, B and the read-out of each step, written out in NumPy (facts of the LSTM step)."""
+    w_ih, w_hh, b = map(np.asarray, params)
+    H = w_hh.shape[1]
+    h, c = np.asarray(state0.h), np.asarray(state0.c)
+    W = [w_hh[k * H : (k + 1) * H] for k in range(4)]
+    blocks = []
+    for x in np.asarray(xs):
+        z = w_ih @ x + w_hh @ h + b
+        i, f, o = (reference.logistic(z[k * H : (k + 1) * H]) for k in (0, 1, 3))
+        g = np.tanh(z[2 * H : 3 * H])
+        B = (
+            np.diag(c * f * (1 - f)) @ W[1]
+            + np.diag(g * i * (1 - i)) @ W[0]
+            + np.diag(i * (1 - g**2)) @ W[2]
+        )
+        c = f * c + i * g
+        blocks.append((np.diag(f), B, np.diag(o * (1 - np.tanh(c) ** 2))))
+        h = o * np.tanh(c)
+    return blocks
+
+
+def test_c_partial_is_the_forget_gate_and_c_path_adds_the_way_through_h():
+    cell = jaxrnn.lstm()
+    params, xs, state0 = trajectory(cell, batch=())
+    blocks = numpy_lstm_blocks(params, state0, xs)
+    partial = jacobians.c_partial(cell, params, xs, state0)
+    path = jacobians.c_path(cell, params, xs, state0)
+    for i, (F, B, _) in enumerate(blocks):
+        np.testing.assert_allclose(partial[i], F, atol=1e-15)
+        readout = blocks[i - 1][2] if i else np.zeros_like(F)
+        np.testing.assert_allclose(path[i], F + B @ readout, atol=1e-14)
+
+
+def test_c_path_is_the_derivative_of_c_when_h_follows_c_at_fixed_output_gate():
+    cell = jaxrnn.lstm()
+    params, xs, state0 = trajectory(cell, T=2, batch=())
+    first = jaxrnn.unroll(cell, params, xs[:1], state0)
+    h, c = np.asarray(first.h[0]), np.asarray(first.c[0])
+    o = h / np.tanh(c)
+    weights = tuple(np.asarray(leaf)[None] for leaf in params)
+    columns = []
+    for k in range(4):
+        moved = c.astype(complex)
+        moved[k] += 1e-200j
+        state = ((o * np.tanh(moved))[None], moved[None])
+        columns.append(reference.step("lstm", weights, state, np.asarray(xs[1])[None])[1][0].imag)
+    exact = np.stack(columns, axis=-1) / 1e-200
+    np.testing.assert_allclose(jacobians.c_path(cell, params, xs, state0)[1], exact, atol=1e-14)
+
+
+def test_product_of_c_path_is_exact_through_lag_two_and_not_beyond():
+    """From lag 3 on it drops the way through the output gate, ∂oᵢ/∂hᵢ₋₁."""
+    cell = jaxrnn.lstm()
+    params, xs, state0 = trajectory(cell, T=3, batch=())
+    path = jacobians.c_path(cell, params, xs, state0)
+    J = jacobians.reverse_mode(cell, params, xs, state0)
+    dense = np.block([[np.asarray(block) for block in row] for row in J]).reshape(3, 8, 8)
+    lag2 = (dense[1] @ dense[0])[4:, 4:]
+    lag3 = (dense[2] @ dense[1] @ dense[0])[4:, 4:]
+    np.testing.assert_allclose(path[1] @ path[0], lag2, atol=1e-14)
+    assert np.linalg.norm(path[2] @ path[1] @ path[0] - lag3) > 1e-3 * np.linalg.norm(lag3)
+
+
+@pytest.mark.parametrize("f", [jacobians.c_partial, jacobians.c_path])
+def test_c_derivatives_refuse_a_cell_without_c(f):
+    cell = jaxrnn.gru()
+    params, xs, _ = trajectory(cell)
+    with pytest.raises(TypeError, match=r"cell: expected a cell with a state \(h, c\).*gru"):
+        f(cell, params, xs)
+
+
+@pytest.mark.parametrize("w", [0.5, 0.9, 1.0, 1.1, 2.0])
+def test_scalar_linear_network_of_the_articles(w):
+    """hₜ = wᵗ x and dhₜ/dw = t wᵗ⁻¹ x."""
+    cell = jaxrnn.rnn(activation=jaxrnn.activations.identity)
+    x, one = 0.7, jnp.ones((1, 1))
+
+    @functools.partial(jax.jit, static_argnums=1)
+    def last(w, t):
+        params = jaxrnn.RNNParams(w_ih=0 * one, w_hh=w * one, b=jnp.zeros(1))
+        state0 = jaxrnn.RNNState(h=jnp.full(1, x))
+        return jaxrnn.unroll(cell, params, jnp.zeros((t, 1)), state0).h[-1, 0]
+
+    for t in (1, 2, 3, 10, 100, 400, 1000):
+        value, slope = jax.value_and_grad(last)(jnp.float64(w), t)
+        np.testing.assert_allclose(value, w**t * x, rtol=1e-12)
+        np.testing.assert_allclose(slope, t * w ** (t - 1) * x, rtol=1e-12)
+        J = jacobians.closed_form(
+            cell,
+            jaxrnn.RNNParams(0 * one, w * one, jnp.zeros(1)),
+            jnp.zeros((t, 1)),
+        )
+        np.testing.assert_allclose(J.h.h.ravel(), w, rtol=1e-15)
