@@ -7,6 +7,17 @@ True
 """
 
 from jaxrnn.verification.report import Check, Report, Worst
+from jaxrnn.verification.saturation import Saturation, saturation
 from jaxrnn.verification.suite import SCALES, SHAPES, redraw, verify
 
-__all__ = ["SCALES", "SHAPES", "Check", "Report", "Worst", "redraw", "verify"]
+__all__ = [
+    "SCALES",
+    "SHAPES",
+    "Check",
+    "Report",
+    "Saturation",
+    "Worst",
+    "redraw",
+    "saturation",
+    "verify",
+]

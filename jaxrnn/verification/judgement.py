@@ -44,8 +44,9 @@ def judge(family: str, reference: str, names: list[str], pair: Pair, drawn: Draw
     allowed = ALLOWED.get(reference, ALLOWED_AUTODIFF)
     checks = []
     for name, got, want, own in zip(names, closed, expected, admitted, strict=True):
-        wrong = np.abs(got - want) - 10 * own
-        wrong = np.where(np.isfinite(got) | ~np.isfinite(want), np.maximum(wrong, 0), np.inf)
+        with np.errstate(invalid="ignore"):  # inf - inf, judged by the next line
+            wrong = np.maximum(np.abs(got - want) - 10 * own, 0)
+        wrong = np.where(np.isfinite(got) | ~np.isfinite(want), wrong, np.inf)
         # Where the step itself overflows there is nothing to compare.
         wrong[~drawn.finite] = 0.0
         error, entry = measure(np.where(np.isnan(wrong), 0.0, wrong), want, pair, drawn)

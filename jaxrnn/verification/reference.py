@@ -4,10 +4,12 @@ Complex step:  f'(z) = Im f(z + ih)/h with h = 1e-200, exact to the last bits be
 nothing is subtracted (Squire & Trapp 1998). It needs a step that is analytic and can be
 traced with complex numbers.
 
-Central differences, extrapolated (Richardson, Ridders) serve any other step; they know
+Central differences, extrapolated (Richardson, Romberg) serve any other step; they know
 their own error, and the caller widens the tolerance by it.
 """
 
+import functools
+import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -51,10 +53,9 @@ def differences(f: Function, point: Any, direction: Any) -> Reference:
     """The derivative of `f` along `direction` by central differences h, h/2, … extrapolated.
 
     h is 1 % of the largest entry of the point, at least 0.01, over the largest of the direction.
-    Of all entries of the extrapolation tableau the one with the least own error is taken.
     """
     first = 0.01 / jnp.maximum(_largest(point), 1.0) / jnp.maximum(_largest(direction), 1.0)
-    steps = first * 0.5 ** jnp.arange(LEVELS)
+    steps = first * jnp.asarray([0.5**level for level in range(LEVELS)], first.dtype)
 
     def central(h: Array) -> Any:
         up = f(jax.tree.map(lambda p, d: p + h * d, point, direction))
@@ -67,16 +68,17 @@ def differences(f: Function, point: Any, direction: Any) -> Reference:
 
 
 def _extrapolate(row: Array) -> tuple[Array, Array]:
-    """Ridders' tableau over the leading axis of step sizes: the best entry and its own error."""
-    best, error = row[0], jnp.full_like(row[0], jnp.inf)
-    for level in range(1, row.shape[0]):
-        weight = 4.0**level
-        new = (weight * row[1:] - row[:-1]) / (weight - 1)
-        for rough, fine in zip(row[1:], new, strict=True):
-            own = jnp.abs(rough - fine)
-            best, error = jnp.where(own < error, fine, best), jnp.minimum(own, error)
-        row = new
-    return best, error
+    """Romberg's tableau over the leading axis of step sizes: its last entry and that one's error.
+
+    The error is how far all levels after the first moved; at a kink they move a lot.
+    """
+    corner = []
+    for level in range(row.shape[0]):
+        corner.append(row[-1])  # of this level, the entry from the finest steps
+        weight = 4.0 ** (level + 1)
+        row = (weight * row[1:] - row[:-1]) / (weight - 1)
+    moved = [jnp.abs(b - a) for a, b in itertools.pairwise(corner[1:])]
+    return corner[-1], functools.reduce(jnp.add, moved)
 
 
 def _largest(tree: Any) -> Array:
@@ -94,9 +96,10 @@ def is_analytic(f: Function, point: Any, direction: Any) -> bool:
         return complex_step(f, p, d), differences(f, p, d)
 
     try:
-        stepped, other = jax.jit(jax.vmap(both))(point, direction)
+        jax.eval_shape(jax.vmap(lambda p, d: complex_step(f, p, d)), point, direction)
     except (TypeError, ValueError, NotImplementedError, AttributeError):
         return False  # the step refuses complex numbers
+    stepped, other = jax.jit(jax.vmap(both))(point, direction)
     leaves = map(jax.tree.leaves, (stepped.value, other.value, other.error))
     for a, b, e in zip(*leaves, strict=True):
         judged = jnp.isfinite(b) & jnp.isfinite(e)

@@ -56,8 +56,9 @@ def verify(
         progress: wraps the shapes, e.g. `tqdm.tqdm`.
     Returns: a `Report`; `report.passed`, `report.located`, and a table when printed.
     Raises:  TypeError or ValueError for what is no cell, or no shape, scale or count.
-    Accuracy: numbers |error| ≤ 2e-14·(1 + max|J|); autodiff ‖error‖_F ≤ 1e-13·‖J‖_F;
-        float32 within 64 eps of the case's own conditioning.
+    Accuracy: numbers |error| ≤ 2e-14·(1 + max|J|), beyond scale 1 also relative to the largest
+        weight and to what one rounding of the point does to J; float32 the same with 64 eps;
+        autodiff ‖error‖_F ≤ 1e-13·‖J‖_F over all cases up to scale 10.
     Cost:    seconds for each shape, nearly all of it compilation.
     """
     arguments.check_cell(cell)

@@ -1,0 +1,110 @@
+"""Pictures of gradient flow. Needs matplotlib: `pip install 'jaxrnn[plot]'`."""
+
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from jaxrnn.demo import Flow, Run
+
+__all__ = ["forget_gates", "gradient_flow", "save"]
+
+COLORS = ("#0072B2", "#D55E00", "#009E73")  # Okabe & Ito: told apart by every eye
+BEFORE = {"linestyle": ":", "linewidth": 1.6}
+AFTER = {"linestyle": "-", "linewidth": 2.0}
+
+
+def gradient_flow(runs: Sequence[Run]) -> Figure:
+    """Four panels: adjoints against lag, share of the gradient, Jacobian norms, accuracy."""
+    figure = Figure(figsize=(11, 7.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(2, 2)
+    for run, color in zip(runs, COLORS, strict=False):
+        for flow, style, when in ((run.before, BEFORE, "before"), (run.after, AFTER, "after")):
+            label = f"{run.name}, {when} training"
+            _adjoints(axes[0, 0], flow, label, color, style)
+            _cumulative(axes[0, 1], flow, label, color, style)
+            _norms(axes[1, 0], flow, label, color, style)
+        axes[1, 1].plot(run.steps, run.accuracy, color=color, label=run.name)
+    flow = runs[-1].after
+    if flow.adjoint_c is not None:
+        # Lag 0 is left out: the loss reads hₙ alone, so ∂E/∂cₙ at fixed hₙ is 0.
+        lag = np.arange(flow.adjoint_c.shape[0])[:0:-1]
+        relative = flow.adjoint_c[:-1] / flow.adjoint_h[-1]
+        axes[0, 0].plot(lag, relative, color=COLORS[2], label="LSTM, ∂E/∂cₖ after training")
+    _label(
+        axes[0, 0],
+        "How much of the error reaches step k",
+        "lag n - k",
+        "‖∂E/∂hₖ‖ / ‖∂E/∂hₙ‖",
+        "log",
+    )
+    _label(
+        axes[0, 1],
+        "Where the gradient of the weights comes from",
+        "lag n - k",
+        "share from within this lag",
+    )
+    axes[0, 1].set_ylim(0, 1.02)
+    _label(
+        axes[1, 0],
+        "Largest singular value of one step, quartiles over images",
+        "step",
+        "σ_max(∂sᵢ/∂sᵢ₋₁)",
+    )
+    axes[1, 0].axhline(1.0, color="0.5", linewidth=0.8)
+    _label(axes[1, 1], "Digits read pixel by pixel", "training step", "test accuracy")
+    axes[1, 1].set_ylim(0, 1)
+    return figure
+
+
+def _adjoints(axes: Any, flow: Flow, label: str, color: str, style: dict[str, Any]) -> None:
+    lag = np.arange(flow.adjoint_h.shape[0])[::-1]
+    axes.plot(lag, flow.adjoint_h / flow.adjoint_h[-1], color=color, label=label, **style)
+
+
+def _cumulative(axes: Any, flow: Flow, label: str, color: str, style: dict[str, Any]) -> None:
+    share = np.cumsum(np.asarray(flow.contribution)[::-1])
+    axes.plot(np.arange(share.size), share / share[-1], color=color, label=label, **style)
+
+
+def _norms(axes: Any, flow: Flow, label: str, color: str, style: dict[str, Any]) -> None:
+    low, middle, high = np.quantile(flow.spectral_norm, [0.25, 0.5, 0.75], axis=1)
+    steps = np.arange(1, middle.size + 1)
+    axes.plot(steps, middle, color=color, label=label, **style)
+    axes.fill_between(steps, low, high, color=color, alpha=0.15, linewidth=0)
+
+
+def _label(axes: Any, title: str, x: str, y: str, scale: str = "linear") -> None:
+    axes.set(title=title, xlabel=x, ylabel=y, yscale=scale)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25, linewidth=0.6)
+    axes.legend(frameon=False, fontsize=8)
+
+
+def forget_gates(run: Run) -> Figure:
+    """Heat maps of the forget gate over time and unit, before and after; units sorted by mean."""
+    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(1, 2, sharey=True)
+    for axis, flow, when in zip(axes, (run.before, run.after), ("before", "after"), strict=True):
+        if flow.forget is None:
+            raise ValueError(f"run: expected a network with a forget gate, got {run.name}")
+        gate = np.asarray(flow.forget)
+        gate = gate[:, np.argsort(gate.mean(0))]
+        image = axis.imshow(
+            gate.T, aspect="auto", origin="lower", vmin=0, vmax=1, cmap="cividis",
+            extent=(1, gate.shape[0], 1, gate.shape[1]),
+        )  # fmt: skip
+        axis.set(title=f"{run.name}, {when} training: mean {gate.mean():.2f}", xlabel="step")
+    axes[0].set_ylabel("unit, sorted")
+    figure.colorbar(image, ax=axes, label="forget gate, mean over images")
+    return figure
+
+
+def save(figure: Figure, path: pathlib.Path) -> None:
+    """Write a PNG at 150 dots an inch."""
+    figure.savefig(path, dpi=150)

@@ -1,0 +1,145 @@
+"""Cells with one wrong derivative each, and what `verify` has to say of them."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+import jaxrnn
+
+
+def with_tangent(cell, tangent, name):
+    return dataclasses.replace(cell, name=name, phi=cell.phi._replace(tangent=tangent))
+
+
+def scaled(cell, field, factor=0.5):
+    """One coefficient of the tangent off by a factor."""
+
+    def tangent(p, ds, du, da):
+        return cell.phi.tangent(p._replace(**{field: factor * getattr(p, field)}), ds, du, da)
+
+    return with_tangent(cell, tangent, f"{cell.name}-{field}")
+
+
+def swapped(cell, a, b):
+    """Two coefficients exchanged."""
+
+    def tangent(p, ds, du, da):
+        return cell.phi.tangent(p._replace(**{a: getattr(p, b), b: getattr(p, a)}), ds, du, da)
+
+    return with_tangent(cell, tangent, f"{cell.name}-{a}-for-{b}")
+
+
+def one_unit(cell, field):
+    """One coefficient wrong in its first unit only."""
+
+    def tangent(p, ds, du, da):
+        wrong = getattr(p, field).at[..., 0].multiply(0.99)
+        return cell.phi.tangent(p._replace(**{field: wrong}), ds, du, da)
+
+    return with_tangent(cell, tangent, f"{cell.name}-{field}-unit")
+
+
+lstm, gru, rnn = jaxrnn.lstm(), jaxrnn.gru(), jaxrnn.rnn()
+
+
+def no_output_feedback(p, ds, du, da):
+    H = ds.h.shape[-1]
+    return lstm.phi.tangent(p, ds, du, da.at[..., 3 * H :].set(0))
+
+
+def reset_before_matmul(p, ds, du, da):
+    """The tangent of a GRU whose candidate sees aⁿ unscaled."""
+    return gru.phi.tangent(p._replace(r=jnp.ones_like(p.r)), ds, du, da)
+
+
+def from_the_value(p, ds, du, da):
+    """The forget gate's own value in place of its derivative."""
+    return lstm.phi.tangent(p._replace(kf=p.f), ds, du, da)
+
+
+# cell, and words that `report.located` must contain, and words that it must not
+FAULTS = {
+    "lstm ki 50 % off": (scaled(lstm, "ki"), ["gate i", "∂c"], ["gate f", "gate g", "gate o"]),
+    "lstm kf 50 % off": (scaled(lstm, "kf"), ["gate f", "∂c"], ["gate i", "gate g", "gate o"]),
+    "lstm kg 50 % off": (scaled(lstm, "kg"), ["gate g", "∂c"], ["gate i", "gate f", "gate o"]),
+    "lstm ko 50 % off": (scaled(lstm, "ko"), ["gate o", "∂h"], ["gate i", "gate f", "∂c/"]),
+    "lstm f 1e-12 off": (scaled(lstm, "f", 1 + 1e-12), ["∂c/∂c₋"], ["gate f:"]),
+    "lstm r without o": (scaled(lstm, "r", 2.0), ["∂h/∂c₋", "∂h/∂u"], ["∂c/"]),
+    "lstm i and g swapped": (swapped(lstm, "ki", "kg"), ["gate i", "gate g"], ["gate f", "gate o"]),
+    "lstm one unit 1 % off": (one_unit(lstm, "kf"), ["gate f"], ["gate i", "gate g", "gate o"]),
+    "lstm no output feedback": (
+        with_tangent(lstm, no_output_feedback, "no-feedback"), ["gate o: ∂h/∂a"], ["∂h/∂u", "∂c/"],
+    ),
+    "lstm value for derivative": (with_tangent(lstm, from_the_value, "value"), ["gate f"], ["gate i"]),
+    "gru kr 50 % off": (scaled(gru, "kr"), ["gate r"], ["gate z", "gate n"]),
+    "gru kz sign": (scaled(gru, "kz", -1.0), ["gate z"], ["gate r", "gate n"]),
+    "gru z 1e-12 off": (scaled(gru, "z", 1 + 1e-12), ["∂h/∂h₋"], ["gate"+" r", "gate z", "gate n"]),
+    "gru reset before the matmul": (
+        with_tangent(gru, reset_before_matmul, "reset-before"), ["gate n: ∂h/∂a"], ["∂h/∂u"],
+    ),
+    "rnn 1e-9 off": (scaled(rnn, "k", 1 + 1e-9), ["gate h"], []),
+}  # fmt: skip
+
+
+def transposed(params, state, x):
+    """∂h/∂h₋ of a tanh network, transposed."""
+    z = params.w_ih @ x + params.w_hh @ state.h + params.b
+    return jaxrnn.RNNState(h=jaxrnn.RNNState(h=(jnp.diag(1 - jnp.tanh(z) ** 2) @ params.w_hh).T))
+
+
+def one_step_late(params, state, x):
+    """∂h/∂h₋ of a tanh network at the state before the step."""
+    return jaxrnn.RNNState(h=jaxrnn.RNNState(h=jnp.diag(1 - state.h**2) @ params.w_hh))
+
+
+def right(params, state, x):
+    """∂h/∂h₋ of a tanh network."""
+    z = params.w_ih @ x + params.w_hh @ state.h + params.b
+    return jaxrnn.RNNState(h=jaxrnn.RNNState(h=jnp.diag(1 - jnp.tanh(z) ** 2) @ params.w_hh))
+
+
+def one_example(params, state, x):
+    z = params.w_ih @ x + params.w_hh @ state.h + params.b
+    return jaxrnn.RNNState(h=jnp.tanh(z))
+
+
+def by_hand(jacobian):
+    """A bare step with a Jacobian written by hand."""
+    return jaxrnn.from_step(
+        one_example, init=rnn.init, init_state=rnn.init_state, jacobian=jacobian, name="by-hand"
+    )
+
+
+@jax.custom_vjp
+def forgetful(z):
+    return jnp.tanh(z)
+
+
+forgetful.defvjp(lambda z: (jnp.tanh(z), z), lambda z, ct: (0.5 * ct,))
+
+
+@jax.custom_jvp
+def careless(z):
+    return jnp.tanh(z)
+
+
+careless.defjvp(lambda primals, tangents: (jnp.tanh(primals[0]), 0.9 * tangents[0]))
+
+
+def careless_step(params, state, x):
+    z = params.w_ih @ x + params.w_hh @ state.h + params.b
+    return jaxrnn.RNNState(h=careless(z))
+
+
+def detached_step(params, state, x):
+    """A step whose recurrent path was cut by mistake."""
+    z = params.w_ih @ x + params.w_hh @ jax.lax.stop_gradient(state.h) + params.b
+    return jaxrnn.RNNState(h=jnp.tanh(z))
+
+
+def bare(step):
+    return jaxrnn.from_step(step, init=rnn.init, init_state=rnn.init_state)
+
+
+wrong_forget_gate = FAULTS["lstm kf 50 % off"][0]  # what the command-line test names

@@ -1,0 +1,150 @@
+"""`verify` accepts what is right, and finds and locates what is wrong."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxrnn
+from jaxrnn import verification
+from jaxrnn.verification.reference import complex_step, differences, is_analytic, jacobian
+from tests import planted
+from tests.table import CELLS
+
+QUICK = {"shapes": ((2, 3),), "cases": 16}
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_our_cells_pass(name):
+    report = jaxrnn.verify(CELLS[name])
+    assert report.passed, str(report)
+    assert report.cases == len(verification.SHAPES) * len(verification.SCALES) * 32
+    assert {c.reference for c in report.checks} >= {"complex step", "jacfwd", "jacrev", "float64"}
+
+
+@pytest.mark.parametrize("fault", planted.FAULTS)
+def test_planted_fault_is_found_and_located(fault):
+    cell, named, not_named = planted.FAULTS[fault]
+    report = jaxrnn.verify(cell, **QUICK)
+    assert not report.passed
+    for words in named:
+        assert words in report.located
+    for words in not_named:
+        assert words not in report.located
+    assert "FAILED in" in str(report)
+
+
+@pytest.mark.parametrize("wrong", [planted.transposed, planted.one_step_late])
+def test_hand_written_jacobian_of_a_bare_step_is_checked(wrong):
+    report = jaxrnn.verify(planted.by_hand(wrong), **QUICK)
+    assert {c.family for c in report.failures} == {"state Jacobian", "float32 Jacobian"}, str(report)
+    assert "∂h/∂h₋" in report.located
+
+
+def test_right_jacobian_of_a_bare_step_passes():
+    report = jaxrnn.verify(planted.by_hand(planted.right), **QUICK)
+    assert report.passed, str(report)
+
+
+@pytest.mark.parametrize("step", [planted.careless_step, planted.detached_step])
+def test_wrong_rule_inside_a_bare_step_is_found_by_numbers_alone(step):
+    """Both modes of autodiff follow the wrong rule, and agree."""
+    report = jaxrnn.verify(planted.bare(step), **QUICK)
+    assert not report.passed
+    assert {c.reference for c in report.failures} <= {"differences", "complex step", "float64"}
+
+
+def test_worst_case_can_be_drawn_again():
+    report = jaxrnn.verify(planted.wrong_forget_gate, **QUICK)
+    check = next(c for c in report.failures if c.where == "∂c/∂h₋" and c.reference == "jacfwd")
+    case = verification.redraw(planted.wrong_forget_gate, check.worst)
+    right = jaxrnn.lstm().state_jacobian(*case.point).c.h[check.worst.entry]
+    np.testing.assert_allclose(right, check.worst.expected, rtol=1e-12)
+    assert abs(check.worst.got - check.worst.expected) > 1e-3
+
+
+def test_report_is_a_pytree_of_errors_and_tolerances():
+    report = jaxrnn.verify(jaxrnn.rnn(), **QUICK)
+    assert len(jax.tree.leaves(report)) == 2 * len(report.checks)
+    worse = jax.tree.map(lambda leaf: leaf * 0, report)
+    assert isinstance(worse, verification.Report)
+
+
+def test_nan_does_not_pass():
+    check = verification.Check(float("nan"), 1.0, "tangent", "δh", "complex step", None)
+    assert not check.passed
+    assert not verification.Report((check,), "x", 1).passed
+    assert not verification.Report((), "x", 0).passed
+
+
+def test_nan_in_a_closed_form_is_found():
+    cell = planted.scaled(jaxrnn.lstm(), "kf", float("nan"))
+    assert "gate f" in jaxrnn.verify(cell, **QUICK).located
+
+
+def test_a_step_that_overflows_everywhere_is_not_called_verified():
+    def step(params, state, x):
+        return {"h": jnp.exp(1e6 * (2 + jnp.tanh(params @ x + state["h"])))}
+
+    cell = jaxrnn.from_step(
+        step,
+        init=lambda key, D, H, dtype=None: jnp.zeros((H, D)),
+        init_state=lambda p: {"h": jnp.zeros(p.shape[0])},
+    )
+    report = jaxrnn.verify(cell, **QUICK)
+    assert "overflow" in {c.family for c in report.failures}
+
+
+def test_cell_without_init_is_verified_on_the_shapes_of_an_example():
+    def step(params, state, x):
+        h = jnp.tanh(params["w"] @ x + params["v"] @ state)
+        return h / jnp.sqrt(1e-3 + jnp.mean(h * h))
+
+    cell = jaxrnn.from_step(step)
+    example = ({"w": jnp.ones((3, 2)), "v": jnp.ones((3, 3))}, jnp.ones(3), jnp.ones(2))
+    report = jaxrnn.verify(cell, example=example, scales=(0.1, 1.0))
+    assert report.passed, str(report)
+
+
+def softplus_of_modulus(z):
+    return jnp.log1p(jnp.exp(-jnp.abs(z))) + jnp.maximum(z, 0)
+
+
+def test_complex_step_and_differences_on_functions_with_known_derivatives():
+    z = jnp.linspace(-3, 3, 25)
+    one = jnp.ones_like(z)
+    for f, df in ((jnp.exp, np.exp), (jnp.sin, np.cos), (lambda z: z**3, lambda z: 3 * z**2)):
+        np.testing.assert_allclose(complex_step(f, z, one).value, df(z), rtol=1e-15, atol=1e-15)
+        np.testing.assert_allclose(differences(f, z, one).value, df(z), rtol=1e-10, atol=1e-10)
+
+
+def test_differences_admit_their_error_at_a_kink():
+    value, error = differences(jnp.abs, jnp.float64(1e-3), jnp.float64(1.0))
+    assert abs(value - 1.0) <= 10 * error
+    assert error > 1e-3
+
+
+def test_functions_that_are_not_analytic_are_recognised():
+    z, one = jnp.linspace(-3.0, 3.1, 64)[:, None], jnp.ones((64, 1))
+    assert is_analytic(jnp.tanh, z, one)
+    assert is_analytic(jax.nn.relu, z, one)
+    assert not is_analytic(softplus_of_modulus, z, one)
+    assert not is_analytic(lambda z: jax.lax.erf(z), z, one)  # refuses complex numbers
+
+
+def test_reference_jacobian_has_the_tree_of_jacfwd():
+    def f(point):
+        return {"y": point["a"] @ point["b"], "z": jnp.sum(point["b"])}
+
+    point = {"a": jnp.arange(6.0).reshape(2, 3), "b": jnp.ones(3)}
+    expected = jax.jacfwd(f)(point)
+    got = jacobian(complex_step, f, point).value
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-15), got, expected)
+
+
+def test_saturation_table_shows_four_ulp_where_autodiff_is_wrong():
+    for row in verification.saturation():
+        assert row.closed_ulp <= 4
+    worst = {row.where: row.autodiff_ulp for row in verification.saturation()}
+    assert worst["tanh, |z| ≤ 43"] > 1e6
+    assert worst["sigmoid, |z| ≤ 87"] > 1e5
