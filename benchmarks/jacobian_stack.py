@@ -66,7 +66,9 @@ def main() -> None:
             reference="bare_write",
             rounds=5 if options.quick else options.rounds,
         )
-        print(timing.table(f"\nLSTM H={H} T={T} float32, {options.pages} pages", rows, "bare_write"))
+        print(
+            timing.table(f"\nLSTM H={H} T={T} float32, {options.pages} pages", rows, "bare_write")
+        )
         by_name = {row.name: row for row in rows}
         for peer in ("jacfwd", "jacrev"):
             factor = by_name[peer].median_s / by_name["closed_form"].median_s

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from chex import Array
+from jax import Array
 
 __all__ = ["Activation", "identity", "relu", "sigmoid", "tanh"]
 
@@ -45,6 +45,7 @@ class Activation(NamedTuple):
     gamma: float | None = None
 
     def __call__(self, z: Array) -> Array:
+        """a(z)."""
         return self.value(z)
 
     def __repr__(self) -> str:

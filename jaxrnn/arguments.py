@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+
 def describe(value: Any) -> str:
     """`float32[4, 3]` for an array, the type's name for anything else."""
     if hasattr(value, "shape") and hasattr(value, "dtype"):
@@ -209,7 +210,9 @@ def check_state_like(name: str, got: Any, expected: Any, source: str) -> None:
     """Refuse a tree whose structure, shapes or dtypes differ from `expected`."""
     structures = jax.tree.structure(got), jax.tree.structure(expected)
     if structures[0] != structures[1]:
-        raise TypeError(f"{name}: expected the tree of {source}, {structures[1]}, got {structures[0]}")
+        raise TypeError(
+            f"{name}: expected the tree of {source}, {structures[1]}, got {structures[0]}"
+        )
     paths = jax.tree_util.tree_leaves_with_path(got)
     for (path, leaf), want in zip(paths, jax.tree.leaves(expected), strict=True):
         leaf_name = name + jax.tree_util.keystr(path)

@@ -16,7 +16,8 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import jax
-from chex import Array, ArrayTree
+from chex import ArrayTree
+from jax import Array
 
 __all__ = ["Cell", "over_leading_axes"]
 
@@ -48,7 +49,7 @@ class Cell(Protocol):
 
     @property
     def init(self) -> Callable[..., Any]:
-        """`init(key, input_size, hidden_size, *, dtype=None, …) -> params`."""
+        """Draws params: `init(key, input_size, hidden_size, *, dtype=None, …)`."""
         ...
 
     def init_state(self, params: ArrayTree, batch_shape: tuple[int, ...] = ()) -> Any:
@@ -56,7 +57,7 @@ class Cell(Protocol):
         ...
 
     def step(self, params: ArrayTree, state: Any, x: Array) -> Any:
-        """sᵢ = step(θ, sᵢ₋₁, xᵢ) with checked arguments; x `(*lead, D)`."""
+        """The next state, arguments checked; x `(*lead, D)`."""
         ...
 
     def check_params(self, params: ArrayTree) -> None:
@@ -83,9 +84,7 @@ class Cell(Protocol):
         """Coefficients of Jᵢ at (sᵢ₋₁, uᵢ), a tree of arrays with the axes `*lead`."""
         ...
 
-    def drive(
-        self, params: ArrayTree, state: Any, x: Array, dparams: ArrayTree, dx: Array
-    ) -> Any:
+    def drive(self, params: ArrayTree, state: Any, x: Array, dparams: ArrayTree, dx: Array) -> Any:
         """dᵢ: the tangent that enters from δθ and δx with sᵢ₋₁ held constant."""
         ...
 

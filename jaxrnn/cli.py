@@ -5,6 +5,7 @@ import importlib
 import json
 import pathlib
 import sys
+import traceback
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -69,9 +70,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
             commands, prog="jaxrnn", args=arguments, description=jaxrnn.__doc__.splitlines()[0]
         )
     except (ValueError, TypeError, ImportError, OSError) as error:
+        if not raised_here(error):
+            raise
         print(f"jaxrnn: {error}", file=sys.stderr)
         code = 2
     sys.exit(code)
+
+
+def raised_here(error: Exception) -> bool:
+    """Whether the package itself refused something; what others raise keeps its traceback."""
+    frames = traceback.extract_tb(error.__traceback__)
+    package = str(pathlib.Path(__file__).parent)
+    return isinstance(error, OSError) or frames[-1].filename.startswith(package)
 
 
 def verify_command(names: Sequence[str], cases: int, seed: int, details: bool) -> int:
@@ -135,7 +145,10 @@ def find_cell(name: str) -> Cell:
     if not attribute:
         raise ValueError(f"cell: expected one of {', '.join(OURS)} or module:attribute, got {name}")
     sys.path.insert(0, "")  # a cell in the current folder is found, as with python -m
-    found: Any = importlib.import_module(module)
+    try:
+        found: Any = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise ValueError(f"cell: cannot import {error.name}, asked for by {name}") from error
     if not hasattr(found, attribute):
         raise ValueError(f"cell: module {module} has no attribute {attribute}")
     return getattr(found, attribute)
@@ -166,7 +179,11 @@ def demo_command(out: pathlib.Path, quick: bool, seed: int) -> int:
     plot.save(plot.forget_gates(runs[-1]), out / "forget_gates.png")
     summary = {
         "date": datetime.date.today().isoformat(),
-        "versions": {"jaxrnn": jaxrnn.__version__, "jax": jax.__version__, "optax": optax.__version__},
+        "versions": {
+            "jaxrnn": jaxrnn.__version__,
+            "jax": jax.__version__,
+            "optax": optax.__version__,
+        },
         "device": jax.devices()[0].device_kind,
         "seed": seed,
         "steps": int(runs[0].steps[-1]),
@@ -182,7 +199,9 @@ def demo_command(out: pathlib.Path, quick: bool, seed: int) -> int:
 
 def demo_table(runs: Sequence[Any]) -> str:
     """The summaries side by side."""
-    columns = [(r.name, when, getattr(r, when).summary()) for r in runs for when in ("before", "after")]
+    columns = [
+        (r.name, when, getattr(r, when).summary()) for r in runs for when in ("before", "after")
+    ]
     labels = {
         "test_accuracy": "test accuracy",
         "adjoint_h_first_over_last": "‖∂E/∂h₁‖ / ‖∂E/∂hₙ‖",

@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from chex import Array, PRNGKey
+from chex import PRNGKey
+from jax import Array
 
 from jaxrnn.cell import Cell
 from jaxrnn.cells.lstm import lstm
@@ -106,8 +107,11 @@ def load_digits(seed: int = 0) -> Data:
         from sklearn import datasets
         from sklearn.model_selection import train_test_split
     except ImportError as error:
-        raise ImportError("the digits come with scikit-learn: pip install 'jaxrnn[demo]'") from error
-    pixels, labels = datasets.load_digits(return_X_y=True)
+        raise ImportError(
+            "the digits come with scikit-learn: pip install 'jaxrnn[demo]'"
+        ) from error
+    digits: Any = datasets.load_digits()
+    pixels, labels = digits.data, digits.target
     parts = train_test_split(
         pixels / 8 - 1, labels, test_size=0.2, stratify=labels, random_state=seed
     )
@@ -157,7 +161,7 @@ def train(
     schedule = optax.cosine_decay_schedule(LEARNING_RATE, steps)
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule))
 
-    def step(carry: tuple[Network, Any], key: PRNGKey) -> tuple[tuple[Network, Any], Array]:
+    def step(carry: tuple[Any, Any], key: PRNGKey) -> tuple[tuple[Any, Any], Array]:
         network, opt_state = carry
         rows = jax.random.choice(key, data.train_labels.shape[0], (BATCH,), replace=False)
         batch = data.train_xs[:, rows], data.train_labels[rows]

@@ -14,7 +14,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from chex import Array, ArrayTree
+from chex import ArrayTree
+from jax import Array
 
 from jaxrnn.cell import Cell, over_leading_axes
 from jaxrnn.unrolling import initial_state, previous_states, unroll

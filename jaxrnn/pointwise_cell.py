@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from chex import Array, ArrayTree
+from jax import Array
 
 from jaxrnn import arguments, projections
 from jaxrnn.cell import over_leading_axes
@@ -80,7 +80,7 @@ class PointwiseCell:
     name: str
     gates: tuple[str, ...]
     phi: Pointwise
-    state_type: type
+    state_type: type[Any]
     shapes: Callable[[int, int], Any]
     init: Callable[..., Any]
     recurrent_bias: Callable[[Any], Array] | None = None
@@ -90,7 +90,7 @@ class PointwiseCell:
 
     # --- checks -------------------------------------------------------------------
 
-    def check_params(self, params: ArrayTree) -> None:
+    def check_params(self, params: Any) -> None:
         """Raise TypeError or ValueError unless every leaf has its shape and one dtype."""
         arguments.check_record("params", params, type(self.shapes(1, 1)))
         for field, leaf in zip(params._fields, params, strict=True):
@@ -98,7 +98,7 @@ class PointwiseCell:
             arguments.check_dtype(f"params.{field}", leaf, params.w_hh.dtype, "params.w_hh")
             if field in ("w_ih", "w_hh") and leaf.ndim != 2:
                 raise ValueError(
-                    f"params.{field}: expected a matrix (G·H, ·), got {leaf.dtype}{list(leaf.shape)}"
+                    f"params.{field}: expected a matrix (G·H, ·), got {arguments.describe(leaf)}"
                 )
         D, H = params.w_ih.shape[1], params.w_hh.shape[1]
         for field, want in self.shapes(D, H)._asdict().items():
@@ -109,7 +109,7 @@ class PointwiseCell:
         known = {"w_ih": "(G·H, D)", "w_hh": "(G·H, H)", "b": "(G·H,)"}
         return known.get(field, "(H,)")
 
-    def check_input(self, params: ArrayTree, x: Any, name: str = "x") -> None:
+    def check_input(self, params: Any, x: Any, name: str = "x") -> None:
         """Raise unless x is `(*lead, D)` in the dtype of the params."""
         arguments.check_array(name, x)
         D = params.w_ih.shape[1]
@@ -120,7 +120,7 @@ class PointwiseCell:
             )
         arguments.check_dtype(name, x, params.w_hh.dtype, "params")
 
-    def check_state(self, params: ArrayTree, state: Any, x: Any, name: str = "state") -> None:
+    def check_state(self, params: Any, state: Any, x: Any, name: str = "state") -> None:
         """Raise unless every leaf is `(*lead, H)` with the leading axes of `x`."""
         arguments.check_record(name, state, self.state_type)
         H = params.w_hh.shape[1]
@@ -145,7 +145,7 @@ class PointwiseCell:
         bias = None if self.recurrent_bias is None else self.recurrent_bias(params)
         return Affine(params.w_hh, bias)
 
-    def init_state(self, params: ArrayTree, batch_shape: tuple[int, ...] = ()) -> Any:
+    def init_state(self, params: Any, batch_shape: tuple[int, ...] = ()) -> Any:
         """All zeros, leaves `(*batch_shape, H)` in the dtype of the params.
 
         Raises: TypeError or ValueError for foreign params or a batch shape that is no tuple.
@@ -155,7 +155,7 @@ class PointwiseCell:
         leaf = jnp.zeros((*batch_shape, params.w_hh.shape[1]), params.w_hh.dtype)
         return self.state_type(*[leaf for _ in self.state_type._fields])
 
-    def step(self, params: ArrayTree, state: Any, x: Array) -> Any:
+    def step(self, params: Any, state: Any, x: Array) -> Any:
         """sᵢ = φ(sᵢ₋₁, W_ih xᵢ + b, W_hh hᵢ₋₁).
 
         Args:    params, state `(*lead, H)`, x `(*lead, D)`; one dtype for all.
@@ -167,47 +167,53 @@ class PointwiseCell:
         self.check_state(params, state, x)
         return self.update(params, state, self.project(params, x))
 
-    def project(self, params: ArrayTree, xs: Array) -> Array:
+    def project(self, params: Any, xs: Array) -> Array:
         """U = W_ih x + b for any leading axes, `(*lead, G·H)`; half precision gives float32."""
         return projections.apply(self.input_map(params), xs)
 
-    def recur(self, params: ArrayTree, h: Array) -> Array:
+    def recur(self, params: Any, h: Array) -> Array:
         """A = W_hh h (+ b_hh), `(*lead, G·H)`; half precision gives float32."""
         return projections.apply(self.recurrent_map(params), h)
 
-    def update(self, params: ArrayTree, state: Any, u: Array) -> Any:
+    def update(self, params: Any, state: Any, u: Array) -> Any:
         """sᵢ = φ(sᵢ₋₁, uᵢ, W_hh hᵢ₋₁), rounded to the dtype of the state."""
         new = self.phi.update(projections.cast(state, u.dtype), u, self.recur(params, state.h))
         return projections.cast(new, state.h.dtype)
 
     # --- its linearisation ----------------------------------------------------------
 
-    def partials(self, params: ArrayTree, state: Any, u: Array) -> Any:
+    def partials(self, params: Any, state: Any, u: Array) -> Any:
         """The derivatives of φ at (sᵢ₋₁, uᵢ), a tree of `(*lead, H)`."""
         return self.phi.partials(projections.cast(state, u.dtype), u, self.recur(params, state.h))
 
     def drive(
-        self, params: ArrayTree, state: Any, x: Array, dparams: ArrayTree, dx: Array
+        self, params: Any, state: Any, x: Array, dparams: Any, dx: Array
     ) -> tuple[Array, Array]:
         """(δu, δa at fixed h) = (δW_ih x + W_ih δx + δb, δW_hh h + δb_hh)."""
         _, du = jax.jvp(self.project, (params, x), (dparams, dx))
         _, da = jax.jvp(lambda p: self.recur(p, state.h), (params,), (dparams,))
         return du, da
 
-    def push(
-        self, params: ArrayTree, partials: Any, dstate: Any, drive: tuple[Array, Array]
-    ) -> Any:
+    def push(self, params: Any, partials: Any, dstate: Any, drive: tuple[Array, Array]) -> Any:
         """δsᵢ: the tangent of φ fed with δa = W_hh δh₋ + (δa at fixed h). O(B·G·H²)."""
         du, da = drive
         linear = self.recurrent_map(params)._replace(bias=None)
-        fed = self.phi.tangent(partials, projections.cast(dstate, du.dtype), du, da + projections.apply(linear, dstate.h))
+        fed = self.phi.tangent(
+            partials,
+            projections.cast(dstate, du.dtype),
+            du,
+            da + projections.apply(linear, dstate.h),
+        )
         return projections.cast(fed, dstate.h.dtype)
 
-    def sensitivities(self, params: ArrayTree, state: Any, u: Array) -> Sensitivities:
+    def sensitivities(self, params: Any, state: Any, u: Array) -> Sensitivities:
         """Every diagonal of ∂φ, from the tangent fed with ones. O(B·G·H)."""
         p = self.partials(params, state, u)
         S, G, H = self.state_type, len(self.gates), state.h.shape[-1]
-        zero_s, zero_u = projections.cast(jax.tree.map(jnp.zeros_like, state), u.dtype), jnp.zeros_like(u)
+        zero_s, zero_u = (
+            projections.cast(jax.tree.map(jnp.zeros_like, state), u.dtype),
+            jnp.zeros_like(u),
+        )
         one = jnp.ones_like(zero_s.h)
 
         def from_leaf(leaf: str) -> Any:
@@ -217,9 +223,9 @@ class PointwiseCell:
             blocks = jnp.eye(G, dtype=u.dtype)[:, :, None]  # (G, G, 1): one gate at a time
             ones = jnp.broadcast_to(blocks, (G, G, H)).reshape(G, G * H)
             lead = u.shape[:-1]
-            return jax.vmap(
-                lambda gate: feed(jnp.broadcast_to(gate, (*lead, G * H))), out_axes=-2
-            )(ones)
+            return jax.vmap(lambda gate: feed(jnp.broadcast_to(gate, (*lead, G * H))), out_axes=-2)(
+                ones
+            )
 
         columns = {leaf: from_leaf(leaf) for leaf in S._fields}
         direct = S(*[S(*[getattr(columns[k], j) for k in S._fields]) for j in S._fields])
@@ -229,7 +235,7 @@ class PointwiseCell:
             a=from_gates(lambda ones: self.phi.tangent(p, zero_s, zero_u, ones)),
         )
 
-    def state_jacobian(self, params: ArrayTree, state: Any, x: Array) -> Any:
+    def state_jacobian(self, params: Any, state: Any, x: Array) -> Any:
         """∂sᵢ/∂sᵢ₋₁ in closed form.
 
             ∂s.l/∂h₋ = Σ_g diag(∂s.l/∂a_g) W_hh[g] + diag(∂s.l/∂h₋|ₐ)
@@ -240,9 +246,7 @@ class PointwiseCell:
         """
         # The barrier keeps the O(G·H) diagonals out of the O(H²) loops, where XLA would
         # otherwise compute them again for every row.
-        s = jax.lax.optimization_barrier(
-            self.sensitivities(params, state, self.project(params, x))
-        )
+        s = jax.lax.optimization_barrier(self.sensitivities(params, state, self.project(params, x)))
         weight = self.recurrent_map(params).weight
         S = self.state_type
 
@@ -254,7 +258,7 @@ class PointwiseCell:
 
         return S(*[S(*[block(j, k) for k in S._fields]) for j in S._fields])
 
-    def input_jacobian(self, params: ArrayTree, state: Any, x: Array) -> Any:
+    def input_jacobian(self, params: Any, state: Any, x: Array) -> Any:
         """∂sᵢ/∂xᵢ = Σ_g diag(∂s/∂u_g) W_ih[g].
 
         Returns: the tree of `jax.jacfwd(step, argnums=2)`, leaves `(*lead, H, D)`.
@@ -263,7 +267,7 @@ class PointwiseCell:
         weight = self.input_map(params).weight
         return jax.tree.map(lambda d: projections.scaled_rows(d, weight).astype(x.dtype), s.u)
 
-    def param_jacobian(self, params: ArrayTree, state: Any, x: Array) -> Any:
+    def param_jacobian(self, params: Any, state: Any, x: Array) -> Any:
         """∂sᵢ/∂θ with sᵢ₋₁ held constant: ∂s[j]/∂W_ih[g·H + j, d] = ∂s/∂u_g[j] x[d], else 0.
 
         Returns: the tree of `jax.jacfwd(step, argnums=0)`, leaves `(*lead, H, *leaf shape)`.
@@ -272,7 +276,7 @@ class PointwiseCell:
         s = self.sensitivities(params, state, self.project(params, x))
         H = state.h.shape[-1]
 
-        def projections(params: ArrayTree, h: Array, x: Array) -> tuple[Array, Array]:
+        def projections(params: Any, h: Array, x: Array) -> tuple[Array, Array]:
             return self.project(params, x), self.recur(params, h)
 
         def one(h: Array, x: Array, du: Array, da: Array) -> Any:

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from chex import Array, PRNGKey
+from chex import PRNGKey
+from jax import Array
 
 from jaxrnn import arguments
 

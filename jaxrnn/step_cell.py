@@ -11,7 +11,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from chex import Array, ArrayTree
+from chex import ArrayTree
+from jax import Array
 
 from jaxrnn import arguments
 from jaxrnn.cell import over_leading_axes
@@ -121,9 +122,7 @@ class StepCell:
         """The point at which to linearise."""
         return state, u
 
-    def drive(
-        self, params: ArrayTree, state: Any, x: Array, dparams: ArrayTree, dx: Array
-    ) -> Any:
+    def drive(self, params: ArrayTree, state: Any, x: Array, dparams: ArrayTree, dx: Array) -> Any:
         """∂s/∂θ δθ + ∂s/∂x δx."""
         return jax.jvp(lambda p, x: self.update(p, state, x), (params, x), (dparams, dx))[1]
 

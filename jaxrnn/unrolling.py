@@ -5,7 +5,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from chex import Array, ArrayTree
+from chex import ArrayTree
+from jax import Array
 
 from jaxrnn import arguments
 from jaxrnn.cell import Cell

@@ -71,10 +71,12 @@ FAULTS = {
     "lstm no output feedback": (
         with_tangent(lstm, no_output_feedback, "no-feedback"), ["gate o: ∂h/∂a"], ["∂h/∂u", "∂c/"],
     ),
-    "lstm value for derivative": (with_tangent(lstm, from_the_value, "value"), ["gate f"], ["gate i"]),
+    "lstm value for derivative": (
+        with_tangent(lstm, from_the_value, "value"), ["gate f"], ["gate i"],
+    ),
     "gru kr 50 % off": (scaled(gru, "kr"), ["gate r"], ["gate z", "gate n"]),
     "gru kz sign": (scaled(gru, "kz", -1.0), ["gate z"], ["gate r", "gate n"]),
-    "gru z 1e-12 off": (scaled(gru, "z", 1 + 1e-12), ["∂h/∂h₋"], ["gate"+" r", "gate z", "gate n"]),
+    "gru z 1e-12 off": (scaled(gru, "z", 1 + 1e-12), ["∂h/∂h₋"], ["gate r", "gate z", "gate n"]),
     "gru reset before the matmul": (
         with_tangent(gru, reset_before_matmul, "reset-before"), ["gate n: ∂h/∂a"], ["∂h/∂u"],
     ),

@@ -55,9 +55,7 @@ def test_params_may_be_drawn_in_a_short_dtype(dtype):
     assert all(np.all(np.isfinite(np.asarray(leaf, np.float64))) for leaf in params)
     assert all(leaf.dtype == jnp.dtype(dtype) for leaf in params)
     for block in blocks("lstm", params.w_hh):
-        np.testing.assert_allclose(
-            block @ block.T, np.eye(4), atol=4 * float(jnp.finfo(dtype).eps)
-        )
+        np.testing.assert_allclose(block @ block.T, np.eye(4), atol=4 * float(jnp.finfo(dtype).eps))
 
 
 @each_kind

@@ -106,7 +106,9 @@ def test_stack_entry_i_is_the_derivative_of_state_i_by_state_i_minus_one(name, b
             for out, row in zip(J, expected, strict=True):
                 for got, want in zip(out, row, strict=True):
                     assert got.shape == (6, *batch, 4, 4)
-                    np.testing.assert_allclose(np.asarray(got[i]).reshape(N, 4, 4), want, atol=1e-14)
+                    np.testing.assert_allclose(
+                        np.asarray(got[i]).reshape(N, 4, 4), want, atol=1e-14
+                    )
         state = reference.step(name, repeated, state, x)
 
 

@@ -37,7 +37,9 @@ def test_planted_fault_is_found_and_located(fault):
 @pytest.mark.parametrize("wrong", [planted.transposed, planted.one_step_late])
 def test_hand_written_jacobian_of_a_bare_step_is_checked(wrong):
     report = jaxrnn.verify(planted.by_hand(wrong), **QUICK)
-    assert {c.family for c in report.failures} == {"state Jacobian", "float32 Jacobian"}, str(report)
+    assert {c.family for c in report.failures} == {"state Jacobian", "float32 Jacobian"}, str(
+        report
+    )
     assert "∂h/∂h₋" in report.located
 
 

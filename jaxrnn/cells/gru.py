@@ -12,7 +12,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
-from chex import Array, PRNGKey
+from chex import PRNGKey
+from jax import Array
 from jax.nn import initializers
 
 from jaxrnn import projections
@@ -50,7 +51,7 @@ class GRUPartials(NamedTuple):
 
 
 def update(state: GRUState, u: Array, a: Array) -> GRUState:
-    """h = (1-z)⊙n + z⊙h₋, n = tanh(uⁿ + r⊙aⁿ)."""
+    """The step: h = (1-z)⊙n + z⊙h₋, n = tanh(uⁿ + r⊙aⁿ)."""
     ur, uz, un = jnp.split(u, 3, axis=-1)
     ar, az, an = jnp.split(a, 3, axis=-1)
     z, n = sigmoid(uz + az), tanh(un + sigmoid(ur + ar) * an)
@@ -111,10 +112,17 @@ def init(
 ) -> GRUParams:
     """Glorot input weights, orthogonal recurrent weights, zero biases."""
     w_ih, w_hh = projections.draw(
-        key, len(GATES), input_size, hidden_size,
-        dtype=dtype, input_init=input_init, recurrent_init=recurrent_init,
+        key,
+        len(GATES),
+        input_size,
+        hidden_size,
+        dtype=dtype,
+        input_init=input_init,
+        recurrent_init=recurrent_init,
     )
-    return GRUParams(w_ih, w_hh, jnp.zeros(3 * hidden_size, w_hh.dtype), jnp.zeros(hidden_size, w_hh.dtype))
+    return GRUParams(
+        w_ih, w_hh, jnp.zeros(3 * hidden_size, w_hh.dtype), jnp.zeros(hidden_size, w_hh.dtype)
+    )
 
 
 def recurrent_bias(params: GRUParams) -> Array:

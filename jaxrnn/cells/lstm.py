@@ -14,7 +14,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
-from chex import Array, PRNGKey
+from chex import PRNGKey
+from jax import Array
 from jax.nn import initializers
 
 from jaxrnn import arguments, projections
@@ -53,7 +54,7 @@ class LSTMPartials(NamedTuple):
 
 
 def update(state: LSTMState, u: Array, a: Array) -> LSTMState:
-    """c = f⊙c₋ + i⊙g, h = o⊙tanh(c)."""
+    """The step: c = f⊙c₋ + i⊙g, h = o⊙tanh(c)."""
     zi, zf, zg, zo = jnp.split(u + a, 4, axis=-1)
     c = sigmoid(zf) * state.c + sigmoid(zi) * tanh(zg)
     return LSTMState(h=sigmoid(zo) * tanh(c), c=c)
@@ -116,8 +117,13 @@ def init(
     """Glorot input weights, orthogonal recurrent weights, zero bias but for the forget gate."""
     arguments.check_real("forget_bias", forget_bias)
     w_ih, w_hh = projections.draw(
-        key, len(GATES), input_size, hidden_size,
-        dtype=dtype, input_init=input_init, recurrent_init=recurrent_init,
+        key,
+        len(GATES),
+        input_size,
+        hidden_size,
+        dtype=dtype,
+        input_init=input_init,
+        recurrent_init=recurrent_init,
     )
     b = jnp.zeros((4, hidden_size), w_hh.dtype).at[GATES.index("f")].set(forget_bias)
     return LSTMParams(w_ih, w_hh, b.ravel())

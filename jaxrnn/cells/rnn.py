@@ -11,7 +11,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
-from chex import Array, PRNGKey
+from chex import PRNGKey
+from jax import Array
 from jax.nn import initializers
 
 from jaxrnn import arguments, projections
@@ -103,9 +104,12 @@ def init(
 ) -> RNNParams:
     """Glorot input weights, orthogonal recurrent weights, zero bias."""
     w_ih, w_hh = projections.draw(
-        key, len(GATES), input_size, hidden_size,
-        dtype=dtype, input_init=input_init, recurrent_init=recurrent_init,
+        key,
+        len(GATES),
+        input_size,
+        hidden_size,
+        dtype=dtype,
+        input_init=input_init,
+        recurrent_init=recurrent_init,
     )
     return RNNParams(w_ih, w_hh, jnp.zeros(hidden_size, w_hh.dtype))
-
-

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from chex import Array, PRNGKey
+from chex import PRNGKey
+from jax import Array
 
 from jaxrnn.cell import Cell
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from chex import Array
+from jax import Array
 
 from jaxrnn.cell import Cell
 from jaxrnn.verification.cases import Case

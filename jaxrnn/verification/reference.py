@@ -15,12 +15,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from chex import Array
+from jax import Array
 from jax.flatten_util import ravel_pytree
 
 from jaxrnn.cell import over_leading_axes
 
-__all__ = ["Method", "Reference", "complex_step", "differences", "is_analytic", "jacobian"]
+__all__ = ["Reference", "complex_step", "differences", "is_analytic", "jacobian"]
 
 Function = Callable[[Any], Any]
 

@@ -6,7 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from chex import Array, PRNGKey
+from chex import PRNGKey
+from jax import Array
 
 from jaxrnn import arguments
 from jaxrnn.cell import Cell

@@ -1,0 +1,91 @@
+"""The demo's measurements against plain autodiff of the loss."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxrnn
+from jaxrnn import demo
+from jaxrnn.unrolling import previous_states
+
+
+def small_data():
+    keys = jax.random.split(jax.random.key(0), 2)
+    xs = jax.random.normal(keys[0], (7, 80, 1), jnp.float32)
+    labels = jax.random.randint(keys[1], (80,), 0, 10)
+    return demo.Data(xs, labels, xs, labels)
+
+
+@pytest.mark.parametrize("cell", [jaxrnn.rnn(), jaxrnn.lstm()], ids=lambda c: c.name)
+def test_flow_equals_autodiff_of_the_loss(cell):
+    data, network = small_data(), demo.init(cell, jax.random.key(1))
+    flow = demo.measure(cell, network, data)
+    xs, labels = data.test_xs[:, : demo.WATCHED], data.test_labels[: demo.WATCHED]
+    T = xs.shape[0]
+
+    def error(nudges, params_of_step):
+        """The loss with every state nudged and every step given params of its own."""
+        state = cell.init_state(network.cell, (demo.WATCHED,))
+        for i in range(T):
+            params = jax.tree.map(lambda leaf, i=i: leaf[i], params_of_step)
+            state = cell.step(params, state, xs[i])
+            state = jax.tree.map(lambda s, n, i=i: s + n[i], state, nudges)
+        scores = demo.logits(network, state.h)
+        taken = jnp.take_along_axis(jax.nn.log_softmax(scores), labels[:, None], axis=1)
+        return -taken.sum()
+
+    states = jaxrnn.unroll(cell, network.cell, xs)
+    nudges = jax.tree.map(jnp.zeros_like, states)
+    copies = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (T, *leaf.shape)), network.cell)
+    adjoints, parts = jax.grad(error, argnums=(0, 1))(nudges, copies)
+    norm = jnp.linalg.norm(adjoints.h, axis=-1).mean(1)
+    np.testing.assert_allclose(flow.adjoint_h, norm, rtol=1e-4)
+    if flow.adjoint_c is not None:
+        norm = jnp.linalg.norm(adjoints.c, axis=-1).mean(1)
+        np.testing.assert_allclose(flow.adjoint_c, norm, rtol=1e-4, atol=1e-9)
+    squares = sum((leaf.reshape(T, -1) ** 2).sum(1) for leaf in parts)
+    np.testing.assert_allclose(flow.contribution, np.sqrt(squares), rtol=1e-4)
+    half = np.sqrt(squares)[: T // 2].sum() / np.sqrt(squares).sum()
+    np.testing.assert_allclose(flow.first_half_share, half, rtol=1e-4)
+    assert (flow.forget is None) == (cell.name != "lstm")
+
+
+def test_spectral_norm_is_that_of_the_whole_state_jacobian():
+    cell, data = jaxrnn.lstm(), small_data()
+    network = demo.init(cell, jax.random.key(1))
+    xs = data.test_xs[:, : demo.WATCHED]
+    state0 = cell.init_state(network.cell, (demo.WATCHED,))
+    before = previous_states(state0, jaxrnn.unroll(cell, network.cell, xs))
+    state = jax.tree.map(lambda leaf: leaf[3, 2], before)
+    flat, unravel = jax.flatten_util.ravel_pytree(state)
+
+    def whole(v):
+        return jax.flatten_util.ravel_pytree(cell.step(network.cell, unravel(v), xs[3, 2]))[0]
+
+    expected = np.linalg.norm(jax.jacrev(whole)(flat), 2)
+    flow = demo.measure(cell, network, data)
+    np.testing.assert_allclose(flow.spectral_norm[3, 2], expected, rtol=1e-5)
+
+
+def test_training_lowers_the_loss_and_the_same_seed_repeats_it():
+    data, cell = small_data(), jaxrnn.rnn()
+    network = demo.init(cell, jax.random.key(2))
+
+    def trained():
+        with jax.numpy_dtype_promotion("standard"):  # optax's schedules mix int and float
+            return demo.train(cell, network, data, 100, jax.random.key(3), iter)
+
+    first, steps, accuracy = trained()
+    again, _, _ = trained()
+    jax.tree.map(np.testing.assert_array_equal, first, again)
+    assert steps.tolist() == [0, 50, 100]
+    assert accuracy.shape == (3,)
+    before = demo.loss(cell, network, data.train_xs, data.train_labels)
+    assert demo.loss(cell, first, data.train_xs, data.train_labels) < 0.8 * before
+
+
+@pytest.mark.parametrize("steps", [0, -50, 30])
+def test_steps_must_be_a_positive_multiple_of_fifty(steps):
+    with pytest.raises(ValueError, match="steps: expected a positive multiple of 50"):
+        demo.run(small_data(), steps=steps)
