@@ -11,7 +11,7 @@ never subtract, so they keep all their digits down to the smallest normal number
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,9 @@ from jax import Array
 __all__ = ["Activation", "identity", "relu", "sigmoid", "tanh"]
 
 
-class Activation(NamedTuple):
+@jax.tree_util.register_static
+@dataclass(frozen=True)
+class Activation:
     """A pointwise map a(z) with its derivative and the bound that certificates use.
 
     Fields:
@@ -30,7 +32,7 @@ class Activation(NamedTuple):
         gamma: γ = sup |a'|; `None` when no bound is known, and then no global
             certificate can be given.
 
-    Calling the activation calls `value`.
+    Calling the activation calls `value`. Static for `jax.jit`, equal if its fields are equal.
 
     >>> import jax.numpy as jnp
     >>> softsign = Activation("softsign", lambda z: z / (1 + abs(z)),

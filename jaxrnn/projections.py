@@ -30,14 +30,16 @@ def apply(affine: Affine, v: Array) -> Array:
 
     16-bit products are accumulated and kept in float32.
     """
-    half = v.dtype.itemsize < 4
     contract = (((v.ndim - 1,), (1,)), ((), ()))
-    y = jax.lax.dot_general(
-        v, affine.weight, contract, preferred_element_type=jnp.float32 if half else v.dtype
-    )
+    y = jax.lax.dot_general(v, affine.weight, contract, preferred_element_type=accumulator(v.dtype))
     if affine.bias is None:
         return y
     return y + jnp.broadcast_to(affine.bias.astype(y.dtype), y.shape)
+
+
+def accumulator(dtype: Any) -> Any:
+    """The dtype that sums are kept in: float32 for 16-bit numbers, else their own."""
+    return jnp.dtype(jnp.float32) if jnp.dtype(dtype).itemsize < 4 else jnp.dtype(dtype)
 
 
 def cast(tree: Any, dtype: Any) -> Any:
@@ -91,9 +93,14 @@ def draw(
     arguments.check_callable("recurrent_init", recurrent_init, "(key, shape, dtype) -> array")
     dtype = arguments.floating_dtype(dtype)
 
+    # Factorisations do not exist in 16 bits, and an empty fan-in divides by zero.
+    wide = accumulator(dtype)
+
     def blocks(key: PRNGKey, init: Callable[..., Array], columns: int) -> Array:
-        drawn = [init(k, (hidden_size, columns), dtype) for k in jax.random.split(key, gates)]
-        return jnp.concatenate(drawn)
+        if columns == 0:
+            return jnp.zeros((gates * hidden_size, 0), dtype)
+        drawn = [init(k, (hidden_size, columns), wide) for k in jax.random.split(key, gates)]
+        return jnp.concatenate(drawn).astype(dtype)
 
     k_ih, k_hh = jax.random.split(key)
     return blocks(k_ih, input_init, input_size), blocks(k_hh, recurrent_init, hidden_size)

@@ -70,8 +70,7 @@ def _unroll(
 ) -> Any:
     held = None
     if lengths is not None:
-        step_number = jnp.arange(xs.shape[0]).reshape(-1, *[1] * lengths.ndim)
-        held = step_number >= jnp.broadcast_to(lengths, xs.shape[:-1])  # (T, *batch)
+        held = _beyond(lengths, xs)
         # The padding is made safe before it meets a weight: 0 · NaN in a
         # backward pass would otherwise poison every gradient.
         xs = jnp.where(held[..., None], jnp.zeros((), xs.dtype), xs)
@@ -85,6 +84,15 @@ def _unroll(
         return new, new
 
     return jax.lax.scan(body, state0, (us, held, resets))[1]
+
+
+def _beyond(lengths: Array, xs: Array) -> Array:
+    """Whether a step lies beyond the length of its sequence, `(T, *batch)`."""
+    signed = jnp.issubdtype(lengths.dtype, jnp.signedinteger)
+    # A dtype that holds both T and every length, so that a short one cannot wrap around.
+    wide = lengths.dtype if lengths.dtype.itemsize > 4 else jnp.int32 if signed else jnp.uint32
+    step = jnp.arange(xs.shape[0], dtype=wide).reshape(-1, *[1] * lengths.ndim)
+    return step >= jnp.broadcast_to(lengths.astype(wide), xs.shape[:-1])
 
 
 def _select(where: Array, chosen: Any, other: Any) -> Any:
@@ -110,11 +118,9 @@ def initial_state(cell: Cell, params: ArrayTree, xs: Array, state0: Any = None) 
         cell.check_state(params, state0, jax.ShapeDtypeStruct(xs.shape[1:], xs.dtype), "state0")
         return state0
     state0 = cell.init_state(params, batch)
-    if xs.size == 0:
-        return state0
     # Zeros made from xs carry its sharding; plain ones fail as a carry under `shard_map`
-    # and on explicit meshes.
-    anchor = jnp.zeros_like(xs[0, ..., 0])
+    # and on explicit meshes. Their values are never read, so NaN in xs does not matter.
+    anchor = jnp.zeros_like(xs.sum((0, -1)))
     return jax.tree.map(lambda leaf: leaf + _like_batch(anchor, leaf), state0)
 
 

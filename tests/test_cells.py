@@ -100,12 +100,12 @@ def test_the_same_key_gives_the_same_params_and_another_key_others(kind):
 
 
 def test_init_runs_under_jit_and_vmap():
-    init = functools.partial(jaxrnn.lstm().init, input_size=2, hidden_size=3)
+    init = jax.jit(functools.partial(jaxrnn.lstm().init, input_size=2, hidden_size=3))
     keys = jax.random.split(jax.random.key(0), 3)
-    stacked = jax.jit(jax.vmap(init))(keys)
+    stacked = jax.vmap(init)(keys)
     for i, key in enumerate(keys):
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-14),
-                     jax.tree.map(lambda leaf, i=i: leaf[i], stacked), init(key))  # fmt: skip
+        for leaf, alone in zip(stacked, init(key), strict=True):
+            np.testing.assert_allclose(leaf[i], alone, atol=1e-14)
 
 
 @pytest.mark.parametrize("bias", [1.0, 0, -2.5])
@@ -184,7 +184,7 @@ def test_step_equals_numpys(name):
             np.testing.assert_allclose(leaf, want, atol=1e-14 * (1 + np.abs(want).max()))
 
 
-@pytest.mark.parametrize("batch", [(), (2,), (2, 3), (0,)])
+@pytest.mark.parametrize("batch", [(), (2, 3), (0,)])
 @each_cell
 def test_step_takes_any_leading_axes(name, batch):
     params, state, x = drawn(CELLS[name], batch)
@@ -216,10 +216,11 @@ def test_a_network_without_inputs_runs_end_to_end(kind):
         for leaf, want in zip(states, state, strict=True):
             np.testing.assert_allclose(leaf[i], want, atol=1e-14)
     assert jaxrnn.unroll(cell, params, nothing).h.shape == (5, 2, 4)
+    first = reference.complex_step_jacobian(name, plain, tuple(state0), np.zeros((2, 0)))
     closed = jacobians.closed_form(cell, params, nothing, state0)
-    forward = jacobians.forward_mode(cell, params, nothing, state0)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-14), closed, forward)
-    assert jacobians.wrt_inputs(cell, params, nothing, state0).h.shape == (5, 2, 4, 0)
+    np.testing.assert_allclose(closed.h.h[0], first[0][0], atol=1e-14)
+    by_inputs = jax.eval_shape(functools.partial(jacobians.wrt_inputs, cell), params, nothing)
+    assert by_inputs.h.shape == (5, 2, 4, 0)
     gradient = jax.jit(jax.grad(lambda p: jaxrnn.unroll(cell, p, nothing, state0).h.sum()))(params)
     assert gradient.w_ih.shape == params.w_ih.shape
     assert np.all(np.asarray(gradient.w_hh) != 0)
@@ -248,32 +249,25 @@ def bare_case(seed):
     return jax.tree.map(jnp.asarray, (params, state, normal(size=(2, 3, 3))))
 
 
-@pytest.mark.parametrize("seed", [1, 2])
 @pytest.mark.parametrize("name", [*CELLS, "bare step"])
-def test_partials_drive_and_push_together_are_the_tangent_of_the_step(name, seed):
+def test_partials_drive_and_push_together_are_the_tangent_of_the_step(name):
+    """By params, state and input at once, and by each alone."""
     bare = name == "bare step"
     cell = jaxrnn.from_step(leaky) if bare else CELLS[name]
-    case, direction = [bare_case(s) if bare else drawn(cell, seed=s) for s in (seed, seed + 10)]
-    got = jax.jit(functools.partial(linearised, cell))(case, direction)
-    want = jax.jit(functools.partial(jax.jvp, cell.step))(case, direction)[1]
-    assert jax.tree.structure(got) == jax.tree.structure(want)
-    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
-        assert np.linalg.norm(np.ravel(a - b)) <= 1e-13 * np.linalg.norm(np.ravel(b))
+    own = jax.jit(functools.partial(linearised, cell))
+    exact = jax.jit(functools.partial(jax.jvp, cell.step))
+    for seed in range(3):
+        case, all_three = [bare_case(s) if bare else drawn(cell, seed=s) for s in (seed, seed + 9)]
+        zero = jax.tree.map(jnp.zeros_like, all_three)
+        each = [tuple(all_three[k] if k == j else zero[k] for k in range(3)) for j in range(3)]
+        for direction in (all_three, *each):
+            got, want = own(case, direction), exact(case, direction)[1]
+            assert jax.tree.structure(got) == jax.tree.structure(want)
+            for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+                assert np.linalg.norm(np.ravel(a - b)) <= 1e-13 * np.linalg.norm(np.ravel(b))
 
 
-@each_cell
-def test_the_drive_alone_is_the_tangent_at_a_fixed_state_and_push_alone_that_of_the_state(name):
-    cell = CELLS[name]
-    case, (dparams, dstate, dx) = drawn(cell, seed=1), drawn(cell, seed=2)
-    nothing = jax.tree.map(jnp.zeros_like, (dparams, dstate, dx))
-    own, exact = jax.jit(functools.partial(linearised, cell)), jax.jit(
-        functools.partial(jax.jvp, cell.step))  # fmt: skip
-    for part in ((nothing[0], dstate, nothing[2]), (dparams, nothing[1], dx)):
-        for a, b in zip(own(case, part), exact(case, part)[1], strict=True):
-            assert np.linalg.norm(np.ravel(a - b)) <= 1e-13 * np.linalg.norm(np.ravel(b))
-
-
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 @each_kind
 def test_the_tangent_has_the_dtype_of_the_state(kind, dtype):
     def short(tree):
@@ -281,8 +275,9 @@ def test_the_tangent_has_the_dtype_of_the_state(kind, dtype):
 
     cell = KINDS[kind]
     case, direction = drawn(cell, seed=1), drawn(cell, seed=2)
-    got = linearised(cell, short(case), short(direction))
-    for leaf, exact in zip(got, linearised(cell, case, direction), strict=True):
+    own = jax.jit(functools.partial(linearised, cell))
+    got = own(short(case), short(direction))
+    for leaf, exact in zip(got, own(case, direction), strict=True):
         assert leaf.dtype == jnp.dtype(dtype)
         allowed = 32 * float(jnp.finfo(dtype).eps) * (1 + np.abs(exact).max())
         assert np.abs(np.asarray(leaf, np.float64) - exact).max() <= allowed
@@ -293,7 +288,8 @@ def test_the_tangent_has_the_dtype_of_the_state(kind, dtype):
 def test_sensitivities_are_diagonals_of_the_documented_shapes(kind, batch):
     cell, G = KINDS[kind], len(GATES[kind])
     params, state, x = drawn(cell, batch)
-    s = cell.sensitivities(params, state, cell.project(params, x))
+    u = jax.eval_shape(cell.project, params, x)
+    s = jax.eval_shape(cell.sensitivities, params, state, u)
     for out in cell.state_type._fields:
         assert getattr(s.u, out).shape == getattr(s.a, out).shape == (*batch, G, 4)
         for into in cell.state_type._fields:
@@ -306,8 +302,9 @@ def test_sensitivities_are_the_diagonals_of_the_pointwise_map(name):
     cell, H = CELLS[name], 4
     params, state, x = drawn(cell, ())
     u = cell.project(params, x)
-    s = cell.sensitivities(params, state, u)
-    by = jax.jacfwd(cell.phi.update, argnums=(0, 1, 2))(state, u, cell.recur(params, state.h))
+    s = jax.jit(cell.sensitivities)(params, state, u)
+    by_autodiff = jax.jit(jax.jacfwd(cell.phi.update, argnums=(0, 1, 2)))
+    by = by_autodiff(state, u, cell.recur(params, state.h))
     for j, out in enumerate(cell.state_type._fields):
         by_state, by_u, by_a = by[j]
         for into in cell.state_type._fields:
@@ -327,7 +324,8 @@ def test_equal_activations_give_the_identical_cell():
     assert jaxrnn.rnn(activations.relu) != jaxrnn.rnn(activations.tanh)
     assert jaxrnn.lstm() is jaxrnn.lstm()
     assert jaxrnn.gru() is jaxrnn.gru()
-    rebuilt = activations.Activation(*activations.tanh)
+    tanh = activations.tanh
+    rebuilt = activations.Activation(tanh.name, tanh.value, tanh.derivative, tanh.gamma)
     assert jaxrnn.rnn(rebuilt) is jaxrnn.rnn()
 
 
@@ -397,9 +395,7 @@ def test_from_step_uses_the_given_initialiser_state_and_jacobian():
     np.testing.assert_array_equal(own["planted"], np.full((6, 2, 4, 4), 7.0))
 
 
-SOFTPLUS = activations.Activation(
-    "softplus", jax.nn.softplus, lambda z: jax.nn.sigmoid(z), gamma=1.0
-)
+SOFTPLUS = activations.Activation("softplus", jax.nn.softplus, jax.nn.sigmoid, gamma=1.0)
 
 
 def test_a_custom_activation_works_in_rnn():
@@ -415,7 +411,9 @@ def test_a_custom_activation_works_in_rnn():
 
 def test_the_derivative_of_an_activation_is_the_one_that_was_given():
     """Not one that autodiff finds: a planted factor of 2 shows in the closed form alone."""
-    planted = SOFTPLUS._replace(derivative=lambda z: 2 * jax.nn.sigmoid(z))
+    planted = activations.Activation(
+        "softplus", jax.nn.softplus, lambda z: 2 * jax.nn.sigmoid(z), gamma=1.0
+    )
     params, state, x = drawn(jaxrnn.rnn(planted), (2,))
     closed = jacobians.closed_form(jaxrnn.rnn(planted), params, x[None], state).h.h
     forward = jacobians.forward_mode(jaxrnn.rnn(planted), params, x[None], state).h.h

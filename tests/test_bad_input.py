@@ -1,0 +1,780 @@
+"""Whatever does not fit is refused, by a message that names it, also while tracing.
+
+One table: each row is a call with one argument spoilt, the exception it must raise, and
+patterns that the message must contain: the argument (at the start), what was expected,
+what came.
+"""
+
+import functools
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxrnn
+from jaxrnn import activations, jacobians
+
+T, B, D, H = 5, 2, 3, 4
+RNN, LSTM, GRU = jaxrnn.rnn(), jaxrnn.lstm(), jaxrnn.gru()
+CELLS = {"rnn": RNN, "lstm": LSTM, "gru": GRU}
+
+
+def bare_step(params, state, x):
+    return {"h": jnp.tanh(params @ state["h"]) + jnp.sum(x)}
+
+
+def bare_state(params):
+    return {"h": jnp.zeros(H, params.dtype)}
+
+
+BARE = jaxrnn.from_step(bare_step, init_state=bare_state)
+NOTHING_BUT_A_STEP = jaxrnn.from_step(bare_step)
+
+
+class Good(NamedTuple):
+    """Arguments without a fault; NumPy's outside a trace, tracers inside."""
+
+    params: dict[str, Any]
+    states: dict[str, Any]
+    xs: Any  # (T, B, D)
+    lengths: Any  # (B,)
+    resets: Any  # (T, B)
+    key: Any
+    weight: Any  # (H, H), the params of the bare step
+
+
+def good():
+    normal = np.random.default_rng(0).normal
+
+    def params(cell):
+        shapes = cell.shapes(D, H)
+        return type(shapes)(*[normal(size=shape).astype("float32") for shape in shapes])
+
+    def state(cell):
+        fields = cell.state_type._fields
+        return cell.state_type(*[normal(size=(B, H)).astype("float32") for _ in fields])
+
+    return Good(
+        params={kind: params(cell) for kind, cell in CELLS.items()},
+        states={kind: state(cell) for kind, cell in CELLS.items()},
+        xs=normal(size=(T, B, D)).astype("float32"),
+        lengths=np.array([2, 5]),
+        resets=np.zeros((T, B), bool),
+        key=jax.random.key(0),
+        weight=normal(size=(H, H)).astype("float32"),
+    )
+
+
+# Calls in which everything fits but for what a row changes.
+
+
+def unroll(v, kind="lstm", **changes):
+    given = {"cell": CELLS[kind], "params": v.params[kind], "xs": v.xs} | changes
+    return jaxrnn.unroll(**given)
+
+
+def step(v, kind="lstm", **changes):
+    given = {"params": v.params[kind], "state": v.states[kind], "x": v.xs[0]} | changes
+    return CELLS[kind].step(**given)
+
+
+def init(v, kind="lstm", **changes):
+    given = {"key": v.key, "input_size": D, "hidden_size": H} | changes
+    return CELLS[kind].init(**given)
+
+
+def init_state(v, kind="lstm", **changes):
+    return CELLS[kind].init_state(**{"params": v.params[kind], "batch_shape": (B,)} | changes)
+
+
+def stack(f, v, kind="lstm", **changes):
+    given = {"cell": CELLS[kind], "params": v.params[kind], "xs": v.xs} | changes
+    return f(**given)
+
+
+def bare(v, cell=BARE, **changes):
+    return jaxrnn.unroll(**{"cell": cell, "params": v.weight, "xs": v.xs} | changes)
+
+
+def verify(**changes):
+    given = {"cell": RNN, "shapes": ((1, 1),), "scales": (1.0,), "cases": 1} | changes
+    return jaxrnn.verify(**given)
+
+
+class Row(NamedTuple):
+    """One refusal. `traced`: the fault shows in shapes, dtypes or structure alone."""
+
+    id: str
+    call: Callable[[Good], Any]
+    error: type[Exception]
+    named: tuple[str, ...]
+    traced: bool = True
+
+
+ROWS: list[Row] = []
+
+
+def row(id, call, error, *named, traced=True):
+    ROWS.append(Row(id, call, error, named, traced))
+
+
+# --- params -----------------------------------------------------------------------
+
+
+def spoil(kind, leaf, how):
+    """`unroll` with one leaf of the params changed."""
+
+    def call(v):
+        params = v.params[kind]
+        return unroll(v, kind, params=params._replace(**{leaf: how(getattr(params, leaf))}))
+
+    return call
+
+
+GATES = {"rnn": 1, "lstm": 4, "gru": 3}
+for kind, cell in CELLS.items():
+    GH = GATES[kind] * H
+    SHAPES = cell.shapes(D, H)._asdict()
+    for leaf, shape in SHAPES.items():
+        at, name = f"{kind}.{leaf}", rf"params\.{leaf}"
+        text = re.escape(str(shape))
+        rows = re.escape(str((2 * shape[0], *shape[1:])))
+        row(f"{at} rows", spoil(kind, leaf, lambda w: w.repeat(2, axis=0)), ValueError,
+            name, "expected shape", text, f"got {rows}")  # fmt: skip
+        row(f"{at} missing", spoil(kind, leaf, lambda w: None), TypeError,
+            name, "expected an array", "got None", "missing leaf")  # fmt: skip
+        row(f"{at} list", spoil(kind, leaf, lambda w: [0.0]), TypeError,
+            name, "expected an array", "got a list", "jnp.asarray")  # fmt: skip
+        row(f"{at} integer", spoil(kind, leaf, lambda w: w.astype("int32")), TypeError,
+            name, "expected a real floating dtype", r"got int32\[")  # fmt: skip
+        row(f"{at} scalar", spoil(kind, leaf, lambda w: w.ravel()[0]), ValueError,
+            name, "expected", r"got float32\[\]|got \(\)")  # fmt: skip
+        if leaf != "w_hh":
+            row(f"{at} float64", spoil(kind, leaf, lambda w: w.astype("float64")), TypeError,
+                name, r"expected float32, the dtype of params\.w_hh", "got float64")  # fmt: skip
+    row(f"{kind}.w_ih transposed", spoil(kind, "w_ih", lambda w: w.T), ValueError, r"params\.w_ih",
+        r"expected shape \(G·H, D\)", rf"got \({D}, {GH}\)", "transposed")  # fmt: skip
+    row(f"{kind}.w_hh columns", spoil(kind, "w_hh", lambda w: w[:, :-1]), ValueError,
+        r"params\.w_hh", r"expected shape \(G·H, H\)", rf"got \({GH}, {H - 1}\)")  # fmt: skip
+    row(f"{kind}.w_hh float64", spoil(kind, "w_hh", lambda w: w.astype("float64")), TypeError,
+        r"params\.w_(ih|hh)", "expected float(32|64)", "w_hh", "got float", "astype")  # fmt: skip
+for kind in ("lstm", "gru"):  # a square matrix does not tell
+    GH = GATES[kind] * H
+    row(f"{kind}.w_hh transposed", spoil(kind, "w_hh", lambda w: w.T), ValueError, r"params\.w_hh",
+        r"expected shape \(G·H, H\)", rf"got \({H}, {GH}\)", "transposed")  # fmt: skip
+row("b of two axes", spoil("lstm", "b", lambda w: w[None]), ValueError,
+    r"params\.b", r"expected shape \(G·H,\)", r"\(16,\)", r"got \(1, 16\)")  # fmt: skip
+row("b per gate", spoil("lstm", "b", lambda w: w.reshape(4, H)), ValueError,
+    r"params\.b", r"expected shape \(G·H,\)", r"\(16,\)", r"got \(4, 4\)")  # fmt: skip
+row("complex weights", spoil("lstm", "w_ih", lambda w: w.astype("complex64")), TypeError,
+    r"params\.w_ih", "expected a real floating dtype", r"got complex64\[16, 3\]")  # fmt: skip
+row("boolean weights", spoil("gru", "b", lambda w: w.astype(bool)), TypeError,
+    r"params\.b", "expected a real floating dtype", r"got bool\[12\]")  # fmt: skip
+row("object weights", spoil("rnn", "w_ih", lambda w: np.full((H, D), None)), TypeError,
+    r"params\.w_ih", "expected a real floating dtype", r"got object\[4, 3\]")  # fmt: skip
+row("weights as rows of lists", spoil("rnn", "w_ih", lambda w: [[0.0] * D] * H), TypeError,
+    r"params\.w_ih", "expected an array", "got a list")  # fmt: skip
+row("a weight as a float", spoil("rnn", "b", lambda w: 0.0), TypeError,
+    r"params\.b", "expected an array", "got a float")  # fmt: skip
+
+PARAMS = r"LSTMParams\(w_ih, w_hh, b\)"
+row("params None", lambda v: unroll(v, params=None), TypeError, "params", PARAMS, "got None")
+row("params dict", lambda v: unroll(v, params=v.params["lstm"]._asdict()), TypeError,
+    "params", PARAMS, "got a dict")  # fmt: skip
+row("params tuple", lambda v: unroll(v, params=tuple(v.params["lstm"])), TypeError,
+    "params", PARAMS, "got a tuple")  # fmt: skip
+row("params list", lambda v: unroll(v, params=list(v.params["lstm"])), TypeError,
+    "params", PARAMS, "got a list")  # fmt: skip
+row("params one array", lambda v: unroll(v, params=v.params["lstm"].w_hh), TypeError,
+    "params", PARAMS, r"got float32\[16, 4\]")  # fmt: skip
+row("params of a gru for an lstm", lambda v: unroll(v, params=v.params["gru"]), TypeError,
+    "params", PARAMS, "got a GRUParams")  # fmt: skip
+row("params of an lstm for a gru", lambda v: unroll(v, "gru", params=v.params["lstm"]), TypeError,
+    "params", r"GRUParams\(w_ih, w_hh, b, b_hn\)", "got an? LSTMParams")  # fmt: skip
+row("params of an rnn for an lstm", lambda v: unroll(v, params=v.params["rnn"]), TypeError,
+    "params", PARAMS, "got a RNNParams")  # fmt: skip
+row("state as params", lambda v: unroll(v, params=v.states["lstm"]), TypeError,
+    "params", PARAMS, "got an? LSTMState")  # fmt: skip
+
+# --- xs ---------------------------------------------------------------------------
+
+TIME_MAJOR = r"expected shape \(T, \*batch, D\)"
+FLOATING = "expected a real floating dtype"
+row("xs scalar", lambda v: unroll(v, xs=v.xs[0, 0, 0]), ValueError,
+    "xs", TIME_MAJOR, r"got float32\[\]")  # fmt: skip
+row("xs one axis", lambda v: unroll(v, xs=v.xs[0, 0]), ValueError,
+    "xs", TIME_MAJOR, r"got float32\[3\]")  # fmt: skip
+row("xs wrong D", lambda v: unroll(v, xs=v.xs[..., :2]), ValueError,
+    "xs", "expected last axis D = 3", r"got shape \(5, 2, 2\)")  # fmt: skip
+row("xs without D", lambda v: unroll(v, xs=v.xs[..., 0]), ValueError,
+    "xs", "expected last axis D = 3", r"got shape \(5, 2\)")  # fmt: skip
+row("xs feature axis first", lambda v: unroll(v, xs=v.xs.T), ValueError,
+    "xs", "expected last axis D = 3", r"got shape \(3, 2, 5\)")  # fmt: skip
+row("xs integer", lambda v: unroll(v, xs=v.xs.astype("int32")), TypeError,
+    "xs", FLOATING, r"got int32\[5, 2, 3\]")  # fmt: skip
+row("xs boolean", lambda v: unroll(v, xs=v.xs > 0), TypeError,
+    "xs", FLOATING, r"got bool\[5, 2, 3\]")  # fmt: skip
+row("xs complex", lambda v: unroll(v, xs=v.xs.astype("complex64")), TypeError,
+    "xs", FLOATING, r"got complex64\[5, 2, 3\]")  # fmt: skip
+row("xs object", lambda v: unroll(v, xs=np.full((T, B, D), None)), TypeError,
+    "xs", FLOATING, r"got object\[5, 2, 3\]")  # fmt: skip
+row("xs strings", lambda v: unroll(v, xs=np.full((T, B, D), "a")), TypeError,
+    "xs", FLOATING, r"got <U1\[5, 2, 3\]")  # fmt: skip
+row("xs dates", lambda v: unroll(v, xs=np.zeros((T, B, D), "datetime64[s]")), TypeError,
+    "xs", FLOATING, r"got datetime64\[s\]\[5, 2, 3\]")  # fmt: skip
+row("xs list", lambda v: unroll(v, xs=[[[0.0] * D] * B] * T), TypeError,
+    "xs", "expected an array", "got a list", "jnp.asarray")  # fmt: skip
+row("xs None", lambda v: unroll(v, xs=None), TypeError, "xs", "expected an array", "got None")
+row("xs a float", lambda v: unroll(v, xs=1.0), TypeError, "xs", "expected an array", "got a float")
+row("xs a string", lambda v: unroll(v, xs="xs"), TypeError, "xs", "expected an array", "got a str")
+row("xs a tuple of steps", lambda v: unroll(v, xs=tuple(v.xs)), TypeError,
+    "xs", "expected an array", "got a tuple")  # fmt: skip
+row("xs a key", lambda v: unroll(v, xs=v.key), TypeError, "xs", FLOATING, r"got key<")
+row("xs float64 by NumPy, params float32", lambda v: unroll(v, xs=np.ones((T, B, D))), TypeError,
+    "xs", "expected float32, the dtype of params", r"got float64\[5, 2, 3\]", "astype")  # fmt: skip
+row("xs bfloat16, params float32", lambda v: unroll(v, xs=v.xs.astype("bfloat16")), TypeError,
+    "xs", "expected float32, the dtype of params", r"got bfloat16\[5, 2, 3\]")  # fmt: skip
+
+
+def float64(tree):
+    return jax.tree.map(lambda leaf: leaf.astype("float64"), tree)
+
+
+row("xs float32, params float64", lambda v: unroll(v, params=float64(v.params["lstm"])), TypeError,
+    "xs", "expected float64, the dtype of params", r"got float32\[5, 2, 3\]")  # fmt: skip
+row("bare xs integer", lambda v: bare(v, xs=v.xs.astype("int32")), TypeError,
+    "xs", FLOATING, r"got int32\[5, 2, 3\]")  # fmt: skip
+row("bare xs one axis", lambda v: bare(v, xs=v.xs[0, 0]), ValueError,
+    "xs", TIME_MAJOR, r"got float32\[3\]")  # fmt: skip
+row("bare params list", lambda v: bare(v, params=[1.0, 2.0]), TypeError,
+    r"params\[0\]", "expected an array", "got a float")  # fmt: skip
+row("bare params integer", lambda v: bare(v, params={"w": v.weight.astype("int32")}), TypeError,
+    r"params\['w'\]", FLOATING, r"got int32\[4, 4\]")  # fmt: skip
+
+# --- state0 -----------------------------------------------------------------------
+
+
+def started(how, kind="lstm", **changes):
+    """`unroll` with a spoilt state0."""
+
+    def call(v):
+        return unroll(v, kind, state0=how(v.states[kind]), **changes)
+
+    return call
+
+
+STATE = r"LSTMState\(h, c\)"
+row("state0 of a gru for an lstm", lambda v: unroll(v, state0=v.states["gru"]), TypeError,
+    "state0", STATE, "got a GRUState")  # fmt: skip
+row("state0 of an lstm for a gru", lambda v: unroll(v, "gru", state0=v.states["lstm"]), TypeError,
+    "state0", r"GRUState\(h\)", "got an? LSTMState")  # fmt: skip
+row("state0 of an rnn for a gru", lambda v: unroll(v, "gru", state0=v.states["rnn"]), TypeError,
+    "state0", r"GRUState\(h\)", "got a RNNState")  # fmt: skip
+row("state0 tuple", started(tuple), TypeError, "state0", STATE, "got a tuple")
+row("state0 dict", started(lambda s: s._asdict()), TypeError, "state0", STATE, "got a dict")
+row("state0 one array", started(lambda s: s.h), TypeError, "state0", STATE, r"got float32\[2, 4\]")
+row("state0 zero", started(lambda s: 0.0), TypeError, "state0", STATE, "got a float")
+row("state0 c missing", started(lambda s: s._replace(c=None)), TypeError,
+    r"state0\.c", "expected an array", "got None", "missing leaf")  # fmt: skip
+row("state0 h list", started(lambda s: s._replace(h=[[0.0] * H] * B)), TypeError,
+    r"state0\.h", "expected an array", "got a list")  # fmt: skip
+row("state0 wrong H", started(lambda s: s._replace(h=s.h[:, :3])), ValueError,
+    r"state0\.h", "expected last axis H = 4", r"got shape \(2, 3\)")  # fmt: skip
+row("state0 c wrong H", started(lambda s: s._replace(c=s.c[:, :3])), ValueError,
+    r"state0\.c", "expected last axis H = 4", r"got shape \(2, 3\)")  # fmt: skip
+row("state0 h and c of swapped axes", started(lambda s: s._replace(h=s.h.T, c=s.c.T)), ValueError,
+    r"state0\.h", "expected last axis H = 4", r"got shape \(4, 2\)")  # fmt: skip
+row("state0 c alone of swapped axes", started(lambda s: s._replace(c=s.c.T)), ValueError,
+    r"state0\.c", "expected last axis H = 4", r"got shape \(4, 2\)")  # fmt: skip
+row("state0 of shapes swapped between h and c",
+    started(lambda s: s._replace(h=s.h[0], c=s.c[None].repeat(B, axis=0))), ValueError,
+    r"state0\.h", r"expected the leading axes \(2,\)", r"got \(\)")  # fmt: skip
+row("state0 scalar", started(lambda s: s._replace(h=s.h[0, 0])), ValueError,
+    r"state0\.h", "expected last axis H = 4", r"got shape \(\)")  # fmt: skip
+row("state0 wrong batch", started(lambda s: s._replace(h=s.h.repeat(3, axis=0))), ValueError,
+    r"state0\.h", r"expected the leading axes \(2,\)", r"got \(6,\)")  # fmt: skip
+row("state0 batch of one", started(lambda s: s._replace(h=s.h[:1])), ValueError,
+    r"state0\.h", r"expected the leading axes \(2,\)", r"got \(1,\)")  # fmt: skip
+row("state0 without batch", started(lambda s: s._replace(h=s.h[0])), ValueError,
+    r"state0\.h", r"expected the leading axes \(2,\)", r"got \(\)")  # fmt: skip
+row("state0 with a batch, xs without", lambda v: unroll(v, xs=v.xs[:, 0], state0=v.states["lstm"]),
+    ValueError, r"state0\.h", r"expected the leading axes \(\)", r"got \(2,\)")  # fmt: skip
+row("state0 with time", started(lambda s: s._replace(h=s.h[None].repeat(T, axis=0))), ValueError,
+    r"state0\.h", r"expected the leading axes \(2,\)", r"got \(5, 2\)")  # fmt: skip
+row("state0 integer", started(lambda s: s._replace(h=s.h.astype("int32"))), TypeError,
+    r"state0\.h", FLOATING, r"got int32\[2, 4\]")  # fmt: skip
+row("state0 complex", started(lambda s: s._replace(c=s.c.astype("complex64"))), TypeError,
+    r"state0\.c", FLOATING, r"got complex64\[2, 4\]")  # fmt: skip
+row("state0 float64 by NumPy", started(lambda s: s._replace(c=np.zeros((B, H)))), TypeError,
+    r"state0\.c", "expected float32, the dtype of params", r"got float64\[2, 4\]")  # fmt: skip
+row("state0 bfloat16 of a gru", started(lambda s: s._replace(h=s.h.astype("bfloat16")), "gru"),
+    TypeError, r"state0\.h", "expected float32", r"got bfloat16\[2, 4\]")  # fmt: skip
+row("xs batch-first, as state0 tells",
+    lambda v: unroll(v, xs=v.xs.swapaxes(0, 1), state0=v.states["lstm"]), ValueError, r"state0\.h",
+    r"expected the batch shape \(5,\)", r"got \(2,\)", "batch-first", "swapaxes")  # fmt: skip
+row("xs batch-first, as the state0 of a bare step tells",
+    lambda v: bare(v, xs=v.xs.swapaxes(0, 1), state0={"h": v.states["rnn"].h}), ValueError,
+    r"state0\['h'\]", r"expected the batch shape \(5,\)", r"got \(2,\)", "batch-first")  # fmt: skip
+row("bare state0 without batch", lambda v: bare(v, state0={"h": v.weight[0]}), ValueError,
+    r"state0\['h'\]", r"expected the leading axes \(2,\)", r"got \(4,\)")  # fmt: skip
+row("bare state0 integer",
+    lambda v: bare(v, state0={"h": v.states["rnn"].h.astype("int32")}), TypeError,
+    r"state0\['h'\]", FLOATING, r"got int32\[2, 4\]")  # fmt: skip
+row("bare state0 list", lambda v: bare(v, state0={"h": [0.0]}), TypeError,
+    r"state0\['h'\](\[0\])?", "expected an array", "got a float")  # fmt: skip
+
+# --- lengths ----------------------------------------------------------------------
+
+RANGE = r"expected values in \[0, T\] = \[0, 5\]"
+row("lengths negative", lambda v: unroll(v, lengths=np.array([2, -1])), ValueError,
+    "lengths", RANGE, "got -1", traced=False)  # fmt: skip
+row("lengths beyond T", lambda v: unroll(v, lengths=np.array([6, 2])), ValueError,
+    "lengths", RANGE, "got 6", traced=False)  # fmt: skip
+row("lengths beyond T on the device", lambda v: unroll(v, lengths=jnp.array([5, 9])), ValueError,
+    "lengths", RANGE, "got 9", traced=False)  # fmt: skip
+row("lengths negative with state0 of a gru",
+    lambda v: unroll(v, "gru", state0=v.states["gru"], lengths=np.array([-7, 0])), ValueError,
+    "lengths", RANGE, "got -7", traced=False)  # fmt: skip
+INTEGER = "expected an integer dtype"
+row("lengths float", lambda v: unroll(v, lengths=v.lengths.astype("float32")), TypeError,
+    "lengths", INTEGER, r"got float32\[2\]")  # fmt: skip
+row("lengths boolean", lambda v: unroll(v, lengths=v.lengths > 2), TypeError,
+    "lengths", INTEGER, r"got bool\[2\]")  # fmt: skip
+row("lengths a mask", lambda v: unroll(v, lengths=v.resets), TypeError,
+    "lengths", INTEGER, r"got bool\[5, 2\]")  # fmt: skip
+row("lengths strings", lambda v: unroll(v, lengths=np.array(["2", "5"])), TypeError,
+    "lengths", INTEGER, r"got <U1\[2\]")  # fmt: skip
+row("lengths list", lambda v: unroll(v, lengths=[2, 5]), TypeError,
+    "lengths", "expected an array", "got a list", "jnp.asarray")  # fmt: skip
+row("lengths an int", lambda v: unroll(v, lengths=5), TypeError,
+    "lengths", "expected an array", "got an? int")  # fmt: skip
+row("lengths scalar", lambda v: unroll(v, lengths=v.lengths[0]), ValueError,
+    "lengths", r"expected the batch shape \(2,\)", r"got \(\)")  # fmt: skip
+row("lengths wrong batch", lambda v: unroll(v, lengths=v.lengths.repeat(2)), ValueError,
+    "lengths", r"expected the batch shape \(2,\)", r"got \(4,\)")  # fmt: skip
+row("lengths of two axes", lambda v: unroll(v, lengths=v.lengths[:, None]), ValueError,
+    "lengths", r"expected the batch shape \(2,\)", r"got \(2, 1\)")  # fmt: skip
+row("lengths for xs without batch", lambda v: unroll(v, xs=v.xs[:, 0], lengths=v.lengths),
+    ValueError, "lengths", r"expected the batch shape \(\)", r"got \(2,\)")  # fmt: skip
+row("xs batch-first, as lengths tell",
+    lambda v: unroll(v, xs=v.xs.swapaxes(0, 1), lengths=v.lengths), ValueError, "lengths",
+    r"expected the batch shape \(5,\)", r"got \(2,\)", "batch-first", "swapaxes")  # fmt: skip
+row("xs batch-first for a gru, as lengths tell",
+    lambda v: unroll(v, "gru", xs=v.xs.swapaxes(0, 1), lengths=v.lengths), ValueError,
+    "lengths", "expected the batch shape", "got", "batch-first")  # fmt: skip
+row("bare lengths float", lambda v: bare(v, lengths=v.lengths.astype("float32")), TypeError,
+    "lengths", INTEGER, r"got float32\[2\]")  # fmt: skip
+
+# --- resets -----------------------------------------------------------------------
+
+BOOLEAN = "expected a boolean dtype"
+TB = r"expected shape \(T, \*batch\) = \(5, 2\)"
+row("resets integer", lambda v: unroll(v, resets=v.resets.astype("int32")), TypeError,
+    "resets", BOOLEAN, r"got int32\[5, 2\]")  # fmt: skip
+row("resets float", lambda v: unroll(v, resets=v.resets.astype("float32")), TypeError,
+    "resets", BOOLEAN, r"got float32\[5, 2\]")  # fmt: skip
+row("resets list", lambda v: unroll(v, resets=[False] * T), TypeError,
+    "resets", "expected an array", "got a list")  # fmt: skip
+row("resets False", lambda v: unroll(v, resets=False), TypeError,
+    "resets", "expected an array", "got a bool")  # fmt: skip
+row("resets of steps without batch", lambda v: unroll(v, resets=v.resets[:, 0]), ValueError,
+    "resets", TB, r"got \(5,\)")  # fmt: skip
+row("resets without time", lambda v: unroll(v, resets=v.resets[0]), ValueError,
+    "resets", TB, r"got \(2,\)")  # fmt: skip
+row("resets one step short", lambda v: unroll(v, resets=v.resets[1:]), ValueError,
+    "resets", TB, r"got \(4, 2\)")  # fmt: skip
+row("resets transposed", lambda v: unroll(v, resets=v.resets.T), ValueError,
+    "resets", TB, r"got \(2, 5\)", "transposed")  # fmt: skip
+row("resets with an axis of one", lambda v: unroll(v, resets=v.resets[..., None]), ValueError,
+    "resets", TB, r"got \(5, 2, 1\)")  # fmt: skip
+row("resets for xs without batch", lambda v: unroll(v, xs=v.xs[:, 0], resets=v.resets), ValueError,
+    "resets", r"expected shape \(T, \*batch\) = \(5,\)", r"got \(5, 2\)")  # fmt: skip
+
+# --- cell -------------------------------------------------------------------------
+
+CELL = r"expected a cell such as jaxrnn\.lstm\(\)"
+for label, value, got in (
+    ("a function", bare_step, "got a function"),
+    ("a factory that was not called", jaxrnn.lstm, "got a function"),
+    ("None", None, "got None"),
+    ("a name", "lstm", "got a str"),
+    ("an activation", activations.tanh, "got an? Activation"),
+    ("a class", jaxrnn.PointwiseCell, "got a (type|class)"),
+):
+    row(f"unroll of {label}", lambda v, c=value: unroll(v, cell=c), TypeError, "cell", CELL, got)
+    row(f"verify of {label}", lambda v, c=value: verify(cell=c), TypeError, "cell", CELL, got,
+        traced=False)  # fmt: skip
+row("unroll of params", lambda v: unroll(v, cell=v.params["lstm"]), TypeError,
+    "cell", CELL, "got an? LSTMParams")  # fmt: skip
+
+# --- step -------------------------------------------------------------------------
+
+row("step x wrong D", lambda v: step(v, x=v.xs[0, :, :2]), ValueError,
+    "x", "expected last axis D = 3", r"got shape \(2, 2\)")  # fmt: skip
+row("step x scalar", lambda v: step(v, x=v.xs[0, 0, 0]), ValueError,
+    "x", "expected last axis D = 3", r"got shape \(\)")  # fmt: skip
+row("step x integer", lambda v: step(v, x=v.xs[0].astype("int32")), TypeError,
+    "x", FLOATING, r"got int32\[2, 3\]")  # fmt: skip
+row("step x list", lambda v: step(v, x=[0.0] * D), TypeError,
+    "x", "expected an array", "got a list")  # fmt: skip
+row("step x float64 by NumPy", lambda v: step(v, "gru", x=np.zeros((B, D))), TypeError,
+    "x", "expected float32, the dtype of params", r"got float64\[2, 3\]")  # fmt: skip
+row("step x a sequence", lambda v: step(v, x=v.xs), ValueError,
+    r"state\.h", r"expected the leading axes \(5, 2\)", r"got \(2,\)")  # fmt: skip
+row("step x without batch", lambda v: step(v, x=v.xs[0, 0]), ValueError,
+    r"state\.h", r"expected the leading axes \(\)", r"got \(2,\)")  # fmt: skip
+row("step state of a gru", lambda v: step(v, state=v.states["gru"]), TypeError,
+    "state", STATE, "got a GRUState")  # fmt: skip
+row("step state None", lambda v: step(v, state=None), TypeError, "state", STATE, "got None")
+row("step state wrong H", lambda v: step(v, "rnn", state=jaxrnn.RNNState(v.states["rnn"].h[:, :3])),
+    ValueError, r"state\.h", "expected last axis H = 4", r"got shape \(2, 3\)")  # fmt: skip
+row("step state wrong batch",
+    lambda v: step(v, "gru", state=jaxrnn.GRUState(v.states["gru"].h[:1])),
+    ValueError, r"state\.h", r"expected the leading axes \(2,\)", r"got \(1,\)")  # fmt: skip
+row("step params of a gru", lambda v: step(v, params=v.params["gru"]), TypeError,
+    "params", PARAMS, "got a GRUParams")  # fmt: skip
+row("step params and state swapped",
+    lambda v: step(v, params=v.states["lstm"], state=v.params["lstm"]), TypeError,
+    "params", PARAMS, "got an? LSTMState")  # fmt: skip
+row("bare step x scalar",
+    lambda v: BARE.step(v.weight, {"h": v.states["rnn"].h}, v.xs[0, 0, 0]), ValueError,
+    "x", r"expected shape \(\*lead, D\)", "got")  # fmt: skip
+
+# --- init -------------------------------------------------------------------------
+
+KEY = r"expected one key from jax\.random\.key\(seed\)"
+row("key a seed", lambda v: init(v, key=0), TypeError, "key", KEY, "got an? int")
+row("key None", lambda v: init(v, key=None), TypeError, "key", KEY, "got None")
+row("key of floats", lambda v: init(v, key=v.xs), TypeError, "key", KEY, r"got float32\[5, 2, 3\]")
+row("key an integer array", lambda v: init(v, key=v.lengths), TypeError, "key", KEY, "got int64")
+row("keys of a batch", lambda v: init(v, key=jax.random.split(v.key, 3)), TypeError,
+    "key", KEY, r"got key<fry>\[3\]")  # fmt: skip
+row("keys of a batch of one", lambda v: init(v, "gru", key=jax.random.split(v.key, 1)), TypeError,
+    "key", KEY, r"got key<fry>\[1\]")  # fmt: skip
+row("keys of a batch in the older form", lambda v: init(v, key=np.zeros((2, 2), "uint32")),
+    TypeError, "key", KEY, r"got uint32\[2, 2\]")  # fmt: skip
+row("key of five words", lambda v: init(v, key=np.zeros(5, "uint32")), TypeError,
+    "key", KEY, r"got uint32\[5\]")  # fmt: skip
+for size in ("input_size", "hidden_size"):
+    WHOLE = "expected an integer"
+    row(f"{size} negative", lambda v, n=size: init(v, **{n: -1}), ValueError, size, WHOLE, "got -1")
+    row(f"{size} float", lambda v, n=size: init(v, **{n: 4.0}), TypeError, size, WHOLE, "got 4.0")
+    row(f"{size} bool", lambda v, n=size: init(v, **{n: True}), TypeError, size, WHOLE, "got True")
+    row(f"{size} string", lambda v, n=size: init(v, **{n: "4"}), TypeError, size, WHOLE, "got '4'")
+    row(f"{size} None", lambda v, n=size: init(v, **{n: None}), TypeError, size, WHOLE, "got None")
+    row(f"{size} a shape", lambda v, n=size: init(v, "rnn", **{n: (4,)}), TypeError,
+        size, WHOLE, r"got \(4,\)")  # fmt: skip
+row("hidden_size zero", lambda v: init(v, hidden_size=0), ValueError,
+    "hidden_size", "expected an integer of at least 1", "got 0")  # fmt: skip
+row("dtype integer", lambda v: init(v, dtype="int32"), TypeError, "dtype", FLOATING, "got int32")
+row("dtype complex", lambda v: init(v, dtype=complex), TypeError, "dtype", FLOATING, "got complex")
+row("dtype bool", lambda v: init(v, "gru", dtype=bool), TypeError, "dtype", FLOATING, "got bool")
+row("dtype unknown", lambda v: init(v, dtype="half-ish"), TypeError, "dtype", FLOATING, "half-ish")
+row("dtype a number", lambda v: init(v, dtype=32), TypeError, "dtype", FLOATING, "got 32")
+
+
+def without_64_bits(v):
+    with jax.enable_x64(False):
+        return init(v, dtype="float64")
+
+
+row("dtype float64 without 64-bit mode", without_64_bits, TypeError,
+    "dtype", "float64 needs 64-bit mode", "jax_enable_x64", traced=False)  # fmt: skip
+REAL = "expected a (real|finite) number"
+row("forget_bias NaN", lambda v: init(v, forget_bias=float("nan")), ValueError,
+    "forget_bias", REAL, "got nan")  # fmt: skip
+row("forget_bias inf", lambda v: init(v, forget_bias=np.inf), ValueError,
+    "forget_bias", REAL, "got inf")  # fmt: skip
+row("forget_bias string", lambda v: init(v, forget_bias="1"), TypeError,
+    "forget_bias", REAL, "got '1'")  # fmt: skip
+row("forget_bias bool", lambda v: init(v, forget_bias=True), TypeError,
+    "forget_bias", REAL, "got True")  # fmt: skip
+row("forget_bias None", lambda v: init(v, forget_bias=None), TypeError,
+    "forget_bias", REAL, "got None")  # fmt: skip
+row("forget_bias for each unit", lambda v: init(v, forget_bias=[1.0] * H), TypeError,
+    "forget_bias", REAL, r"got \[1\.0")  # fmt: skip
+row("forget_bias complex", lambda v: init(v, forget_bias=1j), TypeError,
+    "forget_bias", REAL, "got 1j")  # fmt: skip
+for kind in CELLS:
+    for name in ("input_init", "recurrent_init"):
+        row(f"{kind} {name} a number", lambda v, k=kind, n=name: init(v, k, **{n: 0.1}), TypeError,
+            name, r"expected a function \(key, shape, dtype\)", "got a float")  # fmt: skip
+row("recurrent_init a name", lambda v: init(v, recurrent_init="orthogonal"), TypeError,
+    "recurrent_init", "expected a function", "got a str")  # fmt: skip
+row("input_init None", lambda v: init(v, input_init=None), TypeError,
+    "input_init", "expected a function", "got None")  # fmt: skip
+row("input_init that draws the transpose",
+    lambda v: init(v, input_init=lambda key, shape, dtype: jnp.zeros(shape[::-1], dtype)),
+    ValueError, "input_init", r"expected .*\(4, 3\)", r"got .*[\[(]3, 4[\])]")  # fmt: skip
+row("recurrent_init that draws another shape",
+    lambda v: init(v, recurrent_init=lambda key, shape, dtype: jnp.zeros((2, H), dtype)),
+    ValueError, "recurrent_init", r"expected .*\(4, 4\)", r"got .*[\[(]2, 4[\])]")  # fmt: skip
+row("recurrent_init that draws integers",
+    lambda v: init(v, recurrent_init=lambda key, shape, dtype: jnp.zeros(shape, int)),
+    TypeError, "recurrent_init", "expected .*float", "got int64")  # fmt: skip
+row("input_init that draws a list",
+    lambda v: init(v, input_init=lambda key, shape, dtype: [[0.0] * D] * H),
+    TypeError, "input_init", "expected an array", "got a list")  # fmt: skip
+
+# --- init_state -------------------------------------------------------------------
+
+SIZES = "expected a tuple of sizes"
+row("batch_shape list", lambda v: init_state(v, batch_shape=[2]), TypeError,
+    "batch_shape", SIZES, r"got \[2\]")  # fmt: skip
+row("batch_shape int", lambda v: init_state(v, batch_shape=2), TypeError,
+    "batch_shape", SIZES, "got 2")  # fmt: skip
+row("batch_shape None", lambda v: init_state(v, batch_shape=None), TypeError,
+    "batch_shape", SIZES, "got None")  # fmt: skip
+row("batch_shape negative", lambda v: init_state(v, batch_shape=(2, -1)), ValueError,
+    "batch_shape", "expected an integer of at least 0", "got -1")  # fmt: skip
+row("batch_shape of floats", lambda v: init_state(v, batch_shape=(2.0,)), TypeError,
+    "batch_shape", "expected an integer", "got 2.0")  # fmt: skip
+row("batch_shape of bools", lambda v: init_state(v, batch_shape=(True,)), TypeError,
+    "batch_shape", "expected an integer", "got True")  # fmt: skip
+row("batch_shape of strings", lambda v: init_state(v, batch_shape=("2",)), TypeError,
+    "batch_shape", "expected an integer", "got '2'")  # fmt: skip
+row("bare batch_shape int", lambda v: BARE.init_state(v.weight, 2), TypeError,
+    "batch_shape", SIZES, "got 2")  # fmt: skip
+row("init_state params of a gru", lambda v: init_state(v, params=v.params["gru"]), TypeError,
+    "params", PARAMS, "got a GRUParams")  # fmt: skip
+row("init_state params None", lambda v: init_state(v, "gru", params=None), TypeError,
+    "params", "GRUParams", "got None")  # fmt: skip
+
+# --- rnn --------------------------------------------------------------------------
+
+ACTIVATION = r"expected a jaxrnn\.activations\.Activation"
+row("activation a function", lambda v: jaxrnn.rnn(jnp.tanh), TypeError,
+    "activation", ACTIVATION, "got a ", r"jaxrnn\.activations\.tanh")  # fmt: skip
+row("activation a lambda", lambda v: jaxrnn.rnn(lambda z: z), TypeError,
+    "activation", ACTIVATION, "got a function")  # fmt: skip
+row("activation a name", lambda v: jaxrnn.rnn("tanh"), TypeError,
+    "activation", ACTIVATION, "got a str")  # fmt: skip
+row("activation None", lambda v: jaxrnn.rnn(None), TypeError, "activation", ACTIVATION, "got None")
+row("activation a tuple", lambda v: jaxrnn.rnn(("tanh", jnp.tanh)), TypeError,
+    "activation", ACTIVATION, "got a tuple")  # fmt: skip
+row("activation a class", lambda v: jaxrnn.rnn(activations.Activation), TypeError,
+    "activation", ACTIVATION, "got a ")  # fmt: skip
+row("activation by keyword", lambda v: jaxrnn.rnn(activation=jax.nn.relu), TypeError,
+    "activation", ACTIVATION, "got a ")  # fmt: skip
+row("activation without a derivative",
+    lambda v: jaxrnn.rnn(activations.Activation("mine", jnp.tanh, None)), TypeError,
+    r"activation\.derivative", "expected a function", "got None")  # fmt: skip
+row("activation without a value",
+    lambda v: jaxrnn.rnn(activations.Activation("mine", 1.0, jnp.cos)), TypeError,
+    r"activation\.value", "expected a function", "got a float")  # fmt: skip
+
+
+def tanh_with_gamma(gamma):
+    return activations.Activation("tanh", jnp.tanh, activations.tanh.derivative, gamma)
+
+
+row("activation with an array as gamma",
+    lambda v: jaxrnn.rnn(tanh_with_gamma(np.ones(2))), TypeError,
+    r"activation\.gamma", "expected a real number", "got")  # fmt: skip
+row("activation with a negative gamma",
+    lambda v: jaxrnn.rnn(tanh_with_gamma(-1.0)), ValueError,
+    r"activation\.gamma", "expected", "got -1.0")  # fmt: skip
+row("activation with NaN as gamma",
+    lambda v: jaxrnn.rnn(tanh_with_gamma(float("nan"))), ValueError,
+    r"activation\.gamma", "expected a finite number", "got nan")  # fmt: skip
+
+# --- from_step --------------------------------------------------------------------
+
+FUNCTION = "expected a function"
+row("step None", lambda v: jaxrnn.from_step(None), TypeError, "step", FUNCTION, "got None")
+row("step a cell", lambda v: jaxrnn.from_step(LSTM), TypeError, "step", FUNCTION, "PointwiseCell")
+row("step a number", lambda v: jaxrnn.from_step(3), TypeError, "step", FUNCTION, "got an? int")
+for name in ("init", "init_state", "jacobian"):
+    row(f"{name} an array", lambda v, n=name: jaxrnn.from_step(bare_step, **{n: v.weight}),
+        TypeError, name, FUNCTION, "or None", r"got float32\[4, 4\]")  # fmt: skip
+    row(f"{name} a dict", lambda v, n=name: jaxrnn.from_step(bare_step, **{n: {"h": 0.0}}),
+        TypeError, name, FUNCTION, "got a dict")  # fmt: skip
+
+
+class Unhashable:
+    """A callable that cannot be compared, as a step with arrays inside is."""
+
+    __hash__ = None
+
+    def __call__(self, params, state, x):
+        return state
+
+
+row("step without a hash", lambda v: jaxrnn.from_step(Unhashable()), TypeError,
+    "step", "expected a hashable function", "got an? Unhashable")  # fmt: skip
+row("no initialiser", lambda v: NOTHING_BUT_A_STEP.init(v.key, D, H), ValueError,
+    "init", "bare_step", r"from_step\(step, init=")  # fmt: skip
+row("no initial state", lambda v: bare(v, NOTHING_BUT_A_STEP), ValueError,
+    "state0", "bare_step", r"from_step\(step, init_state=")  # fmt: skip
+row("no initial state for init_state", lambda v: NOTHING_BUT_A_STEP.init_state(v.weight),
+    ValueError, "state0", "bare_step", r"from_step\(step, init_state=")  # fmt: skip
+row("no initial state for a stack",
+    lambda v: jacobians.closed_form(NOTHING_BUT_A_STEP, v.weight, v.xs), ValueError,
+    "state0", "bare_step", r"from_step\(step, init_state=")  # fmt: skip
+row("no initialiser for verify", lambda v: verify(cell=NOTHING_BUT_A_STEP), ValueError,
+    "init", "bare_step", r"from_step\(step, init=", traced=False)  # fmt: skip
+row("no initial state for verify",
+    lambda v: verify(cell=jaxrnn.from_step(bare_step, init=lambda k, d, h: jnp.zeros((h, h)))),
+    ValueError, "state0", "bare_step", r"from_step\(step, init_state=", traced=False)  # fmt: skip
+
+STRAY_STEPS = {
+    "another structure": (lambda p, s, x: (s["h"],), TypeError, "expected .* state", "PyTreeDef"),
+    "another key": (lambda p, s, x: {"c": s["h"]}, TypeError, "expected .* state", "PyTreeDef"),
+    "nothing": (lambda p, s, x: None, TypeError, "expected .* state", "PyTreeDef"),
+    "one more": (lambda p, s, x: s | {"c": s["h"]}, TypeError, "expected .* state", "PyTreeDef"),
+    "a shorter h": (lambda p, s, x: {"h": s["h"][1:]}, ValueError,
+                    r"expected float32\[4\] .*state", r"float32\[3\]"),
+    "a scalar": (lambda p, s, x: {"h": jnp.sum(s["h"])}, ValueError,
+                 r"expected float32\[4\] .*state", r"float32\[\]"),
+    "another dtype": (lambda p, s, x: {"h": s["h"].astype("float64")}, TypeError,
+                      "expected float32, .*state", r"float64\[4\]"),
+    "integers": (lambda p, s, x: {"h": s["h"].astype("int32")}, TypeError,
+                 "expected", r"int32\[4\]"),
+}  # fmt: skip
+for label, (stray, error, expected, got) in STRAY_STEPS.items():
+    stray_cell = jaxrnn.from_step(stray, init_state=bare_state, name="stray")
+    named = r"step's result(\['h'\])?", expected, "got " + got
+    row(f"step that returns {label}, state0 given",
+        lambda v, c=stray_cell: bare(v, c, state0={"h": v.states["rnn"].h}),
+        error, *named)  # fmt: skip
+    row(f"step that returns {label}, state0 its own", lambda v, c=stray_cell: bare(v, c),
+        error, *named)  # fmt: skip
+    row(f"step that returns {label}, called alone",
+        lambda v, c=stray_cell: c.step(v.weight, {"h": v.states["rnn"].h}, v.xs[0]),
+        error, *named)  # fmt: skip
+row("step that returns a shorter h, in a stack",
+    lambda v: jacobians.closed_form(
+        jaxrnn.from_step(STRAY_STEPS["a shorter h"][0], init_state=bare_state), v.weight, v.xs),
+    ValueError, r"step's result\['h'\]", r"expected float32\[4\]", r"got float32\[3\]")  # fmt: skip
+row("init_state that gives integers",
+    lambda v: bare(v, jaxrnn.from_step(bare_step, init_state=lambda p: {"h": jnp.zeros(H, int)})),
+    TypeError, r"(state0|init_state)[^:]*", FLOATING, r"got int64\[(2, )?4\]")  # fmt: skip
+row("init_state that gives a list",
+    lambda v: bare(v, jaxrnn.from_step(bare_step, init_state=lambda p: {"h": [0.0] * H})),
+    TypeError, r"(state0|init_state)[^:]*", "expected an array", "got a float")  # fmt: skip
+
+# --- jacobians --------------------------------------------------------------------
+
+STACKS = ("closed_form", "forward_mode", "reverse_mode", "wrt_inputs", "wrt_params",
+          "c_partial", "c_path")  # fmt: skip
+for name in STACKS:
+    f = functools.partial(stack, getattr(jacobians, name))
+    row(f"{name} xs wrong D", lambda v, f=f: f(v, xs=v.xs[..., :2]), ValueError,
+        "xs", "expected last axis D = 3", r"got shape \(5, 2, 2\)")  # fmt: skip
+    row(f"{name} xs integer", lambda v, f=f: f(v, xs=v.xs.astype("int32")), TypeError,
+        "xs", FLOATING, r"got int32\[5, 2, 3\]")  # fmt: skip
+    row(f"{name} xs one axis", lambda v, f=f: f(v, xs=v.xs[0, 0]), ValueError,
+        "xs", TIME_MAJOR, r"got float32\[3\]")  # fmt: skip
+    row(f"{name} params None", lambda v, f=f: f(v, params=None), TypeError,
+        "params", PARAMS, "got None")  # fmt: skip
+    row(f"{name} params of a gru", lambda v, f=f: f(v, params=v.params["gru"]), TypeError,
+        "params", PARAMS, "got a GRUParams")  # fmt: skip
+    row(f"{name} state0 of a gru", lambda v, f=f: f(v, state0=v.states["gru"]), TypeError,
+        "state0", STATE, "got a GRUState")  # fmt: skip
+    row(f"{name} xs batch-first",
+        lambda v, f=f: f(v, xs=v.xs.swapaxes(0, 1), state0=v.states["lstm"]), ValueError,
+        r"state0\.h", "expected the batch shape", "got", "batch-first")  # fmt: skip
+    row(f"{name} of a function", lambda v, f=f: f(v, cell=bare_step), TypeError,
+        "cell", CELL, "got a function")  # fmt: skip
+    row(f"{name} of None", lambda v, f=f: f(v, cell=None), TypeError, "cell", CELL, "got None")
+for name in ("c_partial", "c_path"):
+    f = functools.partial(stack, getattr(jacobians, name))
+    for kind in ("rnn", "gru"):
+        row(f"{name} of a {kind}", lambda v, f=f, k=kind: f(v, k), TypeError,
+            "cell", r"expected a cell with a state \(h, c\)", f"got {kind}")  # fmt: skip
+    row(f"{name} of a bare step", lambda v, f=f: f(v, cell=BARE, params=v.weight), TypeError,
+        "cell", r"expected a cell with a state \(h, c\)", "got bare_step")  # fmt: skip
+
+# --- verify -----------------------------------------------------------------------
+
+PAIRS = r"expected .*\(input_size, hidden_size\)"
+for label, change, error, named in (
+    ("no shapes", {"shapes": ()}, ValueError, ("shapes", PAIRS, "got none")),
+    ("one shape bare", {"shapes": (3, 2)}, TypeError, ("shapes", PAIRS, "got 3")),
+    ("a triple", {"shapes": ((1, 2, 3),)}, ValueError, ("shapes", PAIRS, r"got \(1, 2, 3\)")),
+    ("shapes an int", {"shapes": 3}, TypeError, ("shapes", PAIRS, "got 3")),
+    ("hidden size zero", {"shapes": ((1, 0),)}, ValueError, ("shapes", "at least 1", "got 0")),
+    ("size float", {"shapes": ((1.0, 2),)}, TypeError, ("shapes", "an integer", "got 1.0")),
+    ("size negative", {"shapes": ((-1, 2),)}, ValueError, ("shapes", "expected", "got -1")),
+    ("cases zero", {"cases": 0}, ValueError, ("cases", "at least 1", "got 0")),
+    ("cases float", {"cases": 8.0}, TypeError, ("cases", "expected an integer", "got 8.0")),
+    ("cases bool", {"cases": True}, TypeError, ("cases", "expected an integer", "got True")),
+    ("scale NaN", {"scales": (float("nan"),)}, ValueError, ("scales", "finite", "got nan")),
+    ("scale string", {"scales": ("1",)}, TypeError, ("scales", "a real number", "got '1'")),
+    ("scales a number", {"scales": 1.0}, TypeError, ("scales", "expected", "got 1.0")),
+    ("no scales", {"scales": ()}, ValueError, ("scales", "expected at least one", "got none")),
+    ("seed string", {"seed": "0"}, TypeError, ("seed", "expected an integer", "got '0'")),
+    ("seed float", {"seed": 0.5}, TypeError, ("seed", "expected an integer", "got 0.5")),
+    ("progress None", {"progress": None}, TypeError, ("progress", FUNCTION, "got None")),
+    ("example a pair", {"example": (np.ones(1), np.ones(1))}, ValueError,
+     ("example", r"expected \(params, state, x\)", "got")),
+    ("example an array", {"example": np.ones(3)}, TypeError,
+     ("example", r"expected \(params, state, x\)", r"got float64\[3\]")),
+    ("example of floats", {"example": (1.0, 2.0, 3.0)}, TypeError,
+     ("example", "expected an array", "got a float")),
+    ("example that does not fit the cell", {"example": (np.ones((2, 2)),) * 3}, TypeError,
+     ("params", "RNNParams", "got")),
+):  # fmt: skip
+    row(f"verify {label}", lambda v, c=change: verify(**c), error, *named, traced=False)
+
+
+# --- the tests --------------------------------------------------------------------
+
+
+def refusal(row, call, *args):
+    """What the call raised; the type must be exact, a subclass is someone else's error."""
+    with pytest.raises(Exception) as caught:  # noqa: PT011
+        call(*args)
+    assert caught.type is row.error, f"{caught.type.__name__}: {caught.value}"
+    return str(caught.value).partition("\n" + "-" * 20)[0]  # JAX's note on hidden frames
+
+
+def assert_names(message, row):
+    argument, *others = row.named
+    assert re.match(argument + ": ", message), message
+    for pattern in others:
+        assert re.search(pattern, message), (pattern, message)
+    assert not re.search("[Tt]race[rd]", message), message
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.id)
+def test_bad_input_is_refused_by_name(row):
+    assert_names(refusal(row, row.call, good()), row)
+
+
+@pytest.mark.parametrize("row", [row for row in ROWS if row.traced], ids=lambda row: row.id)
+def test_bad_input_is_refused_by_name_while_tracing(row):
+    """With every array a tracer, so nothing but shapes, dtypes and structure can be seen."""
+
+    def traced(v):
+        row.call(v)
+
+    assert_names(refusal(row, jax.jit(traced), good()), row)
+
+
+def test_the_table_is_large_and_its_names_are_unique():
+    assert len(ROWS) >= 80
+    assert len({row.id for row in ROWS}) == len(ROWS)
+    assert sum(row.traced for row in ROWS) >= 80
+    assert all(row.error in (TypeError, ValueError) for row in ROWS)
+    assert all(len(row.named) >= 3 for row in ROWS)
+
+
+@pytest.mark.parametrize("kind", CELLS)
+def test_the_calls_that_the_rows_spoil_succeed_unspoilt(kind):
+    v = good()
+
+    def every(v):
+        lengths, resets = v.lengths, v.resets
+        given = {"state0": v.states[kind], "lengths": lengths, "resets": resets}
+        outcomes = [unroll(v, kind), unroll(v, kind, **given), step(v, kind), init(v, kind)]
+        outcomes += [init_state(v, kind), bare(v), bare(v, state0={"h": v.states["rnn"].h})]
+        names = STACKS if kind == "lstm" else STACKS[:-2]
+        return outcomes, [stack(getattr(jacobians, name), v, kind) for name in names]
+
+    jax.eval_shape(every, v)
+    unroll(v, kind, state0=v.states[kind], lengths=v.lengths, resets=v.resets)
