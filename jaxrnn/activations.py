@@ -17,6 +17,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxrnn import arguments
+
 __all__ = ["Activation", "identity", "relu", "sigmoid", "tanh"]
 
 
@@ -32,6 +34,7 @@ class Activation:
         gamma: γ = sup |a'|; `None` when no bound is known, and then no global
             certificate can be given.
 
+    Raises TypeError or ValueError if a field is not of its kind.
     Calling the activation calls `value`. Static for `jax.jit`, equal if its fields are equal.
 
     >>> import jax.numpy as jnp
@@ -45,6 +48,12 @@ class Activation:
     value: Callable[[Array], Array]
     derivative: Callable[[Array], Array]
     gamma: float | None = None
+
+    def __post_init__(self) -> None:
+        arguments.check_callable("activation.value", self.value, "z -> a(z)")
+        arguments.check_callable("activation.derivative", self.derivative, "z -> a'(z)")
+        if self.gamma is not None:
+            arguments.check_real("activation.gamma", self.gamma, least=0.0)
 
     def __call__(self, z: Array) -> Array:
         """a(z)."""

@@ -43,6 +43,12 @@ def check_dtype(name: str, value: Any, dtype: Any, owner: str) -> None:
         )
 
 
+def check_matrix(name: str, value: Any, symbols: str) -> None:
+    """Refuse what has not two axes."""
+    if value.ndim != 2:
+        raise ValueError(f"{name}: expected a matrix {symbols}, got {describe(value)}")
+
+
 def check_shape(name: str, value: Any, expected: tuple[int, ...], symbols: str) -> None:
     """Refuse an array of another shape; `symbols` says what the axes mean, e.g. `(G·H, D)`."""
     if value.shape != expected:
@@ -73,6 +79,17 @@ def check_callable(name: str, value: Any, example: str) -> None:
         raise TypeError(f"{name}: expected a function {example}, got {describe(value)}")
 
 
+def check_hashable(name: str, value: Any) -> None:
+    """Refuse a function that cannot be the key of a compiled program."""
+    try:
+        hash(value)
+    except TypeError:
+        raise TypeError(
+            f"{name}: expected a hashable function, got {describe(value)}; "
+            "pass arrays through params instead of keeping them inside it"
+        ) from None
+
+
 def check_activation(value: Any, cls: type) -> None:
     """Refuse a bare function where value, derivative and γ are needed."""
     if not isinstance(value, cls):
@@ -96,31 +113,37 @@ def check_key(key: Any) -> None:
     dtype = getattr(key, "dtype", None)
     shape = getattr(key, "shape", None)
     typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key) and shape == ()
-    legacy = dtype is not None and dtype == np.uint32 and shape is not None and len(shape) == 1
+    legacy = dtype == np.uint32 and shape in ((2,), (4,))
     if not (typed or legacy):
         raise TypeError(f"key: expected one key from jax.random.key(seed), got {describe(key)}")
 
 
 def floating_dtype(dtype: Any) -> np.dtype:
-    """The requested dtype, or JAX's default float; refuse integer and complex ones."""
+    """The requested dtype, or JAX's default float; refuse any that is not a real float."""
     if dtype is None:
         return jnp.result_type(float)
-    if not jnp.issubdtype(dtype, jnp.floating):
-        raise TypeError(f"dtype: expected a real floating dtype, got {jnp.dtype(dtype).name}")
-    if jax.dtypes.canonicalize_dtype(dtype) != jnp.dtype(dtype):
+    try:
+        wanted = jnp.dtype(dtype)
+    except TypeError:
+        wanted = None
+    if wanted is None or not jnp.issubdtype(wanted, jnp.floating):
+        raise TypeError(f"dtype: expected a real floating dtype, got {wanted or dtype}")
+    if jax.dtypes.canonicalize_dtype(wanted) != wanted:
         raise TypeError(
-            f"dtype: {jnp.dtype(dtype).name} needs 64-bit mode; enable it with "
+            f"dtype: {wanted} needs 64-bit mode; enable it with "
             "jax.config.update('jax_enable_x64', True) or inside `with jax.enable_x64(True):`"
         )
-    return jnp.dtype(dtype)
+    return wanted
 
 
-def check_real(name: str, value: Any) -> None:
+def check_real(name: str, value: Any, *, least: float | None = None) -> None:
     """Refuse what is not one finite real number known now."""
     if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
         raise TypeError(f"{name}: expected a real number, got {value!r} ({type(value).__name__})")
     if not np.isfinite(value):
         raise ValueError(f"{name}: expected a finite number, got {value}")
+    if least is not None and value < least:
+        raise ValueError(f"{name}: expected a number of at least {least:g}, got {value}")
 
 
 def check_batch_shape(batch_shape: Any) -> None:
@@ -146,7 +169,8 @@ def check_sequence(name: str, xs: Any) -> tuple[int, ...]:
 
 def check_cell(cell: Any) -> None:
     """Refuse what does not keep the `Cell` contract."""
-    if not all(hasattr(cell, verb) for verb in ("step", "project", "update", "check_params")):
+    verbs = ("step", "project", "update", "check_params")
+    if isinstance(cell, type) or not all(hasattr(cell, verb) for verb in verbs):
         raise TypeError(
             f"cell: expected a cell such as jaxrnn.lstm(), got {describe(cell)}; "
             "wrap a step function with jaxrnn.from_step(step, ...)"
@@ -170,9 +194,9 @@ def check_batch(name: str, got: tuple[int, ...], xs: Any) -> None:
 def check_batch_first(name: str, state: Any, xs: Any) -> None:
     """Refuse a state whose batch fits the first axis of xs instead of the second, and say so."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(state):
-        got = tuple(getattr(leaf, "shape", ()))[: xs.ndim - 2]
-        if got == tuple(xs.shape[:-2]) != tuple(xs.shape[1:-1]):
-            check_batch(name + jax.tree_util.keystr(path), got, xs)
+        shape = tuple(getattr(leaf, "shape", ()))
+        if len(shape) == xs.ndim - 1 and shape[:-1] == tuple(xs.shape[:-2]):
+            check_batch(name + jax.tree_util.keystr(path), shape[:-1], xs)
 
 
 def check_lead(name: str, got: tuple[int, ...], x: Any) -> None:

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from chex import ArrayTree
 from jax import Array
 
+from jaxrnn import arguments
 from jaxrnn.cell import Cell, over_leading_axes
 from jaxrnn.unrolling import initial_state, previous_states, unroll
 
@@ -168,6 +169,7 @@ def _c_path(cell: Cell, params: ArrayTree, xs: Array, state0: Any) -> Array:
 
 def _check_cell_state(cell: Cell, params: ArrayTree) -> None:
     """Raise TypeError unless the cell has a cell state c and a read-out r."""
+    arguments.check_cell(cell)
     cell.check_params(params)
     state = jax.eval_shape(lambda: cell.init_state(params))
     fields = getattr(getattr(cell, "phi", None), "partials", None)

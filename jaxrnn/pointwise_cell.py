@@ -27,6 +27,8 @@ from jaxrnn.projections import Affine
 
 __all__ = ["Pointwise", "PointwiseCell", "Sensitivities"]
 
+SYMBOLS = {"w_ih": "(G·H, D)", "w_hh": "(G·H, H)", "b": "(G·H,)"}
+
 
 class Pointwise(NamedTuple):
     """A pointwise map φ and its closed-form tangent; all arrays `(*lead, ·)`.
@@ -93,21 +95,31 @@ class PointwiseCell:
     def check_params(self, params: Any) -> None:
         """Raise TypeError or ValueError unless every leaf has its shape and one dtype."""
         arguments.check_record("params", params, type(self.shapes(1, 1)))
-        for field, leaf in zip(params._fields, params, strict=True):
+        for field, leaf in params._asdict().items():
             arguments.check_array(f"params.{field}", leaf)
+        for field, leaf in params._asdict().items():
             arguments.check_dtype(f"params.{field}", leaf, params.w_hh.dtype, "params.w_hh")
-            if field in ("w_ih", "w_hh") and leaf.ndim != 2:
-                raise ValueError(
-                    f"params.{field}: expected a matrix (G·H, ·), got {arguments.describe(leaf)}"
-                )
-        D, H = params.w_ih.shape[1], params.w_hh.shape[1]
-        for field, want in self.shapes(D, H)._asdict().items():
-            symbols = f"{self._symbols(field)} with G={len(self.gates)}, H={H}, D={D}"
-            arguments.check_shape(f"params.{field}", getattr(params, field), want, symbols)
+        arguments.check_matrix("params.w_hh", params.w_hh, "(G·H, H)")
+        arguments.check_matrix("params.w_ih", params.w_ih, "(G·H, D)")
+        expected = self._expected_shapes(params)
+        for field in ("w_hh", *params._fields):
+            arguments.check_shape(
+                f"params.{field}",
+                getattr(params, field),
+                getattr(expected, field),
+                SYMBOLS.get(field, "(H,)"),
+            )
 
-    def _symbols(self, field: str) -> str:
-        known = {"w_ih": "(G·H, D)", "w_hh": "(G·H, H)", "b": "(G·H,)"}
-        return known.get(field, "(H,)")
+    def _expected_shapes(self, params: Any) -> Any:
+        """The shapes that params of this kind would have, transposed weights recognised."""
+        G = len(self.gates)
+        rows, H = params.w_hh.shape
+        if G * rows == H:
+            H = rows
+        rows, D = params.w_ih.shape
+        if D == G * H != rows:
+            D = rows
+        return self.shapes(D, H)
 
     def check_input(self, params: Any, x: Any, name: str = "x") -> None:
         """Raise unless x is `(*lead, D)` in the dtype of the params."""

@@ -96,11 +96,17 @@ def draw(
     # Factorisations do not exist in 16 bits, and an empty fan-in divides by zero.
     wide = accumulator(dtype)
 
-    def blocks(key: PRNGKey, init: Callable[..., Array], columns: int) -> Array:
+    def blocks(name: str, key: PRNGKey, init: Callable[..., Array], columns: int) -> Array:
         if columns == 0:
             return jnp.zeros((gates * hidden_size, 0), dtype)
         drawn = [init(k, (hidden_size, columns), wide) for k in jax.random.split(key, gates)]
+        for block in drawn:
+            arguments.check_array(name, block)
+            arguments.check_shape(name, block, (hidden_size, columns), "of a gate block")
+            arguments.check_dtype(name, block, wide, "the call")
         return jnp.concatenate(drawn).astype(dtype)
 
     k_ih, k_hh = jax.random.split(key)
-    return blocks(k_ih, input_init, input_size), blocks(k_hh, recurrent_init, hidden_size)
+    w_ih = blocks("input_init", k_ih, input_init, input_size)
+    w_hh = blocks("recurrent_init", k_hh, recurrent_init, hidden_size)
+    return w_ih, w_hh

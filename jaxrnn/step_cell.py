@@ -96,9 +96,11 @@ class StepCell:
             )
         self.check_params(params)
         arguments.check_batch_shape(batch_shape)
+        example = self.init_example(params)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(example):
+            arguments.check_array("init_state's result" + jax.tree_util.keystr(path), leaf)
         return jax.tree.map(
-            lambda leaf: jnp.broadcast_to(leaf, (*batch_shape, *jnp.shape(leaf))),
-            self.init_example(params),
+            lambda leaf: jnp.broadcast_to(leaf, (*batch_shape, *leaf.shape)), example
         )
 
     def step(self, params: ArrayTree, state: Any, x: Array) -> Any:
@@ -181,7 +183,9 @@ def from_step(
     (4, 2, 2)
     """
     arguments.check_callable("step", step, "(params, state, x) -> state")
+    arguments.check_hashable("step", step)
     for label, f in (("init", init), ("init_state", init_state), ("jacobian", jacobian)):
         if f is not None:
             arguments.check_callable(label, f, "or None")
+            arguments.check_hashable(label, f)
     return StepCell(step, init, init_state, jacobian, name or getattr(step, "__name__", "step"))

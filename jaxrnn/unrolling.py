@@ -113,11 +113,12 @@ def initial_state(cell: Cell, params: ArrayTree, xs: Array, state0: Any = None) 
     batch = arguments.check_sequence("xs", xs)
     cell.check_params(params)
     cell.check_input(params, xs, "xs")
-    if state0 is not None:
-        arguments.check_batch_first("state0", state0, xs)
-        cell.check_state(params, state0, jax.ShapeDtypeStruct(xs.shape[1:], xs.dtype), "state0")
+    given = state0 is not None
+    state0 = state0 if given else cell.init_state(params, batch)
+    arguments.check_batch_first("state0", state0, xs)
+    cell.check_state(params, state0, jax.ShapeDtypeStruct(xs.shape[1:], xs.dtype), "state0")
+    if given:
         return state0
-    state0 = cell.init_state(params, batch)
     # Zeros made from xs carry its sharding; plain ones fail as a carry under `shard_map`
     # and on explicit meshes. Their values are never read, so NaN in xs does not matter.
     anchor = jnp.zeros_like(xs.sum((0, -1)))

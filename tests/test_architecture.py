@@ -16,8 +16,8 @@ import jaxrnn
 ROOT = pathlib.Path(jaxrnn.__file__).parent
 
 FLOORS = (
-    ("arguments", "activations"),
-    ("cell", "projections"),
+    ("arguments",),
+    ("activations", "cell", "projections"),
     ("pointwise_cell", "step_cell"),
     ("cells",),
     ("unrolling",),

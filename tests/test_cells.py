@@ -216,7 +216,8 @@ def test_a_network_without_inputs_runs_end_to_end(kind):
         for leaf, want in zip(states, state, strict=True):
             np.testing.assert_allclose(leaf[i], want, atol=1e-14)
     assert jaxrnn.unroll(cell, params, nothing).h.shape == (5, 2, 4)
-    first = reference.complex_step_jacobian(name, plain, tuple(state0), np.zeros((2, 0)))
+    start = tuple(map(np.asarray, state0))
+    first = reference.complex_step_jacobian(name, plain, start, np.zeros((2, 0)))
     closed = jacobians.closed_form(cell, params, nothing, state0)
     np.testing.assert_allclose(closed.h.h[0], first[0][0], atol=1e-14)
     by_inputs = jax.eval_shape(functools.partial(jacobians.wrt_inputs, cell), params, nothing)

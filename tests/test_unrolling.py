@@ -187,7 +187,7 @@ def of_last_states(f, cell, *case):
 @each_kind
 def test_lengths_equal_cutting_each_sequence(name):
     """In values, and in the gradients of a loss on each sequence's last state."""
-    lengths = (2, 4, 5)
+    lengths = (2, 5)
 
     def padded(cell, *case):
         return jaxrnn.unroll(cell, *case, lengths=jnp.array(lengths))
@@ -199,7 +199,7 @@ def test_lengths_equal_cutting_each_sequence(name):
             lasts.append(last_states(jaxrnn.unroll(cell, params, xs[:length, b], start)))
         return jax.tree.map(lambda *s: jnp.stack(s)[None], *lasts)
 
-    case = CELLS[name], *drawn(CELLS[name], (3,))
+    case = CELLS[name], *drawn(CELLS[name], (2,))
     assert_close(of_last_states(padded, *case), of_last_states(cut, *case))
 
 

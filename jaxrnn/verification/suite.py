@@ -64,8 +64,9 @@ def verify(
     """
     arguments.check_cell(cell)
     arguments.check_size("cases", cases, least=1)
-    for scale in scales:
-        arguments.check_real("scales", scale)
+    arguments.check_size("seed", seed, least=0)
+    arguments.check_callable("progress", progress, "iterable -> iterable")
+    _check_scales(scales)
     with jax.enable_x64(True):
         templates = _templates(cell, shapes, example)
         key = jax.random.key(seed)
@@ -90,18 +91,47 @@ def redraw(cell: Cell, worst: Worst) -> Case:
 
 def _templates(cell: Cell, shapes: Sequence[tuple[int, int]], example: Any) -> list[Template]:
     if example is not None:
-        return [Template(*jax.tree.map(_float64_struct, tuple(example)))]
+        return [_example_template(cell, example)]
+    pairs = "expected a sequence of pairs (input_size, hidden_size)"
+    if not isinstance(shapes, Sequence):
+        raise TypeError(f"shapes: {pairs}, got {shapes!r}")
     if not shapes:
-        raise ValueError("shapes: expected at least one pair (input_size, hidden_size), got none")
-    for D, H in shapes:
-        arguments.check_size("shapes", D, least=1)
-        arguments.check_size("shapes", H, least=1)
+        raise ValueError(f"shapes: {pairs}, got none")
+    for pair in shapes:
+        if not isinstance(pair, Sequence):
+            raise TypeError(f"shapes: {pairs}, got {pair!r}")
+        if len(pair) != 2:
+            raise ValueError(f"shapes: {pairs}, got {pair!r}")
+        for size in pair:
+            arguments.check_size("shapes", size, least=1)
     return [template(cell, D, H) for D, H in shapes]
+
+
+def _example_template(cell: Cell, example: Any) -> Template:
+    triple = "expected (params, state, x) of one example"
+    if not isinstance(example, tuple | list):
+        raise TypeError(f"example: {triple}, got {arguments.describe(example)}")
+    if len(example) != 3:
+        raise ValueError(f"example: {triple}, got {len(example)} entries")
+    shape = Template(*jax.tree.map(_float64_struct, tuple(example)))
+    cell.check_params(shape.params)
+    cell.check_input(shape.params, shape.x)
+    cell.check_state(shape.params, shape.state, shape.x)
+    return shape
 
 
 def _float64_struct(leaf: Any) -> jax.ShapeDtypeStruct:
     arguments.check_array("example", leaf)
     return jax.ShapeDtypeStruct(leaf.shape, jnp.float64)
+
+
+def _check_scales(scales: Any) -> None:
+    if not isinstance(scales, Sequence):
+        raise TypeError(f"scales: expected a sequence of numbers, got {scales!r}")
+    if not scales:
+        raise ValueError("scales: expected at least one number, got none")
+    for scale in scales:
+        arguments.check_real("scales", scale, least=0.0)
 
 
 def _method(cell: Cell, shape: Template, count: int, key: PRNGKey) -> Method:
