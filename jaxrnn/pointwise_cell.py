@@ -221,7 +221,7 @@ class PointwiseCell:
     def sensitivities(self, params: Any, state: Any, u: Array) -> Sensitivities:
         """Every diagonal of ∂φ, from the tangent fed with ones. O(B·G·H)."""
         p = self.partials(params, state, u)
-        S, G, H = self.state_type, len(self.gates), state.h.shape[-1]
+        S, G = self.state_type, len(self.gates)
         zero_s, zero_u = (
             projections.cast(jax.tree.map(jnp.zeros_like, state), u.dtype),
             jnp.zeros_like(u),
@@ -232,12 +232,10 @@ class PointwiseCell:
             return self.phi.tangent(p, zero_s._replace(**{leaf: one}), zero_u, zero_u)
 
         def from_gates(feed: Callable[[Array], Any]) -> Any:
-            blocks = jnp.eye(G, dtype=u.dtype)[:, :, None]  # (G, G, 1): one gate at a time
-            ones = jnp.broadcast_to(blocks, (G, G, H)).reshape(G, G * H)
-            lead = u.shape[:-1]
-            return jax.vmap(lambda gate: feed(jnp.broadcast_to(gate, (*lead, G * H))), out_axes=-2)(
-                ones
-            )
+            # Unrolled, so that XLA sees which blocks are constant zeros.
+            blocks = [[one if g == k else zero_s.h for k in range(G)] for g in range(G)]
+            fed = [feed(jnp.concatenate(row, axis=-1)) for row in blocks]
+            return jax.tree.map(lambda *gates: jnp.stack(gates, axis=-2), *fed)
 
         columns = {leaf: from_leaf(leaf) for leaf in S._fields}
         direct = S(*[S(*[getattr(columns[k], j) for k in S._fields]) for j in S._fields])
