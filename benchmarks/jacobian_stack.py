@@ -16,8 +16,8 @@ import jaxrnn
 from benchmarks import timing
 from jaxrnn.cell import over_leading_axes
 
-# T is chosen so that a stack has tens of megabytes: larger than any cache of one core.
-SIZES = ((32, 2048), (64, 1024), (128, 256), (256, 128))  # (H, T)
+# T is chosen so that every stack has 128 MiB, more than the caches of a few cores.
+SIZES = ((32, 8192), (64, 2048), (128, 512), (256, 128))  # (H, T)
 INPUT_SIZE = 16
 
 

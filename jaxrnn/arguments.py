@@ -15,7 +15,8 @@ def describe(value: Any) -> str:
     """`float32[4, 3]` for an array, the type's name for anything else."""
     if hasattr(value, "shape") and hasattr(value, "dtype"):
         return f"{value.dtype}{list(value.shape)}"
-    return "None" if value is None else f"a {type(value).__name__}"
+    name = type(value).__name__
+    return "None" if value is None else f"{'an' if name[0] in 'AEIOUaeiou' else 'a'} {name}"
 
 
 def check_array(name: str, value: Any, *, kind: Any = jnp.floating) -> None:

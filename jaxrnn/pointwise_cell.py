@@ -50,8 +50,8 @@ class Sensitivities(NamedTuple):
     Each field is a state whose leaf l holds the derivative of s.l:
 
         state: a state again; `state.h.c` is diag ∂h/∂c₋ at fixed u and a, `(*lead, H)`.
-        u: diag ∂s.l/∂u_g for each gate g, `(*lead, G, H)`.
-        a: diag ∂s.l/∂a_g for each gate g, `(*lead, G, H)`.
+        u: diag ∂s.l/∂u_g, a tuple over the gates g of `(*lead, H)`; `u.c[0]` is ∂c/∂u of gate 0.
+        a: diag ∂s.l/∂a_g, likewise.
     """
 
     state: Any
@@ -222,20 +222,16 @@ class PointwiseCell:
         """Every diagonal of ∂φ, from the tangent fed with ones. O(B·G·H)."""
         p = self.partials(params, state, u)
         S, G = self.state_type, len(self.gates)
-        zero_s, zero_u = (
-            projections.cast(jax.tree.map(jnp.zeros_like, state), u.dtype),
-            jnp.zeros_like(u),
-        )
-        one = jnp.ones_like(zero_s.h)
+        zero_s = projections.cast(jax.tree.map(jnp.zeros_like, state), u.dtype)
+        zero_u, one = jnp.zeros_like(u), jnp.ones_like(zero_s.h)
 
         def from_leaf(leaf: str) -> Any:
             return self.phi.tangent(p, zero_s._replace(**{leaf: one}), zero_u, zero_u)
 
         def from_gates(feed: Callable[[Array], Any]) -> Any:
-            # Unrolled, so that XLA sees which blocks are constant zeros.
             blocks = [[one if g == k else zero_s.h for k in range(G)] for g in range(G)]
             fed = [feed(jnp.concatenate(row, axis=-1)) for row in blocks]
-            return jax.tree.map(lambda *gates: jnp.stack(gates, axis=-2), *fed)
+            return S(*[tuple(getattr(gate, leaf) for gate in fed) for leaf in S._fields])
 
         columns = {leaf: from_leaf(leaf) for leaf in S._fields}
         direct = S(*[S(*[getattr(columns[k], j) for k in S._fields]) for j in S._fields])
@@ -275,7 +271,9 @@ class PointwiseCell:
         """
         s = self.sensitivities(params, state, self.project(params, x))
         weight = self.input_map(params).weight
-        return jax.tree.map(lambda d: projections.scaled_rows(d, weight).astype(x.dtype), s.u)
+        return self.state_type(
+            *[projections.scaled_rows(gates, weight).astype(x.dtype) for gates in s.u]
+        )
 
     def param_jacobian(self, params: Any, state: Any, x: Array) -> Any:
         """∂sᵢ/∂θ with sᵢ₋₁ held constant: ∂s[j]/∂W_ih[g·H + j, d] = ∂s/∂u_g[j] x[d], else 0.
@@ -286,12 +284,10 @@ class PointwiseCell:
         s = self.sensitivities(params, state, self.project(params, x))
         H = state.h.shape[-1]
 
-        def projections(params: Any, h: Array, x: Array) -> tuple[Array, Array]:
-            return self.project(params, x), self.recur(params, h)
-
-        def one(h: Array, x: Array, du: Array, da: Array) -> Any:
-            _, transpose = jax.vjp(lambda p: projections(p, h, x), params)
-            unit = jnp.eye(H, dtype=du.dtype)[:, None, :]  # (H, 1, H): one output at a time
+        def one(h: Array, x: Array, du: tuple[Array, ...], da: tuple[Array, ...]) -> Any:
+            _, transpose = jax.vjp(lambda p: (self.project(p, x), self.recur(p, h)), params)
+            unit = jnp.eye(H, dtype=du[0].dtype)[:, None, :]  # (H, 1, H): one output at a time
+            du, da = jnp.stack(du), jnp.stack(da)  # (G, H)
             return jax.vmap(lambda e: transpose(((e * du).ravel(), (e * da).ravel()))[0])(unit)
 
         mapped = over_leading_axes(one, x.ndim - 1)

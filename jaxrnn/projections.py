@@ -5,7 +5,8 @@ scales rows, so `diag(d_g) W[g]`, summed over gates, is all that a dense Jacobia
 block of a pointwise cell needs.
 """
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -54,19 +55,16 @@ def diagonal(d: Array) -> Array:
     return jnp.where(on, jnp.broadcast_to(d[..., None], on.shape), jnp.zeros((), d.dtype))
 
 
-def scaled_rows(gates: Array, weight: Array) -> Array:
-    """Σ_g diag(gates[..., g, :]) W[g], `(*lead, G, H)` and `(G·H, N)` → `(*lead, H, N)`."""
-    *lead, G, H = gates.shape
-    blocks = weight.astype(gates.dtype).reshape(G, H, weight.shape[-1])
-    shape = (*lead, H, weight.shape[-1])
-
-    def term(g: int) -> Array:
-        return jnp.broadcast_to(gates[..., g, :, None], shape) * jnp.broadcast_to(blocks[g], shape)
-
-    total = term(0)
-    for g in range(1, G):
-        total = total + term(g)
-    return total
+def scaled_rows(gates: Sequence[Array], weight: Array) -> Array:
+    """Σ_g diag(gates[g]) W[g], G of `(*lead, H)` and `(G·H, N)` → `(*lead, H, N)`."""
+    H, N = gates[0].shape[-1], weight.shape[-1]
+    blocks = weight.astype(gates[0].dtype).reshape(len(gates), H, N)
+    shape = (*gates[0].shape, N)
+    terms = [
+        jnp.broadcast_to(d[..., None], shape) * jnp.broadcast_to(block, shape)
+        for d, block in zip(gates, blocks, strict=True)
+    ]
+    return functools.reduce(jnp.add, terms)
 
 
 def draw(

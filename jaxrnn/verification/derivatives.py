@@ -142,9 +142,7 @@ def _gates(cell: Any, method: Method, case: Case) -> Pairs:
     numbers = jax.vmap(lambda d: method(lambda p: cell.phi.update(*p), point, d))(direction)
     own = cell.sensitivities(case.params, case.state, u)
     closed = {
-        out: jnp.concatenate(
-            [jnp.stack(getattr(own.state, out)), getattr(own.u, out), getattr(own.a, out)]
-        )
+        out: jnp.concatenate([jnp.stack(getattr(part, out)) for part in (own.state, own.u, own.a)])
         for out in S._fields
     }
     labels = _gate_labels(cell, S._fields)
