@@ -287,8 +287,8 @@ class PointwiseCell:
         def one(h: Array, x: Array, du: tuple[Array, ...], da: tuple[Array, ...]) -> Any:
             _, transpose = jax.vjp(lambda p: (self.project(p, x), self.recur(p, h)), params)
             unit = jnp.eye(H, dtype=du[0].dtype)[:, None, :]  # (H, 1, H): one output at a time
-            du, da = jnp.stack(du), jnp.stack(da)  # (G, H)
-            return jax.vmap(lambda e: transpose(((e * du).ravel(), (e * da).ravel()))[0])(unit)
+            u, a = jnp.stack(du), jnp.stack(da)  # (G, H)
+            return jax.vmap(lambda e: transpose(((e * u).ravel(), (e * a).ravel()))[0])(unit)
 
         mapped = over_leading_axes(one, x.ndim - 1)
         fields = [mapped(state.h, x, u, a) for u, a in zip(s.u, s.a, strict=True)]

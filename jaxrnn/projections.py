@@ -13,10 +13,17 @@ import jax
 import jax.numpy as jnp
 from chex import PRNGKey
 from jax import Array
+from jax.nn import initializers
 
 from jaxrnn import arguments
 
 __all__ = ["Affine", "apply", "cast", "diagonal", "draw", "scaled_rows"]
+
+Initializer = Callable[..., Array]  # (key, shape, dtype) -> array, as in jax.nn.initializers
+
+# A weight maps columns to rows, so its fan-in is the last axis.
+GLOROT = initializers.glorot_uniform(in_axis=-1, out_axis=-2)
+ORTHOGONAL = initializers.orthogonal()
 
 
 class Affine(NamedTuple):
@@ -72,10 +79,9 @@ def draw(
     gates: int,
     input_size: int,
     hidden_size: int,
-    *,
     dtype: Any,
-    input_init: Callable[..., Array],
-    recurrent_init: Callable[..., Array],
+    input_init: Initializer,
+    recurrent_init: Initializer,
 ) -> tuple[Array, Array]:
     """(W_ih, W_hh), each of the G blocks drawn by itself.
 
@@ -94,7 +100,7 @@ def draw(
     # Factorisations do not exist in 16 bits, and an empty fan-in divides by zero.
     wide = accumulator(dtype)
 
-    def blocks(name: str, key: PRNGKey, init: Callable[..., Array], columns: int) -> Array:
+    def blocks(name: str, key: PRNGKey, init: Initializer, columns: int) -> Array:
         if columns == 0:
             return jnp.zeros((gates * hidden_size, 0), dtype)
         drawn = [init(k, (hidden_size, columns), wide) for k in jax.random.split(key, gates)]

@@ -8,17 +8,15 @@
 The reset gate multiplies aⁿ, so ∂h/∂aⁿ = r ⊙ ∂h/∂uⁿ: here u and a differ.
 """
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from chex import PRNGKey
 from jax import Array
-from jax.nn import initializers
 
-from jaxrnn import projections
 from jaxrnn.activations import sigmoid, tanh
 from jaxrnn.pointwise_cell import Pointwise, PointwiseCell
+from jaxrnn.projections import GLOROT, ORTHOGONAL, Initializer, draw
 
 __all__ = ["GRUParams", "GRUState", "gru"]
 
@@ -107,19 +105,11 @@ def init(
     hidden_size: int,
     *,
     dtype: Any = None,
-    input_init: Callable[..., Array] = initializers.glorot_uniform(in_axis=-1, out_axis=-2),  # noqa: B008
-    recurrent_init: Callable[..., Array] = initializers.orthogonal(),  # noqa: B008
+    input_init: Initializer = GLOROT,
+    recurrent_init: Initializer = ORTHOGONAL,
 ) -> GRUParams:
     """Glorot input weights, orthogonal recurrent weights, zero biases."""
-    w_ih, w_hh = projections.draw(
-        key,
-        len(GATES),
-        input_size,
-        hidden_size,
-        dtype=dtype,
-        input_init=input_init,
-        recurrent_init=recurrent_init,
-    )
+    w_ih, w_hh = draw(key, len(GATES), input_size, hidden_size, dtype, input_init, recurrent_init)
     return GRUParams(
         w_ih, w_hh, jnp.zeros(3 * hidden_size, w_hh.dtype), jnp.zeros(hidden_size, w_hh.dtype)
     )

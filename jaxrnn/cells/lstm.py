@@ -10,17 +10,16 @@ The state is (h, c), so one step is linearised by four blocks, not by ∂c/∂c 
     ∂h/∂c₋ = diag(r f)       ∂h/∂h₋ = diag(r) ∂c/∂h₋ + diag(kᵒ) W_o
 """
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from chex import PRNGKey
 from jax import Array
-from jax.nn import initializers
 
-from jaxrnn import arguments, projections
+from jaxrnn import arguments
 from jaxrnn.activations import sigmoid, tanh
 from jaxrnn.pointwise_cell import Pointwise, PointwiseCell
+from jaxrnn.projections import GLOROT, ORTHOGONAL, Initializer, draw
 
 __all__ = ["LSTMParams", "LSTMState", "lstm"]
 
@@ -111,20 +110,12 @@ def init(
     *,
     dtype: Any = None,
     forget_bias: float = 1.0,
-    input_init: Callable[..., Array] = initializers.glorot_uniform(in_axis=-1, out_axis=-2),  # noqa: B008
-    recurrent_init: Callable[..., Array] = initializers.orthogonal(),  # noqa: B008
+    input_init: Initializer = GLOROT,
+    recurrent_init: Initializer = ORTHOGONAL,
 ) -> LSTMParams:
     """Glorot input weights, orthogonal recurrent weights, zero bias but for the forget gate."""
     arguments.check_real("forget_bias", forget_bias)
-    w_ih, w_hh = projections.draw(
-        key,
-        len(GATES),
-        input_size,
-        hidden_size,
-        dtype=dtype,
-        input_init=input_init,
-        recurrent_init=recurrent_init,
-    )
+    w_ih, w_hh = draw(key, len(GATES), input_size, hidden_size, dtype, input_init, recurrent_init)
     b = jnp.zeros((4, hidden_size), w_hh.dtype).at[GATES.index("f")].set(forget_bias)
     return LSTMParams(w_ih, w_hh, b.ravel())
 

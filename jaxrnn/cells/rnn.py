@@ -7,17 +7,16 @@ Its tangent is δh = a'(z) ⊙ δz, hence ∂hᵢ/∂hᵢ₋₁ = diag(a'(zᵢ))
 """
 
 import functools
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from chex import PRNGKey
 from jax import Array
-from jax.nn import initializers
 
-from jaxrnn import arguments, projections
+from jaxrnn import arguments
 from jaxrnn.activations import Activation, tanh
 from jaxrnn.pointwise_cell import Pointwise, PointwiseCell
+from jaxrnn.projections import GLOROT, ORTHOGONAL, Initializer, draw
 
 __all__ = ["RNNParams", "RNNState", "rnn"]
 
@@ -99,17 +98,9 @@ def init(
     hidden_size: int,
     *,
     dtype: Any = None,
-    input_init: Callable[..., Array] = initializers.glorot_uniform(in_axis=-1, out_axis=-2),  # noqa: B008
-    recurrent_init: Callable[..., Array] = initializers.orthogonal(),  # noqa: B008
+    input_init: Initializer = GLOROT,
+    recurrent_init: Initializer = ORTHOGONAL,
 ) -> RNNParams:
     """Glorot input weights, orthogonal recurrent weights, zero bias."""
-    w_ih, w_hh = projections.draw(
-        key,
-        len(GATES),
-        input_size,
-        hidden_size,
-        dtype=dtype,
-        input_init=input_init,
-        recurrent_init=recurrent_init,
-    )
+    w_ih, w_hh = draw(key, len(GATES), input_size, hidden_size, dtype, input_init, recurrent_init)
     return RNNParams(w_ih, w_hh, jnp.zeros(hidden_size, w_hh.dtype))
