@@ -97,6 +97,20 @@ def test_a_step_that_overflows_everywhere_is_not_called_verified():
     assert "overflow" in {c.family for c in report.failures}
 
 
+def test_a_reference_that_is_no_number_verifies_nothing():
+    """h = √(h₋ - h₋) is finite, its derivative at 0 is not."""
+
+    def step(params, state, x):
+        return {"h": jnp.tanh(params @ x) + jnp.sqrt(state["h"] - state["h"])}
+
+    cell = jaxrnn.from_step(
+        step,
+        init=lambda key, D, H, dtype=None: jnp.zeros((H, D)),
+        init_state=lambda p: {"h": jnp.zeros(p.shape[0])},
+    )
+    assert not jaxrnn.verify(cell, **QUICK).passed
+
+
 def test_cell_without_init_is_verified_on_the_shapes_of_an_example():
     def step(params, state, x):
         h = jnp.tanh(params["w"] @ x + params["v"] @ state)

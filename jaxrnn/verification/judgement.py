@@ -50,6 +50,9 @@ def judge(family: str, reference: str, names: list[str], pair: Pair, drawn: Draw
         # Where the step itself overflows there is nothing to compare.
         wrong[~drawn.finite] = 0.0
         error, entry = measure(np.where(np.isnan(wrong), 0.0, wrong), want, pair, drawn)
+        judged = want[drawn.finite]
+        if np.isfinite(judged).sum() < 0.5 * judged.size:
+            error = np.inf  # a reference that is mostly no number verifies nothing
         worst = _worst(entry, got, want, drawn) if got.size else None
         label = reference.replace("_", " ")
         checks.append(Check(error, allowed, family, name, label, worst))
