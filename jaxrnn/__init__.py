@@ -15,7 +15,8 @@ from jaxrnn.cell import Cell
 from jaxrnn.cells.gru import GRUParams, GRUState, gru
 from jaxrnn.cells.lstm import LSTMParams, LSTMState, lstm
 from jaxrnn.cells.rnn import RNNParams, RNNState, rnn
-from jaxrnn.pointwise_cell import Pointwise, PointwiseCell
+from jaxrnn.pointwise import Pointwise
+from jaxrnn.pointwise_cell import PointwiseCell
 from jaxrnn.step_cell import from_step
 from jaxrnn.unrolling import unroll
 from jaxrnn.verification import verify

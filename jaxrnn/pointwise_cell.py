@@ -15,7 +15,7 @@ which is O(H²) per step with no matmul, about the cost of writing it to memory.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,52 +23,12 @@ from jax import Array
 
 from jaxrnn import arguments, projections
 from jaxrnn.cell import over_leading_axes
+from jaxrnn.pointwise import Pointwise, Sensitivities
 from jaxrnn.projections import Affine
 
-__all__ = ["Pointwise", "PointwiseCell", "Sensitivities"]
+__all__ = ["PointwiseCell"]
 
 SYMBOLS = {"w_ih": "(G·H, D)", "w_hh": "(G·H, H)", "b": "(G·H,)"}
-
-
-class Pointwise(NamedTuple):
-    """A pointwise map φ and its closed-form tangent; all arrays `(*lead, ·)`.
-
-    Fields:
-        update: (s₋, u, a) ↦ s.
-        partials: (s₋, u, a) ↦ p, the derivatives of φ as a tree of `(*lead, H)`.
-        tangent: (p, δs₋, δu, δa) ↦ δs, linear in the last three.
-
-    A cell of your own with a closed form, here a leaky unit on the params of `rnn`:
-
-    >>> import dataclasses, jax.numpy as jnp, jaxrnn
-    >>> from jaxrnn.activations import tanh
-    >>> leaky = jaxrnn.Pointwise(
-    ...     update=lambda s, u, a: jaxrnn.RNNState(0.9 * s.h + tanh(u + a)),
-    ...     partials=lambda s, u, a: tanh.derivative(u + a),
-    ...     tangent=lambda k, ds, du, da: jaxrnn.RNNState(0.9 * ds.h + k * (du + da)))
-    >>> cell = dataclasses.replace(jaxrnn.rnn(), name="leaky", phi=leaky)
-    >>> jaxrnn.verify(cell, shapes=((2, 3),), cases=8).passed
-    True
-    """
-
-    update: Callable[[Any, Array, Array], Any]
-    partials: Callable[[Any, Array, Array], Any]
-    tangent: Callable[[Any, Any, Array, Array], Any]
-
-
-class Sensitivities(NamedTuple):
-    """The diagonals of ∂φ: every derivative of a step, before a weight is applied.
-
-    Each field is a state whose leaf l holds the derivative of s.l:
-
-        state: a state again; `state.h.c` is diag ∂h/∂c₋ at fixed u and a, `(*lead, H)`.
-        u: diag ∂s.l/∂u_g, a tuple over the gates g of `(*lead, H)`; `u.c[0]` is ∂c/∂u of gate 0.
-        a: diag ∂s.l/∂a_g, likewise.
-    """
-
-    state: Any
-    u: Any
-    a: Any
 
 
 @jax.tree_util.register_static

@@ -17,7 +17,7 @@ ROOT = pathlib.Path(jaxrnn.__file__).parent
 
 FLOORS = (
     ("arguments",),
-    ("activations", "cell", "projections"),
+    ("activations", "cell", "pointwise", "projections"),
     ("pointwise_cell", "step_cell"),
     ("cells",),
     ("unrolling",),

@@ -15,7 +15,8 @@ from chex import PRNGKey
 from jax import Array
 
 from jaxrnn.activations import sigmoid, tanh
-from jaxrnn.pointwise_cell import Pointwise, PointwiseCell
+from jaxrnn.pointwise import Pointwise
+from jaxrnn.pointwise_cell import PointwiseCell
 from jaxrnn.projections import GLOROT, ORTHOGONAL, Initializer, draw
 
 __all__ = ["GRUParams", "GRUState", "gru"]

@@ -18,7 +18,8 @@ from jax import Array
 
 from jaxrnn import arguments
 from jaxrnn.activations import sigmoid, tanh
-from jaxrnn.pointwise_cell import Pointwise, PointwiseCell
+from jaxrnn.pointwise import Pointwise
+from jaxrnn.pointwise_cell import PointwiseCell
 from jaxrnn.projections import GLOROT, ORTHOGONAL, Initializer, draw
 
 __all__ = ["LSTMParams", "LSTMState", "lstm"]

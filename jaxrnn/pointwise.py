@@ -1,0 +1,49 @@
+"""The pointwise part of a cell: a map that acts on each hidden unit alone, and its derivatives."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from jax import Array
+
+__all__ = ["Pointwise", "Sensitivities"]
+
+
+class Pointwise(NamedTuple):
+    """A pointwise map φ and its closed-form tangent; all arrays `(*lead, ·)`.
+
+    Fields:
+        update: (s₋, u, a) ↦ s.
+        partials: (s₋, u, a) ↦ p, the derivatives of φ as a tree of `(*lead, H)`.
+        tangent: (p, δs₋, δu, δa) ↦ δs, linear in the last three.
+
+    A cell of your own with a closed form, here a leaky unit on the params of `rnn`:
+
+    >>> import dataclasses, jax.numpy as jnp, jaxrnn
+    >>> from jaxrnn.activations import tanh
+    >>> leaky = jaxrnn.Pointwise(
+    ...     update=lambda s, u, a: jaxrnn.RNNState(0.9 * s.h + tanh(u + a)),
+    ...     partials=lambda s, u, a: tanh.derivative(u + a),
+    ...     tangent=lambda k, ds, du, da: jaxrnn.RNNState(0.9 * ds.h + k * (du + da)))
+    >>> cell = dataclasses.replace(jaxrnn.rnn(), name="leaky", phi=leaky)
+    >>> jaxrnn.verify(cell, shapes=((2, 3),), cases=8).passed
+    True
+    """
+
+    update: Callable[[Any, Array, Array], Any]
+    partials: Callable[[Any, Array, Array], Any]
+    tangent: Callable[[Any, Any, Array, Array], Any]
+
+
+class Sensitivities(NamedTuple):
+    """The diagonals of ∂φ: every derivative of a step, before a weight is applied.
+
+    Each field is a state whose leaf l holds the derivative of s.l:
+
+        state: a state again; `state.h.c` is diag ∂h/∂c₋ at fixed u and a, `(*lead, H)`.
+        u: diag ∂s.l/∂u_g, a tuple over the gates g of `(*lead, H)`; `u.c[0]` is ∂c/∂u of gate 0.
+        a: diag ∂s.l/∂a_g, likewise.
+    """
+
+    state: Any
+    u: Any
+    a: Any
