@@ -97,6 +97,20 @@ def test_a_step_that_overflows_everywhere_is_not_called_verified():
     assert "overflow" in {c.family for c in report.failures}
 
 
+def test_a_layer_norm_whose_variance_is_constant_at_one_unit_passes():
+    def step(params, state, x):
+        z = params @ x + state["h"]
+        return {"h": jnp.tanh((z - z.mean()) / jnp.sqrt(jnp.var(z) + 1e-2))}
+
+    cell = jaxrnn.from_step(
+        step,
+        init=lambda key, D, H, dtype=None: jnp.zeros((H, D)),
+        init_state=lambda p: {"h": jnp.zeros(p.shape[0])},
+    )
+    report = jaxrnn.verify(cell, shapes=((1, 1), (2, 3)), scales=(0.1, 1.0), cases=16)
+    assert report.passed, str(report)
+
+
 def test_a_reference_that_is_no_number_verifies_nothing():
     """h = √(h₋ - h₋) is finite, its derivative at 0 is not."""
 

@@ -52,7 +52,7 @@ def complex_step(f: Function, point: Any, direction: Any) -> Reference:
 def differences(f: Function, point: Any, direction: Any) -> Reference:
     """The derivative of `f` along `direction` by central differences h, h/2, … extrapolated.
 
-    h is 1 % of the largest entry of the point, at least 0.01, over the largest of the direction.
+    h = 0.01 / max(1, largest entry of the point) / max(1, largest entry of the direction).
     """
     first = 0.01 / jnp.maximum(_largest(point), 1.0) / jnp.maximum(_largest(direction), 1.0)
     steps = first * jnp.asarray([0.5**level for level in range(LEVELS)], first.dtype)

@@ -24,7 +24,7 @@ SHOWN = 4
 
 @dataclass(frozen=True)
 class Worst:
-    """Where the largest error stands, enough to draw that case again (`draw`)."""
+    """Where the largest error stands, enough to draw that case again (`redraw`)."""
 
     input_size: int
     hidden_size: int
