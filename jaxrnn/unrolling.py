@@ -73,7 +73,7 @@ def _unroll(
         held = _beyond(lengths, xs)
         # The padding is made safe before it meets a weight: 0 · NaN in a
         # backward pass would otherwise poison every gradient.
-        xs = jnp.where(held[..., None], jnp.zeros((), xs.dtype), xs)
+        xs = jnp.where(held[..., None], _harmless(lengths, xs), xs)
     us = cell.project(params, xs)  # (T, *batch, G·H)
 
     def body(state: Any, step: tuple[Array, Array | None, Array | None]) -> tuple[Any, Any]:
@@ -93,6 +93,17 @@ def _beyond(lengths: Array, xs: Array) -> Array:
     wide = lengths.dtype if lengths.dtype.itemsize > 4 else jnp.int32 if signed else jnp.uint32
     step = jnp.arange(xs.shape[0], dtype=wide).reshape(-1, *[1] * lengths.ndim)
     return step >= jnp.broadcast_to(lengths.astype(wide), xs.shape[:-1])
+
+
+def _harmless(lengths: Array, xs: Array) -> Array:
+    """Each sequence's own first input, as a constant, for its padding; 0 if it has none.
+
+    A step that is not differentiable at 0, such as one that normalises its input, would
+    turn padding with zeros into NaN gradients.
+    """
+    some = jnp.broadcast_to((lengths > 0)[..., None], xs[:1].shape)
+    first = jnp.where(some, jax.lax.stop_gradient(xs[:1]), jnp.zeros((), xs.dtype))
+    return jnp.broadcast_to(first, xs.shape)
 
 
 def _select(where: Array, chosen: Any, other: Any) -> Any:

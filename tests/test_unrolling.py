@@ -608,3 +608,21 @@ def test_a_batch_sharded_over_two_devices_gives_the_unsharded_states_and_gradien
         cwd=pathlib.Path(__file__).parent.parent, env=environment, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_padding_does_not_spoil_the_gradients_of_a_step_that_is_singular_at_zero():
+    def step(params, state, x):
+        return {"h": jnp.tanh(params @ (x / jnp.linalg.norm(x)) + state["h"])}
+
+    cell = jaxrnn.from_step(step, init_state=lambda p: {"h": jnp.zeros(p.shape[0], p.dtype)})
+    keys = jax.random.split(jax.random.key(0), 2)
+    params, xs = jax.random.normal(keys[0], (4, 3)), jax.random.normal(keys[1], (5, 2, 3))
+    lengths = jnp.array([3, 5])
+
+    def loss(params, xs):
+        return jnp.sum(jaxrnn.unroll(cell, params, xs, lengths=lengths)["h"] ** 2)
+
+    by_params, by_xs = jax.grad(loss, argnums=(0, 1))(params, xs)
+    assert np.all(np.isfinite(by_params))
+    assert np.all(np.isfinite(by_xs))
+    np.testing.assert_array_equal(by_xs[3:, 0], 0.0)
