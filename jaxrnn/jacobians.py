@@ -1,8 +1,8 @@
 """Stacks of one-step Jacobians along a trajectory.
 
 `J.h.c[i, ..., j, k]` is ∂hᵢ[j]/∂cᵢ₋₁[k] in every function of this module: the tree is
-that of `jax.jacfwd(cell.step, argnums=1)`, each leaf `(T, *batch, H, H)`. `J[0]` is
-taken against `state0`.
+that of `jax.jacfwd(cell.step, argnums=1)`, each leaf `(T, *batch, H, H)`; its entry 0 is
+taken against `state0`. All steps count: neither lengths nor resets are considered here.
 
 `closed_form` writes the blocks down; `forward_mode` and `reverse_mode` differentiate
 the step. The latter two are references: they agree, and cost more.
@@ -43,7 +43,7 @@ def closed_form(cell: Cell, params: ArrayTree, xs: Array, state0: Any = None) ->
 
     Args:    params; xs `(T, *batch, D)`; state0 leaves `(*batch, H)` or None.
     Returns: the tree of `jax.jacfwd(cell.step, argnums=1)`, leaves `(T, *batch, H, H)`;
-             `J[i]` is ∂states[i]/∂states[i-1].
+             `J.h.c[i]` is ∂states.h[i]/∂states.c[i-1], entry 0 against `state0`.
     Raises:  TypeError or ValueError as `jaxrnn.unroll`.
     Cost:    O(T·B·G·H²), no matmul: about the time to write the result.
     Source:  docs/design.md; checked against complex steps in tests/test_jacobians.py.

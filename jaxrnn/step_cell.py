@@ -136,8 +136,14 @@ class StepCell:
 
     def state_jacobian(self, params: ArrayTree, state: Any, x: Array) -> Any:
         """The hand-written `jacobian` where there is one, else `jax.jacfwd` of the step."""
-        f = self.jacobian or jax.jacfwd(self.apply, argnums=1)
-        return over_leading_axes(f, x.ndim - 1, (None, 0, 0))(params, state, x)
+        by_autodiff = jax.jacfwd(self.apply, argnums=1)
+        f = self.jacobian or by_autodiff
+        J = over_leading_axes(f, x.ndim - 1, (None, 0, 0))(params, state, x)
+        if self.jacobian is not None:
+            like = over_leading_axes(by_autodiff, x.ndim - 1, (None, 0, 0))
+            expected = jax.eval_shape(like, params, state, x)
+            arguments.check_state_like("jacobian's result", J, expected, "jax.jacfwd of the step")
+        return J
 
     def input_jacobian(self, params: ArrayTree, state: Any, x: Array) -> Any:
         """`jax.jacfwd` of the step in x."""

@@ -43,6 +43,16 @@ def test_hand_written_jacobian_of_a_bare_step_is_checked(wrong):
     assert "∂h/∂h₋" in report.located
 
 
+def test_hand_written_jacobian_with_another_tree_or_shape_is_refused():
+    with pytest.raises(TypeError, match="jacobian's result: expected the tree of"):
+        jaxrnn.verify(planted.by_hand(lambda p, s, x: planted.right(p, s, x).h.h), **QUICK)
+    thin = planted.by_hand(
+        lambda p, s, x: jax.tree.map(lambda leaf: leaf[0], planted.right(p, s, x))
+    )
+    with pytest.raises(ValueError, match=r"jacobian's result.*expected float64"):
+        jaxrnn.verify(thin, **QUICK)
+
+
 def test_right_jacobian_of_a_bare_step_passes():
     report = jaxrnn.verify(planted.by_hand(planted.right), **QUICK)
     assert report.passed, str(report)
