@@ -45,7 +45,7 @@ def closed_form(cell: Cell, params: ArrayTree, xs: Array, state0: Any = None) ->
     Returns: the tree of `jax.jacfwd(cell.step, argnums=1)`, leaves `(T, *batch, H, H)`;
              `J.h.c[i]` is ∂states.h[i]/∂states.c[i-1], entry 0 against `state0`.
     Raises:  TypeError or ValueError as `jaxrnn.unroll`.
-    Cost:    O(T·B·G·H²), no matmul: about the time to write the result.
+    Cost:    one `unroll`, one recurrent matmul, then O(T·B·G·H²): about one write of the result.
     Source:  docs/design.md; checked against complex steps in tests/test_jacobians.py.
 
     >>> import jax, jaxrnn

@@ -27,7 +27,7 @@ def unroll(
 
         sᵢ = step(θ, sᵢ₋₁, xᵢ)             i = 1 … T, s₀ = state0
         sᵢ = sᵢ₋₁                          where i > lengths
-        sᵢ = step(θ, state0, xᵢ)           where resets[i]
+        sᵢ = step(θ, state0, xᵢ)           where resetsᵢ, unless held
 
     Args:
         cell: any `Cell`.
