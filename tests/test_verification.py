@@ -7,6 +7,8 @@ import pytest
 
 import jaxrnn
 from jaxrnn import verification
+from jaxrnn.verification.judgement import Drawn, judge
+from jaxrnn.verification.pair import Pair
 from jaxrnn.verification.reference import complex_step, differences, is_analytic, jacobian
 from tests import planted
 from tests.table import CELLS
@@ -105,6 +107,25 @@ def test_a_step_that_overflows_everywhere_is_not_called_verified():
     )
     report = jaxrnn.verify(cell, **QUICK)
     assert "overflow" in {c.family for c in report.failures}
+
+
+def test_a_derivative_that_float32_loses_in_saturation_is_found():
+    """1 - tanh² is right to 1e-16 of the largest entry, and 0 where the truth is 4e-7."""
+    value = jaxrnn.activations.Activation(
+        "tanh-from-value", jnp.tanh, lambda z: 1 - jnp.tanh(z) ** 2, 1.0
+    )
+    report = jaxrnn.verify(jaxrnn.rnn(value))
+    assert {c.family for c in report.failures} == {"float32 gate"}
+    assert "gate h" in report.located
+
+
+def test_a_pair_of_unlike_trees_or_shapes_is_refused():
+    drawn = Drawn(1, 1, np.ones(2), np.zeros((2, 2), np.uint32), np.ones(2, bool))
+    one, two = np.zeros((2, 3)), np.zeros((2, 2))
+    with pytest.raises(TypeError, match="tangent: expected the tree"):
+        judge("tangent", "jacfwd", ["δh"], Pair([one], one, None, np.ones(2)), drawn)
+    with pytest.raises(ValueError, match=r"tangent, δh: expected shape \(2, 2\), got \(2, 3\)"):
+        judge("tangent", "jacfwd", ["δh"], Pair(one, two, None, np.ones(2)), drawn)
 
 
 def test_a_layer_norm_whose_variance_is_constant_at_one_unit_passes():

@@ -1,6 +1,6 @@
 """From pairs of derivatives to checks: the measure of an error, and what is allowed.
 
-    numbers     max |closed - reference| / (1 + magnitude)    at most 2e-14, every case
+    numbers     max |closed - reference| / size               at most 2e-14, every case
     autodiff    ‖closed - autodiff‖_F / ‖autodiff‖_F          at most 1e-13, all cases as one stack
 
 Differences as numerical reference admit an error of their own, which is subtracted
@@ -13,12 +13,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxrnn.verification.derivatives import Pair
+from jaxrnn.verification import gates
+from jaxrnn.verification.pair import Pair
 from jaxrnn.verification.report import Check, Worst
 
 __all__ = ["Drawn", "block_names", "judge", "leaf_names"]
 
-ALLOWED = {"complex_step": 2e-14, "differences": 1e-9, "jax.vjp": 2e-14, "float64": 64 * 2.0**-23}
+ALLOWED = {"complex_step": 2e-14, "differences": 1e-9, "jax.vjp": 2e-14, "float64": gates.ALLOWED}
 ALLOWED_AUTODIFF = 1e-13
 LARGEST_AUTODIFF_SCALE = 10.0
 
@@ -35,21 +36,29 @@ class Drawn(NamedTuple):
 
 def judge(family: str, reference: str, names: list[str], pair: Pair, drawn: Drawn) -> list[Check]:
     """One check a block; `names` label the leaves of the pair in tree order."""
+    structures = jax.tree.structure(pair.closed), jax.tree.structure(pair.reference)
+    if structures[0] != structures[1]:
+        raise TypeError(f"{family}: expected the tree {structures[1]}, got {structures[0]}")
     closed = [np.asarray(leaf) for leaf in jax.tree.leaves(pair.closed)]
     expected = [np.asarray(leaf) for leaf in jax.tree.leaves(pair.reference)]
     admitted = [0.0] * len(closed)
     if pair.error is not None:
         admitted = [np.asarray(leaf) for leaf in jax.tree.leaves(pair.error)]
+    sizes = [np.asarray(leaf) for leaf in jax.tree.leaves(pair.size)]
+    sizes = sizes if len(sizes) == len(closed) else sizes * len(closed)
     measure = _autodiff if reference in ("jacfwd", "jacrev") else _numbers
     allowed = ALLOWED.get(reference, ALLOWED_AUTODIFF)
     checks = []
-    for name, got, want, own in zip(names, closed, expected, admitted, strict=True):
+    rows = zip(names, closed, expected, admitted, sizes, strict=True)
+    for name, got, want, own, size in rows:
+        if got.shape != want.shape:
+            raise ValueError(f"{family}, {name}: expected shape {want.shape}, got {got.shape}")
         with np.errstate(invalid="ignore"):  # inf - inf, judged by the next line
             wrong = np.maximum(np.abs(got - want) - 10 * own, 0)
         wrong = np.where(np.isfinite(got) | ~np.isfinite(want), wrong, np.inf)
         # Where the step itself overflows there is nothing to compare.
         wrong[~drawn.finite] = 0.0
-        error, entry = measure(np.where(np.isnan(wrong), 0.0, wrong), want, pair, drawn)
+        error, entry = measure(np.where(np.isnan(wrong), 0.0, wrong), want, size, drawn)
         judged = want[drawn.finite]
         if np.isfinite(judged).sum() < 0.5 * judged.size:
             error = np.inf  # a reference that is mostly no number verifies nothing
@@ -59,15 +68,14 @@ def judge(family: str, reference: str, names: list[str], pair: Pair, drawn: Draw
     return checks
 
 
-def _numbers(wrong: Any, want: Any, pair: Pair, drawn: Drawn) -> tuple[float, int]:
-    """The worst entry of all, relative to its own case."""
-    size = 1 + np.asarray(pair.magnitude)
-    relative = wrong / size.reshape(-1, *[1] * (wrong.ndim - 1))
+def _numbers(wrong: Any, want: Any, size: Any, drawn: Drawn) -> tuple[float, int]:
+    """The worst entry of all, relative to its size or its case's."""
+    relative = wrong / size.reshape(*size.shape, *[1] * (wrong.ndim - size.ndim))
     relative = np.where(np.isfinite(wrong), relative, wrong)
     return float(np.max(relative, initial=0.0)), int(np.argmax(relative)) if relative.size else 0
 
 
-def _autodiff(wrong: Any, want: Any, pair: Pair, drawn: Drawn) -> tuple[float, int]:
+def _autodiff(wrong: Any, want: Any, size: Any, drawn: Drawn) -> tuple[float, int]:
     """The stack's Frobenius norm of the difference over that of the reference."""
     judged = (drawn.scales <= LARGEST_AUTODIFF_SCALE) & drawn.finite
     wrong = np.where(judged.reshape(-1, *[1] * (wrong.ndim - 1)), wrong, 0.0)

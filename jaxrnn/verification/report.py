@@ -17,6 +17,7 @@ FAMILIES = (
     "tangent",
     "adjoint identity",
     "float32 Jacobian",
+    "float32 gate",
     "overflow",
 )
 SHOWN = 4
@@ -80,7 +81,9 @@ class Report:
     Fields:
         checks: every derivative against every reference.
         cell: name of the cell.
-        cases: how many random cases stand behind each check.
+        cases: number of random cases, all shapes and scales together. Each is drawn once and
+            used for every check; what `verify` does not judge (overflow, autodiff beyond scale 10)
+            is counted too.
     """
 
     checks: tuple[Check, ...]

@@ -26,7 +26,11 @@ def saturation() -> list[Saturation]:
     """The derivatives of tanh and σ for growing |z|, each against float64.
 
     The truth is a(z) = s·k e⁻ᵏᶻ/(1 + e⁻ᵏᶻ)² in float64 (k = 2, s = 2 for tanh; 1, 1 for σ), which
-    subtracts nothing. Autodiff is `jax.grad` of the value.
+    subtracts nothing. Autodiff is `jax.grad` of the value. Takes a second.
+
+    >>> import jaxrnn
+    >>> all(row.closed_ulp <= 4 for row in jaxrnn.verification.saturation())
+    True
     """
     return [_row(a, k, limit) for a, k, limits in LIMITS for limit in limits]
 

@@ -11,10 +11,10 @@ from jax import Array
 
 from jaxrnn import arguments
 from jaxrnn.cell import Cell
-from jaxrnn.verification import derivatives
+from jaxrnn.verification import derivatives, gates
 from jaxrnn.verification.cases import Case, Template, draw, template
-from jaxrnn.verification.derivatives import Pair
 from jaxrnn.verification.judgement import Drawn, block_names, judge, leaf_names
+from jaxrnn.verification.pair import Pair, total
 from jaxrnn.verification.reference import Method, complex_step, differences, is_analytic
 from jaxrnn.verification.report import Check, Report, Worst
 
@@ -41,6 +41,7 @@ def verify(
         tangent  J δs₋ + ∂s/∂θ δθ + ∂s/∂x δx    against numbers
         adjoint identity ⟨ū, Jv⟩ = ⟨Jᵀū, v⟩     against `jax.vjp` of the step
         float32 state Jacobian              against float64 numbers at the same point
+        float32 gate derivatives            the same, each entry relative to itself
 
     "Numbers" are complex steps, or extrapolated differences where the step is not analytic;
     neither uses a differentiation rule. For a cell from `from_step` without a `jacobian` of
@@ -56,11 +57,23 @@ def verify(
             for cells without `init`, such as a framework's.
         progress: wraps the shapes, e.g. `tqdm.tqdm`.
     Returns: a `Report`; `report.passed`, `report.located`, and a table when printed.
-    Raises:  TypeError or ValueError for what is no cell, or no shape, scale or count.
-    Accuracy: numbers |error| ≤ 2e-14·(1 + max|J|), beyond scale 1 also relative to the largest
-        weight and to what one rounding of the point does to J; float32 the same with 64 eps;
-        autodiff ‖error‖_F ≤ 1e-13·‖J‖_F over all cases up to scale 10.
+    Raises:  TypeError or ValueError for what is no cell, or no shape, scale or count; for a
+        derivative that has not the tree or shape of its reference.
+    Accuracy: against complex steps |error| ≤ 2e-14·(1 + max|J|), beyond scale 1 also relative
+        to the largest weight and to what one rounding of the point does to J; against
+        differences |error| ≤ 1e-9 of the same, plus tenfold the error they admit; against
+        autodiff ‖error‖_F ≤ 1e-13·‖J‖_F over all cases up to scale 10. float32 Jacobians as
+        against complex steps, with 64 eps; float32 gates 64 eps of the entry itself and of
+        what one rounding does to it, down to entries of 2e-16, where float64 numbers of a
+        step end. A Jacobian in float32 from `from_step(jacobian=...)` is judged as a whole,
+        so entries that are small beside its largest may be lost in it. Cases in which the
+        step overflows are not judged, nor entries where the reference is not finite; if that
+        is half of them, the check fails.
     Cost:    seconds for each shape, nearly all of it compilation.
+
+    >>> import jaxrnn
+    >>> jaxrnn.verify(jaxrnn.rnn(), shapes=((2, 3),), cases=8).located
+    ''
     """
     arguments.check_cell(cell)
     arguments.check_size("cases", cases, least=1)
@@ -84,7 +97,16 @@ def verify(
 def redraw(cell: Cell, worst: Worst) -> Case:
     """The case behind a check's worst error, in float64: params, state, x and tangents.
 
-    For a report made from `shapes`. Use the case inside `with jax.enable_x64(True):`.
+    For a report made from `shapes`; one made from `example` drew other shapes, and is refused
+    where the cell has no `init`. Use the case inside `with jax.enable_x64(True):`.
+
+    Raises: ValueError for a cell without `init`.
+
+    >>> import jaxrnn
+    >>> cell = jaxrnn.rnn()
+    >>> report = jaxrnn.verify(cell, shapes=((2, 3),), cases=8)
+    >>> jaxrnn.verification.redraw(cell, report.checks[0].worst).x.shape
+    (2,)
     """
     with jax.enable_x64(True):
         shape = template(cell, worst.input_size, worst.hidden_size)
@@ -158,7 +180,8 @@ def _checks(
         "state Jacobian": block_names(shape.state, shape.state, "₋"),
         "input Jacobian": block_names(shape.state, {"x": shape.x}),
         "param Jacobian": block_names(shape.state, shape.params),
-        "gate derivative": derivatives.gate_names(cell, shape.state),
+        "gate derivative": gates.names(cell, shape.state),
+        "float32 gate": gates.names(cell, shape.state),
         "tangent": [f"δ{name}" for name in leaf_names(shape.state, "s")],
         "adjoint identity": ["⟨ū, Jv⟩"],
         "float32 Jacobian": block_names(shape.state, shape.state, "₋"),
@@ -180,7 +203,7 @@ def _pairs(
     def one(scale: Array, case: Case) -> tuple[dict[str, dict[str, Pair]], Array]:
         after = cell.step(*case.point)
         found = derivatives.families(cell, method, case, scale)
-        return found, jnp.isfinite(derivatives.total(after))
+        return found, jnp.isfinite(total(after))
 
     return jax.jit(jax.vmap(one))(scales, cases)
 

@@ -1,0 +1,109 @@
+"""∂φ, diagonal by diagonal: the derivatives of a pointwise map, each gate by itself.
+
+φ acts on each unit alone, so one direction of ones gives a whole diagonal. In float64 a
+diagonal is judged as a Jacobian is. In float32 each entry is judged relative to itself, so
+that a derivative which rounds to 0 in saturation is seen.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxrnn.verification.cases import Case
+from jaxrnn.verification.pair import Pair, Pairs, largest
+from jaxrnn.verification.reference import Method, Reference, complex_step
+
+__all__ = ["families", "names"]
+
+EPS = 2.0**-23
+ALLOWED = 64 * EPS  # of a float32 derivative relative to its size
+
+
+def families(cell: Any, method: Method, case: Case, single: Any) -> dict[str, Pairs]:
+    """The gate derivatives at a case, in float64, and in float32 at its rounded point."""
+    directions = _directions(case.state, len(cell.gates))
+    exact, own = _at(cell, case.point)
+    rounded, own_single = _at(cell, single)
+    rounded = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), rounded)
+    nudged = jax.tree.map(lambda p, d: p[None] * (1 + EPS * d), rounded, directions)
+    points = jax.tree.map(_rows, exact, rounded, nudged)
+
+    def diagonals(point: Any) -> Reference:
+        return jax.vmap(lambda d: method(lambda p: cell.phi.update(*p), point, d))(directions)
+
+    # One mapped call: φ is traced and compiled once for all points.
+    value, error = (_named(cell, part) for part in jax.vmap(diagonals)(points))
+
+    def pick(tree: Any, which: Any) -> Any:
+        return {name: leaf[which] for name, leaf in tree.items()}
+
+    reference_size = 1 + largest(pick(value, 0))
+    # What no float32 program avoids: each entry of the point is rounded, each on its own.
+    # What no float64 number tells: 1 - z of a step is 0 where z has rounded to 1.
+    slack = 2.0**-52 / ALLOWED * reference_size if method is complex_step else 1e-4
+
+    def spread(v: Array, e: Array) -> Array:
+        moved = jnp.maximum(jnp.abs(v[2:] - v[1:2]) - 10 * (e[2:] + e[1:2]), 0)
+        return jnp.abs(v[1]) + jnp.sum(moved, 0) / EPS + slack
+
+    float64 = Pair(_named(cell, own), pick(value, 0), pick(error, 0), reference_size)
+    float32 = Pair(
+        _named(cell, own_single),
+        pick(value, 1),
+        pick(error, 1),
+        {name: spread(value[name], error[name]) for name in value},
+    )
+    return {
+        "gate derivative": {method.__name__: float64},
+        "float32 gate": {"float64": float32},
+    }
+
+
+def _at(cell: Any, point: Any) -> tuple[Any, Any]:
+    """Where φ is evaluated, (s₋, u, a), and the cell's own diagonals there as a state."""
+    params, state, x = point
+    u, a = cell.project(params, x), cell.recur(params, state.h)
+    own = cell.sensitivities(params, state, u)
+    rows = [
+        jnp.concatenate([jnp.stack(getattr(part, out)) for part in (own.state, own.u, own.a)])
+        for out in state._fields
+    ]
+    return (state, u, a), type(state)(*rows)
+
+
+def _rows(first: Array, second: Array, rest: Array) -> Array:
+    return jnp.concatenate([first[None], second[None], rest])
+
+
+def _directions(state: Any, gates: int) -> Any:
+    """Ones for one leaf of the state, then one gate of u, then of a: a row a diagonal."""
+    H, L = state.h.shape[-1], len(state)
+    on = jnp.repeat(jnp.eye(L + 2 * gates), H, axis=1)
+    leaves = [on[:, k * H : (k + 1) * H] for k in range(L)]
+    return type(state)(*leaves), on[:, L * H : (L + gates) * H], on[:, (L + gates) * H :]
+
+
+def _named(cell: Any, state: Any) -> dict[str, Array]:
+    """A state whose leaves have rows of diagonals `(…, rows, H)`, as a dict by name."""
+    labels = _labels(cell, state._fields)
+    return {
+        label: getattr(state, out)[..., k, :]
+        for out in state._fields
+        for k, label in enumerate(labels[out])
+    }
+
+
+def _labels(cell: Any, leaves: tuple[str, ...]) -> dict[str, list[str]]:
+    return {
+        out: [f"∂{out}/∂{leaf}₋ at fixed gates" for leaf in leaves]
+        + [f"gate {gate}: ∂{out}/∂{v}" for v in "ua" for gate in cell.gates]
+        for out in leaves
+    }
+
+
+def names(cell: Any, state: Any) -> list[str]:
+    """The labels of the gate derivatives in tree order; a dict's is alphabetical."""
+    labels = _labels(cell, state._fields) if cell.gates else {}
+    return sorted(label for row in labels.values() for label in row)
