@@ -1,19 +1,20 @@
 """The command `jaxrnn`. Needs the extra: `pip install 'jaxrnn[cli]'`."""
 
+import contextlib
 import datetime
 import importlib
 import json
 import pathlib
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
 
 import jax
 import optax
 
 import jaxrnn
-from jaxrnn import verification
+from jaxrnn import arguments, verification
 from jaxrnn.cell import Cell
 
 __all__ = ["main"]
@@ -28,7 +29,7 @@ OURS = {
 }
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Run a subcommand; exit 0 if all is well, 1 if a check failed, 2 on bad input."""
     try:
         import tqdm  # noqa: F401
@@ -67,9 +68,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     commands = {"verify": verify, "demo": demo}
     try:
         code = tyro.extras.subcommand_cli_from_dict(
-            commands, prog="jaxrnn", args=arguments, description=jaxrnn.__doc__.splitlines()[0]
+            commands, prog="jaxrnn", args=argv, description=jaxrnn.__doc__.splitlines()[0]
         )
-    except (ValueError, TypeError, ImportError, OSError) as error:
+    except (ValueError, TypeError, ImportError) as error:
         if not raised_here(error):
             raise
         print(f"jaxrnn: {error}", file=sys.stderr)
@@ -79,17 +80,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def raised_here(error: Exception) -> bool:
     """Whether the package itself refused something; what others raise keeps its traceback."""
-    frames = traceback.extract_tb(error.__traceback__)
-    package = str(pathlib.Path(__file__).parent)
-    return isinstance(error, OSError) or frames[-1].filename.startswith(package)
+    innermost = traceback.extract_tb(error.__traceback__)[-1].filename
+    return pathlib.Path(innermost).is_relative_to(pathlib.Path(__file__).parent)
 
 
 def verify_command(names: Sequence[str], cases: int, seed: int, details: bool) -> int:
     """Print a table; 0 if every cell passed, else 1."""
     from tqdm import tqdm
 
-    failed = []
+    # Counts and names are checked before anything is printed or run.
+    arguments.check_size("cases", cases, least=1)
+    arguments.check_size("seed", seed, least=0)
     cells = {name: find_cell(name) for name in names} or OURS
+    failed = []
     if not details:
         print(f"{'cell':16}{'cases':>7}{'numbers':>10}{'autodiff':>10}{'float32':>10}")
     for name, cell in cells.items():
@@ -138,11 +141,18 @@ def activation_table() -> str:
 
 
 def find_cell(name: str) -> Cell:
-    """One of ours by name, or `module:attribute`."""
+    """One of ours by name, or the cell at `module:attribute`."""
     if name in OURS:
         return OURS[name]
     module, _, attribute = name.partition(":")
-    if not attribute:
+    file = pathlib.PurePath(module)
+    if attribute and file.suffix == ".py":
+        where = "" if file.parent == pathlib.PurePath() else f" in the folder {file.parent}"
+        raise ValueError(
+            f"cell: expected module:attribute, got the file name {file.name}; "
+            f"write {file.stem}:{attribute}{where}"
+        )
+    if not attribute or module[:1] in ("", "."):
         raise ValueError(f"cell: expected one of {', '.join(OURS)} or module:attribute, got {name}")
     sys.path.insert(0, "")  # a cell in the current folder is found, as with python -m
     try:
@@ -151,7 +161,17 @@ def find_cell(name: str) -> Cell:
         raise ValueError(f"cell: cannot import {error.name}, asked for by {name}") from error
     if not hasattr(found, attribute):
         raise ValueError(f"cell: module {module} has no attribute {attribute}")
-    return getattr(found, attribute)
+    return checked_cell(name, getattr(found, attribute))
+
+
+def checked_cell(name: str, found: Any) -> Cell:
+    """What stands at `name`, if it is a cell; else say which name it was."""
+    try:
+        arguments.check_cell(found)
+    except TypeError as error:
+        hint = "; did you mean to call it? name a cell, e.g. cell = jaxrnn.lstm() in your module"
+        raise TypeError(f"{name}: {error}{hint if callable(found) else ''}") from error
+    return found
 
 
 def demo_command(out: pathlib.Path, quick: bool, seed: int) -> int:
@@ -165,7 +185,10 @@ def demo_command(out: pathlib.Path, quick: bool, seed: int) -> int:
     except ImportError as error:
         raise ImportError(f"{error.name} is missing; pip install 'jaxrnn[demo]'") from error
 
+    arguments.check_size("seed", seed, least=0)
     data = demo.load_digits(seed)
+    with writing_to(out):  # before the training: a folder that cannot be is not worth the wait
+        out.mkdir(parents=True, exist_ok=True)
     runs = demo.run(
         data,
         steps=100 if quick else 2000,
@@ -174,9 +197,10 @@ def demo_command(out: pathlib.Path, quick: bool, seed: int) -> int:
             steps, desc=f"training the {name}", unit="×50 steps", disable=None
         ),
     )
-    out.mkdir(parents=True, exist_ok=True)
-    plot.save(plot.gradient_flow(runs), out / "gradient_flow.png")
-    plot.save(plot.forget_gates(runs[-1]), out / "forget_gates.png")
+    figures = {
+        "gradient_flow.png": plot.gradient_flow(runs),
+        "forget_gates.png": plot.forget_gates(runs[-1]),
+    }
     summary = {
         "date": datetime.date.today().isoformat(),
         "versions": {
@@ -191,10 +215,25 @@ def demo_command(out: pathlib.Path, quick: bool, seed: int) -> int:
             run.name: {"before": run.before.summary(), "after": run.after.summary()} for run in runs
         },
     }
-    (out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
     print(demo_table(runs))
+    with writing_to(out):
+        for file, figure in figures.items():
+            plot.save(figure, out / file)
+        (out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
     print(f"\nWritten to {out}/: gradient_flow.png, forget_gates.png, summary.json")
     return 0
+
+
+@contextlib.contextmanager
+def writing_to(out: pathlib.Path) -> Iterator[None]:
+    """Name the argument when a write fails. Around the writes alone: other OSErrors are no input's.
+
+    Raises: ValueError for an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise ValueError(f"out: cannot write to {out}: {error}") from error
 
 
 def demo_table(runs: Sequence[Any]) -> str:

@@ -1,12 +1,25 @@
 """The command `jaxrnn`: exit codes, what it prints, what it writes."""
 
 import json
+import pathlib
+from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
 
-from jaxrnn.cli import main
+import jaxrnn
+from jaxrnn import demo, plot
+from jaxrnn.cli import main, raised_here
+
+FIELDS = (  # of a demo's summary
+    "test_accuracy",
+    "adjoint_h_first_over_last",
+    "adjoint_c_first_over_h_last",
+    "first_half_share",
+    "median_spectral_norm",
+    "mean_forget_gate",
+)
 
 
 def run(*arguments):
@@ -46,15 +59,97 @@ def test_verify_exits_1_on_a_planted_wrong_derivative_and_names_it(capsys):
         (("verify", "tests.planted:nothing"), "has no attribute nothing"),
         (("verify", "no_such_module:cell"), "no_such_module"),
         (("verify", "tests.planted:jaxrnn"), "cell: expected a cell such as jaxrnn.lstm()"),
+        (
+            ("verify", "jaxrnn:lstm"),
+            "jaxrnn:lstm: cell: expected a cell such as jaxrnn.lstm(), got a function",
+        ),
+        (
+            ("verify", "jaxrnn:lstm"),
+            "did you mean to call it? name a cell, e.g. cell = jaxrnn.lstm() in your module",
+        ),
+        (("verify", "cells.py:bad"), "got the file name cells.py; write cells:bad\n"),
+        (("verify", "./cells.py:bad"), "write cells:bad\n"),
+        (("verify", "a/cells.py:bad"), f"write cells:bad in the folder {pathlib.Path('a')}\n"),
+        (("verify", "cells.py"), "cell: expected one of"),
+        (("verify", ":bad"), "cell: expected one of"),
+        (("verify", ".cells:bad"), "cell: expected one of"),
+        (("verify", "lstm", "jaxrnn:activations"), "jaxrnn:activations: cell: expected a cell"),
         (("verify", "lstm", "--cases", "0"), "cases: expected an integer of at least 1, got 0"),
+        (("verify", "--seed", "-1"), "seed: expected an integer of at least 0, got -1"),
+        (("demo", "--seed", "-1"), "seed: expected an integer of at least 0, got -1"),
     ],
 )
 def test_bad_input_exits_2_with_one_line(arguments, words, capsys):
     assert run(*arguments) == 2
-    error = capsys.readouterr().err
+    out, error = capsys.readouterr()
+    assert out == ""  # refused before the head of the table
     assert words in error
     assert "Traceback" not in error
     assert len(error.strip().splitlines()) == 1
+
+
+def test_what_is_no_function_is_not_asked_to_be_called(capsys):
+    assert run("verify", "jaxrnn:activations") == 2
+    assert "call it" not in capsys.readouterr().err
+
+
+def test_an_os_error_of_somebody_elses_module_keeps_its_traceback(tmp_path, monkeypatch):
+    (tmp_path / "reads_a_file.py").write_text("cell = open('no such file')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        main(("verify", "reads_a_file:cell"))
+
+
+@pytest.mark.parametrize(
+    ("folder", "ours"), [("", True), ("cells", True), ("../jaxrnn_of_mine", False)]
+)
+def test_only_errors_raised_in_the_package_are_printed_briefly(folder, ours):
+    """A package beside ours whose name begins like ours is somebody else's."""
+    file = pathlib.Path(jaxrnn.__file__).parent.joinpath(folder).resolve() / "raises.py"
+    with pytest.raises(ValueError, match="refused") as caught:
+        exec(compile("raise ValueError('refused')", str(file), "exec"))
+    assert raised_here(caught.value) is ours
+
+
+@pytest.fixture
+def without_training(monkeypatch):
+    """A demo with blank pictures, whose writing is all that is left."""
+    flow = SimpleNamespace(summary=lambda: dict.fromkeys(FIELDS))
+    done = SimpleNamespace(name="none", before=flow, after=flow, steps=np.array([0]))
+    monkeypatch.setattr(demo, "load_digits", lambda seed: None)
+    monkeypatch.setattr(demo, "run", lambda data, **options: [done])
+    for name in ("gradient_flow", "forget_gates"):
+        monkeypatch.setattr(plot, name, lambda runs: plot.Figure())
+
+
+@pytest.mark.usefixtures("without_training")
+@pytest.mark.parametrize("file", ["gradient_flow.png", "forget_gates.png", "summary.json"])
+def test_demo_that_cannot_write_a_file_says_so_in_one_line(file, tmp_path, capsys):
+    (tmp_path / file).mkdir()
+    assert run("demo", "--out", str(tmp_path)) == 2
+    error = capsys.readouterr().err
+    assert f"out: cannot write to {tmp_path}: " in error
+    assert file in error
+    assert len(error.strip().splitlines()) == 1
+
+
+def test_demo_refuses_a_folder_that_cannot_be_before_it_trains(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(demo, "run", None)
+    (tmp_path / "file").write_text("")
+    for out in (tmp_path / "file", tmp_path / "file" / "below"):
+        assert run("demo", "--out", str(out)) == 2
+        assert f"out: cannot write to {out}: " in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("without_training")
+@pytest.mark.parametrize("module", ["load_digits", "gradient_flow"])
+def test_other_os_errors_of_the_demo_keep_their_traceback(module, tmp_path, monkeypatch):
+    def fails(*_):
+        raise FileNotFoundError("somebody else's file")
+
+    monkeypatch.setattr(demo if hasattr(demo, module) else plot, module, fails)
+    with pytest.raises(FileNotFoundError, match="somebody else's file"):
+        main(("demo", "--out", str(tmp_path)))
 
 
 def test_demo_writes_two_pictures_and_a_summary(tmp_path, capsys):
