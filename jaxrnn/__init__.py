@@ -1,4 +1,4 @@
-"""Recurrent networks in pure JAX whose gradients can be seen, certified and repaired.
+"""Recurrent networks in pure JAX whose gradients through time can be seen and verified.
 
 >>> import jax, jaxrnn
 >>> cell = jaxrnn.lstm()

@@ -25,14 +25,13 @@ __all__ = ["Activation", "identity", "relu", "sigmoid", "tanh"]
 @jax.tree_util.register_static
 @dataclass(frozen=True)
 class Activation:
-    """A pointwise map a(z) with its derivative and the bound that certificates use.
+    """A pointwise map a(z) with its derivative and a bound on it.
 
     Fields:
         name: how it is printed.
         value: z ↦ a(z), any shape.
         derivative: z ↦ a'(z), computed from the pre-activation z, any shape.
-        gamma: γ = sup |a'|; `None` when no bound is known, and then no global
-            certificate can be given.
+        gamma: γ = sup |a'|, or a number above it; `None` when no bound is known.
 
     Raises TypeError or ValueError if a field is not of its kind.
     Calling the activation calls `value`. Static for `jax.jit`, equal if its fields are equal.

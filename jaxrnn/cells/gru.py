@@ -5,6 +5,12 @@
 
     u = W_ih xᵢ + b        a = W_hh hᵢ₋₁ + (0, 0, b_hn)
 
+z is the gate, never a pre-activation. With kʳ = ∂h/∂uʳ, kᶻ = ∂h/∂uᶻ, kⁿ = ∂h/∂uⁿ,
+
+    ∂h/∂h₋ = diag(z) + diag(kʳ) W_r + diag(kᶻ) W_z + diag(kⁿ r) W_n
+
+    kʳ = kⁿ aⁿ r(1-r)    kᶻ = (h₋-n) z(1-z)    kⁿ = (1-z) tanh'(uⁿ + r⊙aⁿ)
+
 The reset gate multiplies aⁿ, so ∂h/∂aⁿ = r ⊙ ∂h/∂uⁿ: here u and a differ.
 """
 
@@ -43,10 +49,10 @@ class GRUPartials(NamedTuple):
     """∂φ: five diagonals, each `(*lead, H)`."""
 
     z: Array  # ∂h/∂h₋ at fixed u and a
-    kr: Array  # ∂h/∂zʳ = (1-z) n'(·) aⁿ r(1-r)
-    kz: Array  # ∂h/∂zᶻ = (h₋ - n) z(1-z)
-    kn: Array  # ∂h/∂uⁿ = (1-z) n'(·)
-    r: Array  # ∂h/∂aⁿ over ∂h/∂uⁿ
+    kr: Array  # ∂h/∂uʳ = kⁿ aⁿ r(1-r)
+    kz: Array  # ∂h/∂uᶻ = (h₋-n) z(1-z)
+    kn: Array  # ∂h/∂uⁿ = (1-z) tanh'(uⁿ + r⊙aⁿ)
+    r: Array  # the reset gate: ∂h/∂aⁿ = kⁿ r
 
 
 def update(state: GRUState, u: Array, a: Array) -> GRUState:
@@ -62,12 +68,12 @@ def partials(state: GRUState, u: Array, a: Array) -> GRUPartials:
     ur, uz, un = jnp.split(u, 3, axis=-1)
     ar, az, an = jnp.split(a, 3, axis=-1)
     r, z = sigmoid(ur + ar), sigmoid(uz + az)
-    zn = un + r * an
-    kn = sigmoid(-(uz + az)) * tanh.derivative(zn)
+    pre_n = un + r * an
+    kn = sigmoid(-(uz + az)) * tanh.derivative(pre_n)
     return GRUPartials(
         z=z,
         kr=kn * an * sigmoid.derivative(ur + ar),
-        kz=(state.h - tanh(zn)) * sigmoid.derivative(uz + az),
+        kz=(state.h - tanh(pre_n)) * sigmoid.derivative(uz + az),
         kn=kn,
         r=r,
     )
