@@ -28,6 +28,12 @@ def check_array(name: str, value: Any, *, kind: Any = jnp.floating) -> None:
         )
     if not jnp.issubdtype(value.dtype, kind):
         raise TypeError(f"{name}: expected {_dtype_words(kind)} dtype, got {describe(value)}")
+    if kind is jnp.floating and jax.dtypes.canonicalize_dtype(value.dtype) != value.dtype:
+        raise TypeError(
+            f"{name}: expected a dtype that JAX keeps, got {describe(value)} without 64-bit mode, "
+            "where it would be rounded to float32; cast it with .astype or "
+            "jax.config.update('jax_enable_x64', True)"
+        )
 
 
 def _dtype_words(kind: Any) -> str:
@@ -78,6 +84,24 @@ def check_callable(name: str, value: Any, example: str) -> None:
     """Refuse what cannot be called."""
     if not callable(value):
         raise TypeError(f"{name}: expected a function {example}, got {describe(value)}")
+
+
+def check_names(name: str, value: Any) -> None:
+    """Refuse anything but a tuple of different strings, at least one."""
+    words = "expected a tuple of different names, at least one,"
+    if not isinstance(value, tuple) or not all(isinstance(item, str) for item in value):
+        raise TypeError(f"{name}: {words} got {value!r}")
+    if not value or len(set(value)) != len(value):
+        raise ValueError(f"{name}: {words} got {value!r}")
+
+
+def check_record_type(name: str, value: Any, fields: tuple[str, ...]) -> None:
+    """Refuse anything but a NamedTuple class with at least these fields."""
+    if not (isinstance(value, type) and issubclass(value, tuple) and hasattr(value, "_fields")):
+        raise TypeError(f"{name}: expected a NamedTuple class, got {value!r}")
+    missing = [field for field in fields if field not in value._fields]
+    if missing:
+        raise ValueError(f"{name}: expected a field {missing[0]}, got {', '.join(value._fields)}")
 
 
 def check_hashable(name: str, value: Any) -> None:

@@ -1,8 +1,9 @@
 """Stacks of one-step Jacobians along a trajectory.
 
-`J.h.c[i, ..., j, k]` is ∂hᵢ[j]/∂cᵢ₋₁[k] in every function of this module: the tree is
-that of `jax.jacfwd(cell.step, argnums=1)`, each leaf `(T, *batch, H, H)`; its entry 0 is
-taken against `state0`. All steps count: neither lengths nor resets are considered here.
+`J.h.c[i, ..., j, k]` is ∂states.h[i][j]/∂states.c[i-1][k] in every function of this module:
+the tree is that of `jax.jacfwd(cell.step, argnums=1)`, each leaf `(T, *batch, H, H)`; its
+entry 0 is taken against `state0`. `lengths` and `resets` are those of `jaxrnn.unroll`: a
+state that is held has the identity for a Jacobian, one that starts afresh has 0.
 
 `closed_form` writes the blocks down; `forward_mode` and `reverse_mode` differentiate
 the step. The latter two are references: they agree, and cost more.
@@ -17,9 +18,9 @@ import jax.numpy as jnp
 from chex import ArrayTree
 from jax import Array
 
-from jaxrnn import arguments
 from jaxrnn.cell import Cell, over_leading_axes
-from jaxrnn.unrolling import initial_state, previous_states, unroll
+from jaxrnn.linearisation import identity, points
+from jaxrnn.unrolling import check, previous_states, select, start
 
 __all__ = [
     "c_partial",
@@ -34,14 +35,23 @@ __all__ = [
 Method = Callable[[Cell, ArrayTree, Any, Array], Any]
 
 
-def closed_form(cell: Cell, params: ArrayTree, xs: Array, state0: Any = None) -> Any:
+def closed_form(
+    cell: Cell,
+    params: ArrayTree,
+    xs: Array,
+    state0: Any = None,
+    *,
+    lengths: Array | None = None,
+    resets: Array | None = None,
+) -> Any:
     """∂sᵢ/∂sᵢ₋₁ for every step, in closed form.
 
         RNN   ∂h/∂h₋ = diag(a'(z)) W_hh
         LSTM  ∂c/∂c₋ = diag(f), ∂c/∂h₋, ∂h/∂c₋, ∂h/∂h₋: see `jaxrnn.cells.lstm`
-        GRU   ∂h/∂h₋ = diag(z) + Σ_g diag(k_g) W_hh[g]
+        GRU   ∂h/∂h₋ = diag(z) + Σ_g diag(∂h/∂a_g) W_hh[g]
+        held by `lengths`: the identity; started afresh by `resets`: 0
 
-    Args:    params; xs `(T, *batch, D)`; state0 leaves `(*batch, H)` or None.
+    Args:    params; xs `(T, *batch, D)`; state0, lengths, resets as in `jaxrnn.unroll`.
     Returns: the tree of `jax.jacfwd(cell.step, argnums=1)`, leaves `(T, *batch, H, H)`;
              `J.h.c[i]` is ∂states.h[i]/∂states.c[i-1], entry 0 against `state0`.
     Raises:  TypeError or ValueError as `jaxrnn.unroll`.
@@ -55,58 +65,147 @@ def closed_form(cell: Cell, params: ArrayTree, xs: Array, state0: Any = None) ->
     >>> J.h.c.shape
     (7, 2, 5, 5)
     """
-    return _along(_state_closed_form, cell, params, xs, state0)
+    return _state_stack(_state_closed_form, cell, params, xs, state0, lengths, resets)
 
 
-def forward_mode(cell: Cell, params: ArrayTree, xs: Array, state0: Any = None) -> Any:
+def forward_mode(
+    cell: Cell,
+    params: ArrayTree,
+    xs: Array,
+    state0: Any = None,
+    *,
+    lengths: Array | None = None,
+    resets: Array | None = None,
+) -> Any:
     """`closed_form`'s result by `jax.jacfwd` of the step, mapped over steps and batch.
 
+    Args, Returns, Raises: as `closed_form`.
     Cost: O(T·B·G·H³): H tangent steps for each state leaf.
+
+    >>> import jax, jaxrnn
+    >>> cell = jaxrnn.rnn()
+    >>> params = cell.init(jax.random.key(0), 3, 5)
+    >>> jaxrnn.jacobians.forward_mode(cell, params, jax.numpy.ones((7, 3))).h.h.shape
+    (7, 5, 5)
     """
-    return _along(_state_forward_mode, cell, params, xs, state0)
+    return _state_stack(_state_forward_mode, cell, params, xs, state0, lengths, resets)
 
 
-def reverse_mode(cell: Cell, params: ArrayTree, xs: Array, state0: Any = None) -> Any:
+def reverse_mode(
+    cell: Cell,
+    params: ArrayTree,
+    xs: Array,
+    state0: Any = None,
+    *,
+    lengths: Array | None = None,
+    resets: Array | None = None,
+) -> Any:
     """`closed_form`'s result by `jax.jacrev` of the step, mapped over steps and batch.
 
+    Args, Returns, Raises: as `closed_form`.
     Cost: O(T·B·G·H³): H adjoint steps for each state leaf.
+
+    >>> import jax, jaxrnn
+    >>> cell = jaxrnn.gru()
+    >>> params = cell.init(jax.random.key(0), 3, 5)
+    >>> jaxrnn.jacobians.reverse_mode(cell, params, jax.numpy.ones((7, 3))).h.h.shape
+    (7, 5, 5)
     """
-    return _along(_state_reverse_mode, cell, params, xs, state0)
+    return _state_stack(_state_reverse_mode, cell, params, xs, state0, lengths, resets)
 
 
-def wrt_inputs(cell: Cell, params: ArrayTree, xs: Array, state0: Any = None) -> Any:
-    """∂sᵢ/∂xᵢ for every step, in closed form.
+def wrt_inputs(
+    cell: Cell,
+    params: ArrayTree,
+    xs: Array,
+    state0: Any = None,
+    *,
+    lengths: Array | None = None,
+    resets: Array | None = None,
+) -> Any:
+    """∂sᵢ/∂xᵢ for every step, in closed form; 0 where held.
 
+        ∂s/∂x = Σ_g diag(∂s/∂u_g) W_ih[g]
+
+    Args, Raises: as `closed_form`.
     Returns: a state whose leaves are `(T, *batch, H, D)`, the tree of
              `jax.jacfwd(cell.step, argnums=2)`.
     Cost:    O(T·B·G·H·D).
+
+    >>> import jax, jaxrnn
+    >>> cell = jaxrnn.lstm()
+    >>> params = cell.init(jax.random.key(0), 3, 5)
+    >>> jaxrnn.jacobians.wrt_inputs(cell, params, jax.numpy.ones((7, 2, 3))).c.shape
+    (7, 2, 5, 3)
     """
-    return _along(_input_closed_form, cell, params, xs, state0)
+    return _other_stack(_input_closed_form, cell, params, xs, state0, lengths, resets)
 
 
-def wrt_params(cell: Cell, params: ArrayTree, xs: Array, state0: Any = None) -> Any:
-    """∂sᵢ/∂θ for every step with sᵢ₋₁ held constant, in closed form.
+def wrt_params(
+    cell: Cell,
+    params: ArrayTree,
+    xs: Array,
+    state0: Any = None,
+    *,
+    lengths: Array | None = None,
+    resets: Array | None = None,
+) -> Any:
+    """∂sᵢ/∂θ for every step with sᵢ₋₁ held constant, in closed form; 0 where held.
 
+        ∂s[j]/∂W_ih[g·H + j, d] = ∂s/∂u_g[j] x[d]        ∂s[j]/∂W_hh[g·H + j, k] = ∂s/∂a_g[j] h₋[k]
+
+    Args, Raises: as `closed_form`.
     Returns: a state of params, `J.h.w_hh (T, *batch, H, G·H, H)`: the tree of
              `jax.jacfwd(cell.step, argnums=0)`.
     Cost:    O(T·B·H·P) memory for P parameters; meant for small cells.
+
+    >>> import jax, jaxrnn
+    >>> cell = jaxrnn.lstm()
+    >>> params = cell.init(jax.random.key(0), 3, 5)
+    >>> jaxrnn.jacobians.wrt_params(cell, params, jax.numpy.ones((7, 2, 3))).c.b.shape
+    (7, 2, 5, 20)
     """
-    return _along(_param_closed_form, cell, params, xs, state0)
+    return _other_stack(_param_closed_form, cell, params, xs, state0, lengths, resets)
 
 
-def c_partial(cell: Cell, params: ArrayTree, xs: Array, state0: Any = None) -> Array:
-    """The LSTM's partial ∂cᵢ/∂cᵢ₋₁ with hᵢ₋₁ held constant: diag(fᵢ).
+def c_partial(
+    cell: Cell,
+    params: ArrayTree,
+    xs: Array,
+    state0: Any = None,
+    *,
+    lengths: Array | None = None,
+    resets: Array | None = None,
+) -> Array:
+    """The partial ∂cᵢ/∂cᵢ₋₁ with hᵢ₋₁ held constant: diag(fᵢ) in the LSTM.
 
+    Args:    as `closed_form`, of a cell whose state has a leaf c.
     Returns: `(T, *batch, H, H)`; equal to `closed_form(...).c.c`.
-    Raises:  TypeError for a cell whose state has no c.
+    Raises:  TypeError for a cell whose state has no c; else as `closed_form`.
+    Cost:    O(T·B·H²).
     See:     `c_path` for the derivative that lets hᵢ₋₁ vary with cᵢ₋₁.
+
+    >>> import jax, jaxrnn
+    >>> cell = jaxrnn.lstm()
+    >>> params = cell.init(jax.random.key(0), 3, 5)
+    >>> jaxrnn.jacobians.c_partial(cell, params, jax.numpy.ones((7, 2, 3))).shape
+    (7, 2, 5, 5)
     """
-    _check_cell_state(cell, params)
-    return _along(_c_partial, cell, params, xs, state0)
+    check(cell, params, xs, state0, lengths, resets)
+    _check_has_c(cell, params, xs, state0)
+    return _state_stack(_state_closed_form, cell, params, xs, state0, lengths, resets).c.c
 
 
-def c_path(cell: Cell, params: ArrayTree, xs: Array, state0: Any = None) -> Array:
-    """The LSTM's one-step derivative of cᵢ by cᵢ₋₁ through hᵢ₋₁ = oᵢ₋₁ ⊙ tanh(cᵢ₋₁).
+def c_path(
+    cell: Cell,
+    params: ArrayTree,
+    xs: Array,
+    state0: Any = None,
+    *,
+    lengths: Array | None = None,
+    resets: Array | None = None,
+) -> Array:
+    """The one-step derivative of cᵢ by cᵢ₋₁ through hᵢ₋₁ = oᵢ₋₁ ⊙ tanh(cᵢ₋₁).
 
         diag(fᵢ) + ∂cᵢ/∂hᵢ₋₁ · diag(oᵢ₋₁ (1 - tanh² cᵢ₋₁))
 
@@ -114,21 +213,59 @@ def c_path(cell: Cell, params: ArrayTree, xs: Array, state0: Any = None) -> Arra
     on hᵢ₋₂ as well: the state is (h, c), and only products of all four blocks are exact.
     The first entry equals `c_partial`'s: h₀ is given, not a function of c₀.
 
-    Returns: `(T, *batch, H, H)`.
-    Raises:  TypeError for a cell whose state has no c, or whose partials have no read-out r.
+    Args:    as `closed_form`, of a cell with a state (h, c) and a `Pointwise.readout`.
+    Returns: `(T, *batch, H, H)`; the identity where held, 0 where started afresh.
+    Raises:  TypeError for a cell without c or without a read-out; else as `closed_form`.
+    Cost:    as `closed_form`.
+
+    >>> import jax, jaxrnn
+    >>> cell = jaxrnn.lstm()
+    >>> params = cell.init(jax.random.key(0), 3, 5)
+    >>> jaxrnn.jacobians.c_path(cell, params, jax.numpy.ones((7, 2, 3))).shape
+    (7, 2, 5, 5)
     """
-    _check_cell_state(cell, params)
-    return _c_path(cell, params, xs, initial_state(cell, params, xs, state0))
+    check(cell, params, xs, state0, lengths, resets)
+    _check_has_c(cell, params, xs, state0)
+    if getattr(getattr(cell, "phi", None), "readout", None) is None:
+        raise TypeError(
+            f"cell: expected a cell whose phi declares its read-out ∂h/∂c, such as "
+            f"jaxrnn.lstm(), got {cell.name}; give Pointwise(..., readout=...)"
+        )
+    return _c_path(cell, params, xs, state0, lengths, resets)
 
 
-def _along(method: Method, cell: Cell, params: ArrayTree, xs: Array, state0: Any) -> Any:
-    return _stack(method, cell, params, xs, initial_state(cell, params, xs, state0))
+def _state_stack(
+    method: Method, cell: Cell, params: ArrayTree, xs: Array, state0: Any, lengths: Any, resets: Any
+) -> Any:
+    check(cell, params, xs, state0, lengths, resets)
+    return _masked_stack(method, cell, params, xs, state0, lengths, resets)
+
+
+def _other_stack(
+    method: Method, cell: Cell, params: ArrayTree, xs: Array, state0: Any, lengths: Any, resets: Any
+) -> Any:
+    check(cell, params, xs, state0, lengths, resets)
+    return _zeroed_stack(method, cell, params, xs, state0, lengths, resets)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _stack(method: Method, cell: Cell, params: ArrayTree, xs: Array, state0: Any) -> Any:
-    before = previous_states(state0, unroll(cell, params, xs, state0))
-    return method(cell, params, before, xs)
+def _masked_stack(
+    method: Method, cell: Cell, params: ArrayTree, xs: Array, state0: Any, lengths: Any, resets: Any
+) -> Any:
+    before, xs, held = points(cell, params, xs, state0, lengths, resets)
+    J = method(cell, params, before, xs)
+    if resets is not None:
+        J = select(resets, jax.tree.map(jnp.zeros_like, J), J)
+    return J if held is None else select(held, identity(before, J, xs.ndim - 1), J)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _zeroed_stack(
+    method: Method, cell: Cell, params: ArrayTree, xs: Array, state0: Any, lengths: Any, resets: Any
+) -> Any:
+    before, xs, held = points(cell, params, xs, state0, lengths, resets)
+    J = method(cell, params, before, xs)
+    return J if held is None else select(held, jax.tree.map(jnp.zeros_like, J), J)
 
 
 def _state_closed_form(cell: Cell, params: ArrayTree, state: Any, x: Array) -> Any:
@@ -143,10 +280,6 @@ def _param_closed_form(cell: Cell, params: ArrayTree, state: Any, x: Array) -> A
     return cell.param_jacobian(params, state, x)
 
 
-def _c_partial(cell: Cell, params: ArrayTree, state: Any, x: Array) -> Array:
-    return cell.state_jacobian(params, state, x).c.c
-
-
 def _state_forward_mode(cell: Cell, params: ArrayTree, state: Any, x: Array) -> Any:
     f = jax.jacfwd(cell.step, argnums=1)
     return over_leading_axes(f, x.ndim - 1, (None, 0, 0))(params, state, x)
@@ -158,23 +291,26 @@ def _state_reverse_mode(cell: Cell, params: ArrayTree, state: Any, x: Array) -> 
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _c_path(cell: Cell, params: ArrayTree, xs: Array, state0: Any) -> Array:
-    before = previous_states(state0, unroll(cell, params, xs, state0))
+def _c_path(
+    cell: Any, params: ArrayTree, xs: Array, state0: Any, lengths: Any, resets: Any
+) -> Array:
+    state0 = start(cell, params, xs, state0)
+    before, xs, held = points(cell, params, xs, state0, lengths, resets)
     J = cell.state_jacobian(params, before, xs)
-    readout = cell.partials(params, before, cell.project(params, xs)).r  # ∂hᵢ/∂cᵢ
+    readout = cell.phi.readout(cell.partials(params, before, cell.project(params, xs)))
     # Shifted by one step: the read-out that made hᵢ₋₁ out of cᵢ₋₁; none made h₀.
     readout = previous_states(jnp.zeros_like(state0.c), readout.astype(state0.c.dtype))
-    return J.c.c + J.c.h * jnp.broadcast_to(readout[..., None, :], J.c.h.shape)
+    path = J.c.c + J.c.h * jnp.broadcast_to(readout[..., None, :], J.c.h.shape)
+    if resets is not None:
+        path = select(resets, jnp.zeros_like(path), path)
+    identity = jnp.broadcast_to(jnp.eye(path.shape[-1], dtype=path.dtype), path.shape)
+    return path if held is None else select(held, identity, path)
 
 
-def _check_cell_state(cell: Cell, params: ArrayTree) -> None:
-    """Raise TypeError unless the cell has a cell state c and a read-out r."""
-    arguments.check_cell(cell)
-    cell.check_params(params)
-    state = jax.eval_shape(lambda: cell.init_state(params))
-    fields = getattr(getattr(cell, "phi", None), "partials", None)
-    if not hasattr(state, "c") or fields is None:
+def _check_has_c(cell: Cell, params: ArrayTree, xs: Array, state0: Any) -> None:
+    """Raise TypeError unless the state has a leaf c."""
+    state = jax.eval_shape(lambda p, x, s: start(cell, p, x, s), params, xs, state0)
+    if not isinstance(getattr(state, "c", None), jax.ShapeDtypeStruct):
         raise TypeError(
-            f"cell: expected a cell with a state (h, c) and a closed form, such as "
-            f"jaxrnn.lstm(), got {cell.name}"
+            f"cell: expected a cell with a state (h, c), such as jaxrnn.lstm(), got {cell.name}"
         )

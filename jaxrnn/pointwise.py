@@ -15,6 +15,8 @@ class Pointwise(NamedTuple):
         update: (s₋, u, a) ↦ s.
         partials: (s₋, u, a) ↦ p, the derivatives of φ as a tree of `(*lead, H)`.
         tangent: (p, δs₋, δu, δa) ↦ δs, linear in the last three.
+        readout: p ↦ ∂h/∂c at fixed gates, `(*lead, H)`, for a state (h, c); None if the
+            map has none. Only `jacobians.c_path` asks for it.
 
     A cell of your own with a closed form, here a leaky unit on the params of `rnn`:
 
@@ -32,6 +34,7 @@ class Pointwise(NamedTuple):
     update: Callable[[Any, Array, Array], Any]
     partials: Callable[[Any, Array, Array], Any]
     tangent: Callable[[Any, Any, Array, Array], Any]
+    readout: Callable[[Any], Array] | None = None
 
 
 class Sensitivities(NamedTuple):

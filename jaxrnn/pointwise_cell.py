@@ -13,6 +13,7 @@ diagonals; a dense Jacobian block is then gate rows scaled by diagonals,
 which is O(H²) per step with no matmul, about the cost of writing it to memory.
 """
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +29,11 @@ from jaxrnn.projections import Affine
 
 __all__ = ["PointwiseCell"]
 
+SIGNATURES = {
+    "update": "(s, u, a) -> s",
+    "partials": "(s, u, a) -> p",
+    "tangent": "(p, ds, du, da) -> ds",
+}
 SYMBOLS = {"w_ih": "(G·H, D)", "w_hh": "(G·H, H)", "b": "(G·H,)"}
 
 
@@ -46,6 +52,12 @@ class PointwiseCell:
             w_ih `(G·H, D)`, w_hh `(G·H, H)`, b `(G·H,)` and any number of `(H,)`.
         recurrent_bias: params ↦ b_hh `(G·H,)`, or None if the cell has none.
 
+    The type of the params is that of `shapes(1, 1)`. φ sees no params: an `(H,)` leaf enters
+    through `recurrent_bias` or not at all.
+
+    Raises TypeError or ValueError if a field is not of its kind; what φ gives back is checked
+    against `state_type` when the cell first meets params.
+
     Cells with equal fields are equal and hash alike, and a cell is a static pytree
     node, so it may be passed straight through `jax.jit` and other transformations.
     Leading axes are batch axes everywhere: no method needs `vmap`.
@@ -59,6 +71,20 @@ class PointwiseCell:
     init: Callable[..., Any]
     recurrent_bias: Callable[[Any], Array] | None = None
 
+    def __post_init__(self) -> None:
+        arguments.check_names("gates", self.gates)
+        arguments.check_record_type("state_type", self.state_type, ("h",))
+        if not isinstance(self.phi, Pointwise):
+            raise TypeError(f"phi: expected a Pointwise, got {arguments.describe(self.phi)}")
+        for field, example in SIGNATURES.items():
+            arguments.check_callable(f"phi.{field}", getattr(self.phi, field), example)
+        arguments.check_callable("shapes", self.shapes, "(D, H) -> params of shapes")
+        arguments.check_callable("init", self.init, "(key, input_size, hidden_size) -> params")
+        for name, f in (("recurrent_bias", self.recurrent_bias), ("readout", self.phi.readout)):
+            if f is not None:
+                arguments.check_callable(name, f, "or None")
+        arguments.check_record_type("shapes' result", type(self.shapes(1, 1)), tuple(SYMBOLS))
+
     def __repr__(self) -> str:
         return f"{self.name}(gates={','.join(self.gates)})"
 
@@ -66,6 +92,7 @@ class PointwiseCell:
 
     def check_params(self, params: Any) -> None:
         """Raise TypeError or ValueError unless every leaf has its shape and one dtype."""
+        _check_pointwise(self)
         arguments.check_record("params", params, type(self.shapes(1, 1)))
         for field, leaf in params._asdict().items():
             arguments.check_array(f"params.{field}", leaf)
@@ -265,3 +292,18 @@ class PointwiseCell:
         mapped = over_leading_axes(one, x.ndim - 1)
         fields = [mapped(state.h, x, u, a) for u, a in zip(s.u, s.a, strict=True)]
         return self.state_type(*fields)
+
+
+@functools.cache
+def _check_pointwise(cell: PointwiseCell) -> None:
+    """Refuse a φ whose update or tangent gives back another tree or shape than the state's."""
+    H = 3  # any size tells: φ acts on each unit alone
+    unit = jax.ShapeDtypeStruct((H,), jnp.float32)
+    gates = jax.ShapeDtypeStruct((len(cell.gates) * H,), jnp.float32)
+    state = cell.state_type(*[unit for _ in cell.state_type._fields])
+    source = f"{cell.state_type.__name__} with leaves (H,), here H = {H}"
+    new = jax.eval_shape(cell.phi.update, state, gates, gates)
+    arguments.check_state_like("phi.update's result", new, state, source)
+    partials = jax.eval_shape(cell.phi.partials, state, gates, gates)
+    pushed = jax.eval_shape(cell.phi.tangent, partials, state, gates, gates)
+    arguments.check_state_like("phi.tangent's result", pushed, state, source)

@@ -79,8 +79,23 @@ class StepCell:
             return jax.ShapeDtypeStruct(leaf.shape[len(lead) :], leaf.dtype)
 
         given = jax.tree.map(example, state)
-        got = jax.eval_shape(self.apply, params, given, jax.ShapeDtypeStruct(x.shape[-1:], x.dtype))
+        got = self._stepped(params, given, jax.ShapeDtypeStruct(x.shape[-1:], x.dtype))
         arguments.check_state_like("step's result", got, given, name)
+
+    def _stepped(self, params: ArrayTree, state: Any, x: Any) -> Any:
+        """The shapes that the step gives; what it refuses is told with what it was given."""
+        try:
+            return jax.eval_shape(self.apply, params, state, x)
+        except (TypeError, ValueError) as error:
+            params, state = (
+                jax.tree.map(arguments.describe, tree, is_leaf=lambda leaf: hasattr(leaf, "shape"))
+                for tree in (params, state)
+            )
+            kind = TypeError if isinstance(error, TypeError) else ValueError
+            raise kind(
+                f"step: expected a function that takes params {params}, state {state} and x "
+                f"{arguments.describe(x)} of one example, got an error from '{self.name}': {error}"
+            ) from error
 
     # --- the step -----------------------------------------------------------------
 
@@ -178,7 +193,8 @@ def from_step(
             `jacobians.closed_form` and held against the references by `verify`.
         name: for tables; by default the name of `step`.
     Returns: a cell. Equal arguments give equal cells.
-    Raises:  TypeError if an argument is not callable.
+    Raises:  TypeError if an argument is not callable or not hashable; later, where the step
+             refuses the shapes it is given, TypeError or ValueError that names them.
     Cost:    ∂s/∂s₋ takes one tangent step for each state entry.
 
     >>> import jax.numpy as jnp, jaxrnn

@@ -11,7 +11,7 @@ from jax import Array
 from jaxrnn import arguments
 from jaxrnn.cell import Cell
 
-__all__ = ["initial_state", "previous_states", "unroll"]
+__all__ = ["check", "entering_states", "padded", "previous_states", "select", "start", "unroll"]
 
 
 def unroll(
@@ -25,9 +25,9 @@ def unroll(
 ) -> Any:
     """The states of a whole sequence.
 
-        sᵢ = step(θ, sᵢ₋₁, xᵢ)             i = 1 … T, s₀ = state0
+        sᵢ = step(θ, sᵢ₋₁, xᵢ)             i = 1 … T, s₀ = state0; xᵢ is xs[i-1]
         sᵢ = sᵢ₋₁                          where i > lengths
-        sᵢ = step(θ, state0, xᵢ)           where resetsᵢ, unless held
+        sᵢ = step(θ, state0, xᵢ)           where resets[i-1], unless held
 
     Args:
         cell: any `Cell`.
@@ -40,7 +40,7 @@ def unroll(
             exactly 0; length 0 gives back `state0`.
         resets: booleans `(T, *batch)`; True sets the state to `state0` before that step.
     Returns: the tree of the state with a leading time axis, leaves `(T, *batch, H)`;
-        `states[i]` follows input `xs[i]`; `state0` itself is not included.
+        `states.h[i]` follows input `xs[i]`; `state0` itself is not included.
     Raises: TypeError or ValueError naming the argument, also under `jit`. The values of
         `lengths` can be checked only outside a trace; inside one they act as if clipped to [0, T].
     Cost: O(T·B·G·H·(D + H)) time; the input projection is one matmul before the scan.
@@ -51,11 +51,7 @@ def unroll(
     >>> jaxrnn.unroll(cell, params, jax.numpy.ones((7, 2, 3))).h.shape
     (7, 2, 5)
     """
-    state0 = initial_state(cell, params, xs, state0)
-    if lengths is not None:
-        arguments.check_lengths(lengths, xs)
-    if resets is not None:
-        arguments.check_resets(resets, xs)
+    check(cell, params, xs, state0, lengths, resets)
     return _unroll(cell, params, xs, state0, lengths, resets)
 
 
@@ -68,22 +64,30 @@ def _unroll(
     lengths: Array | None,
     resets: Array | None,
 ) -> Any:
-    held = None
-    if lengths is not None:
-        held = _beyond(lengths, xs)
-        # The padding is made safe before it meets a weight: 0 · NaN in a
-        # backward pass would otherwise poison every gradient.
-        xs = jnp.where(held[..., None], _harmless(lengths, xs), xs)
+    state0 = start(cell, params, xs, state0)
+    xs, held = padded(xs, lengths)
     us = cell.project(params, xs)  # (T, *batch, G·H)
 
     def body(state: Any, step: tuple[Array, Array | None, Array | None]) -> tuple[Any, Any]:
         u, hold, reset = step
-        start = state if reset is None else _select(reset, state0, state)
-        new = cell.update(params, start, u)
-        new = new if hold is None else _select(hold, state, new)
+        begin = state if reset is None else select(reset, state0, state)
+        new = cell.update(params, begin, u)
+        new = new if hold is None else select(hold, state, new)
         return new, new
 
     return jax.lax.scan(body, state0, (us, held, resets))[1]
+
+
+def padded(xs: Array, lengths: Array | None) -> tuple[Array, Array | None]:
+    """Xs with its padding made harmless, and where a step is held, `(T, *batch)` or None.
+
+    The padding is made safe before it meets a weight: 0 · NaN in a backward pass would
+    otherwise poison every gradient.
+    """
+    if lengths is None:
+        return xs, None
+    held = _beyond(lengths, xs)
+    return jnp.where(held[..., None], _harmless(lengths, xs), xs), held
 
 
 def _beyond(lengths: Array, xs: Array) -> Array:
@@ -106,7 +110,7 @@ def _harmless(lengths: Array, xs: Array) -> Array:
     return jnp.broadcast_to(first, xs.shape)
 
 
-def _select(where: Array, chosen: Any, other: Any) -> Any:
+def select(where: Array, chosen: Any, other: Any) -> Any:
     """`chosen` where True, by whole examples: `where (*batch,)`, leaves `(*batch, ·)`."""
 
     def leaf(a: Array, b: Array) -> Array:
@@ -115,8 +119,15 @@ def _select(where: Array, chosen: Any, other: Any) -> Any:
     return jax.tree.map(leaf, chosen, other)
 
 
-def initial_state(cell: Cell, params: ArrayTree, xs: Array, state0: Any = None) -> Any:
-    """Check params, xs and state0 against each other; give state0 or the cell's own.
+def check(
+    cell: Cell,
+    params: ArrayTree,
+    xs: Array,
+    state0: Any = None,
+    lengths: Array | None = None,
+    resets: Array | None = None,
+) -> None:
+    """Refuse arguments of an unroll that do not fit each other; nothing is computed.
 
     Raises: TypeError or ValueError naming the argument that does not fit.
     """
@@ -124,15 +135,24 @@ def initial_state(cell: Cell, params: ArrayTree, xs: Array, state0: Any = None) 
     batch = arguments.check_sequence("xs", xs)
     cell.check_params(params)
     cell.check_input(params, xs, "xs")
-    given = state0 is not None
-    state0 = state0 if given else cell.init_state(params, batch)
+    if state0 is None:
+        state0 = jax.eval_shape(lambda p: cell.init_state(p, batch), params)
     arguments.check_batch_first("state0", state0, xs)
     cell.check_state(params, state0, jax.ShapeDtypeStruct(xs.shape[1:], xs.dtype), "state0")
-    if given:
+    if lengths is not None:
+        arguments.check_lengths(lengths, xs)
+    if resets is not None:
+        arguments.check_resets(resets, xs)
+
+
+def start(cell: Cell, params: ArrayTree, xs: Array, state0: Any) -> Any:
+    """state0, or the cell's own in its place; arguments unchecked."""
+    if state0 is not None:
         return state0
     # Zeros made from xs carry its sharding; plain ones fail as a carry under `shard_map`
     # and on explicit meshes. Their values are never read, so NaN in xs does not matter.
     anchor = jnp.zeros_like(xs.sum((0, -1)))
+    state0 = cell.init_state(params, xs.shape[1:-1])
     return jax.tree.map(lambda leaf: leaf + _like_batch(anchor, leaf), state0)
 
 
@@ -150,3 +170,12 @@ def previous_states(state0: Any, states: Any) -> Any:
     return jax.tree.map(
         lambda first, rest: jnp.concatenate([first[None], rest])[: rest.shape[0]], state0, states
     )
+
+
+def entering_states(state0: Any, states: Any, resets: Array | None = None) -> Any:
+    """The state that each step starts from: the one before, or `state0` where reset."""
+    before = previous_states(state0, states)
+    if resets is None:
+        return before
+    again = jax.tree.map(lambda s, b: jnp.broadcast_to(s, b.shape), state0, before)
+    return select(resets, again, before)

@@ -21,6 +21,7 @@ FLOORS = (
     ("pointwise_cell", "step_cell"),
     ("cells",),
     ("unrolling",),
+    ("linearisation",),
     ("jacobians",),
     ("verification",),
     ("demo",),

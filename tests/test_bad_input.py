@@ -5,6 +5,7 @@ patterns that the message must contain: the argument (at the start), what was ex
 what came.
 """
 
+import dataclasses
 import functools
 import re
 from collections.abc import Callable
@@ -31,6 +32,11 @@ def bare_state(params):
     return {"h": jnp.zeros(H, params.dtype)}
 
 
+def wide(params, state, x):
+    return {"h": jnp.tanh(params[:, :3] @ x + state["h"])}
+
+
+WIDE = jaxrnn.from_step(wide, init_state=bare_state)
 BARE = jaxrnn.from_step(bare_step, init_state=bare_state)
 NOTHING_BUT_A_STEP = jaxrnn.from_step(bare_step)
 
@@ -657,6 +663,59 @@ row("init_state that gives a list",
     lambda v: bare(v, jaxrnn.from_step(bare_step, init_state=lambda p: {"h": [0.0] * H})),
     TypeError, r"(state0|init_state)[^:]*", "expected an array", "got a float")  # fmt: skip
 
+row("step that refuses the width of xs", lambda v: bare(v, WIDE, xs=v.xs[..., :2]), TypeError,
+    "step", r"expected a function that takes params .*float32\[4, 4\]",
+    r"x float32\[2\]", "got an error from 'wide'")  # fmt: skip
+
+# --- PointwiseCell ----------------------------------------------------------------
+
+
+def altered(**fields):
+    return dataclasses.replace(RNN, **fields)
+
+
+def unrolled(**phi):
+    """`unroll` of a cell whose φ has other functions."""
+
+    def call(v):
+        unroll(v, "rnn", cell=altered(phi=RNN.phi._replace(**phi)))
+
+    return call
+
+
+for label, fields, error, named in (
+    ("gates a string", {"gates": "ifgo"}, TypeError,
+     ("gates", "a tuple of different names", "got 'ifgo'")),
+    ("gates a list", {"gates": ["h"]}, TypeError, ("gates", "a tuple", r"got \['h'\]")),
+    ("no gates", {"gates": ()}, ValueError, ("gates", "at least one", r"got \(\)")),
+    ("one gate twice", {"gates": ("h", "h")}, ValueError, ("gates", "different", "got")),
+    ("phi a tuple", {"phi": (1, 2, 3)}, TypeError, ("phi", "expected a Pointwise", "got a tuple")),
+    ("phi a function", {"phi": jnp.tanh}, TypeError, ("phi", "expected a Pointwise", "got")),
+    ("phi without tangent", {"phi": RNN.phi._replace(tangent=None)}, TypeError,
+     (r"phi\.tangent", FUNCTION, "got None")),
+    ("a readout that is no function", {"phi": RNN.phi._replace(readout=3)}, TypeError,
+     ("readout", FUNCTION, "got an int")),
+    ("state_type a tuple", {"state_type": tuple}, TypeError,
+     ("state_type", "a NamedTuple class", "got")),
+    ("state_type without h", {"state_type": jaxrnn.RNNParams}, ValueError,
+     ("state_type", "expected a field h", "got w_ih, w_hh, b")),
+    ("shapes a dict", {"shapes": {}}, TypeError, ("shapes", FUNCTION, "got a dict")),
+    ("shapes without w_hh", {"shapes": lambda D, H: jaxrnn.RNNState((H,))}, ValueError,
+     ("shapes' result", "expected a field w_ih", "got h")),
+    ("init None", {"init": None}, TypeError, ("init", FUNCTION, "got None")),
+    ("recurrent_bias an array", {"recurrent_bias": np.zeros(3)}, TypeError,
+     ("recurrent_bias", FUNCTION, r"got float64\[3\]")),
+):  # fmt: skip
+    row(f"cell with {label}", lambda v, f=fields: altered(**f), error, *named)
+row("phi.update that gives back an array", unrolled(update=lambda s, u, a: jnp.tanh(u + a)),
+    TypeError, "phi.update's result", "expected the tree of RNNState", "got")  # fmt: skip
+row("phi.update that gives back another width",
+    unrolled(update=lambda s, u, a: jaxrnn.RNNState(jnp.concatenate([u, a], -1))),
+    ValueError, r"phi.update's result\.h", r"expected float32\[3\]", r"got float32\[6\]")  # fmt: skip
+row("phi.tangent that gives back another tree",
+    unrolled(tangent=lambda p, ds, du, da: jaxrnn.LSTMState(du, da)),
+    TypeError, "phi.tangent's result", "expected the tree of RNNState", "got")  # fmt: skip
+
 # --- jacobians --------------------------------------------------------------------
 
 STACKS = ("closed_form", "forward_mode", "reverse_mode", "wrt_inputs", "wrt_params",
@@ -778,3 +837,16 @@ def test_the_calls_that_the_rows_spoil_succeed_unspoilt(kind):
 
     jax.eval_shape(every, v)
     unroll(v, kind, state0=v.states[kind], lengths=v.lengths, resets=v.resets)
+
+
+@pytest.mark.parametrize("argument", ["params", "state0", "xs"])
+@pytest.mark.parametrize("kind", ["lstm", "bare"])
+def test_float64_is_refused_where_jax_would_round_it(kind, argument):
+    v = good()
+    given = {"cell": LSTM, "params": v.params["lstm"], "state0": v.states["lstm"], "xs": v.xs}
+    if kind == "bare":
+        given |= {"cell": BARE, "params": v.weight, "state0": {"h": v.states["rnn"].h}}
+    given[argument] = jax.tree.map(lambda leaf: leaf.astype("float64"), given[argument])
+    words = rf"^{argument}.*expected a dtype that JAX keeps.*float64"
+    with jax.enable_x64(False), pytest.raises(TypeError, match=words):
+        jaxrnn.unroll(**given)

@@ -385,7 +385,8 @@ def test_from_step_uses_the_given_initialiser_state_and_jacobian():
         return {"h": jnp.full(4, 0.5), "gain": jnp.full(4, 2.0)}
 
     def jacobian(params, state, x):
-        return {"planted": jnp.full((4, 4), 7.0)}
+        sevens = jnp.full((4, 4), 7.0)
+        return {out: {"gain": sevens, "h": sevens} for out in ("gain", "h")}
 
     cell = jaxrnn.from_step(leaky, init=init, init_state=init_state, jacobian=jacobian)
     params = cell.init(jax.random.key(0), 3, 4)
@@ -394,7 +395,7 @@ def test_from_step_uses_the_given_initialiser_state_and_jacobian():
     assert state["h"].shape == (5, 2, 4)
     np.testing.assert_array_equal(state["gain"], np.full((5, 2, 4), 2.0))
     own = jacobians.closed_form(cell, params, jnp.ones((6, 2, 3)))
-    np.testing.assert_array_equal(own["planted"], np.full((6, 2, 4, 4), 7.0))
+    np.testing.assert_array_equal(own["h"]["gain"], np.full((6, 2, 4, 4), 7.0))
 
 
 SOFTPLUS = activations.Activation("softplus", jax.nn.softplus, jax.nn.sigmoid, gamma=1.0)

@@ -197,6 +197,68 @@ def test_product_of_c_path_is_exact_through_lag_two_and_not_beyond():
     assert np.linalg.norm(path[2] @ path[1] @ path[0] - lag3) > 1e-3 * np.linalg.norm(lag3)
 
 
+@pytest.mark.parametrize("name", CELLS)
+def test_lengths_hold_and_resets_cut(name):
+    """Against the derivative of the whole unroll: a state held is carried on, one reset is not."""
+    cell = CELLS[name]
+    params, xs, state0 = trajectory(cell)
+    lengths, resets = jnp.array([4, 0]), jnp.zeros((6, 2), bool).at[2, 0].set(True)
+    xs = xs.at[4:, 0].set(jnp.nan).at[:, 1].set(jnp.nan)
+    options = {"lengths": lengths, "resets": resets}
+    states = jaxrnn.unroll(cell, params, xs, state0, **options)
+    before = previous_states(state0, states)
+    J = jacobians.closed_form(cell, params, xs, state0, **options)
+    for other in (jacobians.forward_mode, jacobians.reverse_mode):
+        again = other(cell, params, xs, state0, **options)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-13), J, again)
+
+    def one_step(state, i, b):
+        only = jnp.array(i < lengths[b], int)
+        # Started from `state`, reset to state0: two arguments in one step of unroll.
+        start = jax.tree.map(lambda s, r: jnp.where(resets[i, b], r[b], s), state, state0)
+        out = jaxrnn.unrolling.unroll(cell, params, xs[i : i + 1, b], start, lengths=only)
+        return jax.tree.map(lambda leaf: leaf[0], out)
+
+    for i, b in ((0, 0), (2, 0), (3, 0), (4, 0), (5, 0), (0, 1), (5, 1)):
+        state = jax.tree.map(lambda leaf: leaf[i, b], before)  # noqa: B023
+        expected = jax.jacfwd(one_step)(state, i, b)
+        got = jax.tree.map(lambda leaf: leaf[i, b], J)  # noqa: B023
+        jax.tree.map(lambda a, e: np.testing.assert_allclose(a, e, atol=1e-13), got, expected)
+    eye = np.eye(4)
+    np.testing.assert_array_equal(J.h.h[4:, 0], np.broadcast_to(eye, (2, 4, 4)))
+    np.testing.assert_array_equal(J.h.h[2, 0], 0 * eye)
+    for stack in (jacobians.wrt_inputs, jacobians.wrt_params):
+        for leaf in jax.tree.leaves(stack(cell, params, xs, state0, **options)):
+            assert not leaf[4:, 0].any()
+            assert leaf[:4, 0].any() or leaf.size == 0 or not leaf[:, 0].any()
+            assert np.isfinite(leaf).all()
+
+
+def test_c_path_and_c_partial_hold_and_cut_likewise():
+    cell = jaxrnn.lstm()
+    params, xs, state0 = trajectory(cell)
+    options = {
+        "lengths": jnp.array([4, 6]),
+        "resets": jnp.zeros((6, 2), bool).at[2, 0].set(True),
+    }
+    for f in (jacobians.c_path, jacobians.c_partial):
+        got = f(cell, params, xs, state0, **options)
+        np.testing.assert_array_equal(got[4:, 0], np.broadcast_to(np.eye(4), (2, 4, 4)))
+        np.testing.assert_array_equal(got[2, 0], np.zeros((4, 4)))
+        np.testing.assert_allclose(got[:2], f(cell, params, xs, state0)[:2], atol=1e-15)
+
+
+def test_c_partial_serves_any_cell_with_c_and_c_path_asks_for_a_readout():
+    ours = jaxrnn.lstm()
+    params, xs, state0 = trajectory(ours)
+    bare = jaxrnn.from_step(ours.step)
+    partial = jacobians.c_partial(bare, params, xs, state0)
+    expected = jacobians.c_partial(ours, params, xs, state0)
+    np.testing.assert_allclose(partial, expected, atol=1e-14)
+    with pytest.raises(TypeError, match="cell: expected a cell whose phi declares its read-out"):
+        jacobians.c_path(bare, params, xs, state0)
+
+
 @pytest.mark.parametrize("f", [jacobians.c_partial, jacobians.c_path])
 def test_c_derivatives_refuse_a_cell_without_c(f):
     cell = jaxrnn.gru()

@@ -81,6 +81,11 @@ def tangent(p: LSTMPartials, dstate: LSTMState, du: Array, da: Array) -> LSTMSta
     return LSTMState(h=p.r * dc + p.ko * dzo, c=dc)
 
 
+def readout(p: LSTMPartials) -> Array:
+    """∂h/∂c = o (1-tanh²c) at a fixed output gate."""
+    return p.r
+
+
 def lstm() -> PointwiseCell:
     """The LSTM with forget gate, without peepholes; gate order i, f, g, o; state (h, c).
 
@@ -124,7 +129,7 @@ def init(
 LSTM = PointwiseCell(
     name="lstm",
     gates=GATES,
-    phi=Pointwise(update, partials, tangent),
+    phi=Pointwise(update, partials, tangent, readout),
     state_type=LSTMState,
     shapes=shapes,
     init=init,
