@@ -711,7 +711,8 @@ row("phi.update that gives back an array", unrolled(update=lambda s, u, a: jnp.t
     TypeError, "phi.update's result", "expected the tree of RNNState", "got")  # fmt: skip
 row("phi.update that gives back another width",
     unrolled(update=lambda s, u, a: jaxrnn.RNNState(jnp.concatenate([u, a], -1))),
-    ValueError, r"phi.update's result\.h", r"expected float32\[3\]", r"got float32\[6\]")  # fmt: skip
+    ValueError, r"phi.update's result\.h", r"expected float32\[3\]",
+    r"got float32\[6\]")  # fmt: skip
 row("phi.tangent that gives back another tree",
     unrolled(tangent=lambda p, ds, du, da: jaxrnn.LSTMState(du, da)),
     TypeError, "phi.tangent's result", "expected the tree of RNNState", "got")  # fmt: skip
