@@ -41,10 +41,16 @@ def settle_allocator(pages: str) -> None:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A function to time, under a name. It is jitted here, its arguments are never constants."""
+    """A function to time, under a name. It is jitted here, its arguments are never constants.
+
+    `args` are its own, where candidates take different ones. Without `jit`, `f` is called as
+    it is, and must return only when its result is there.
+    """
 
     name: str
     f: Callable[..., Any]
+    args: tuple[Any, ...] | None = None
+    jit: bool = True
 
 
 @dataclass(frozen=True)
@@ -55,43 +61,52 @@ class Timing:
     compile_s: float
     median_s: float
     ratio: tuple[float, float, float]  # quartiles of time / time of the reference, paired
-    temp_bytes: int  # temporaries of the executable, from XLA's own plan
-    output_bytes: int
+    temp_bytes: int | None  # temporaries of the executable, from XLA's own plan; None without one
+    output_bytes: int | None
 
 
 def measure(
-    candidates: Sequence[Candidate], args: Sequence[Any], *, reference: str, rounds: int
+    candidates: Sequence[Candidate],
+    args: Sequence[Any] = (),
+    *,
+    reference: str,
+    rounds: int,
+    untimed: int = 2,
 ) -> list[Timing]:
-    """Time all candidates on the same arguments; ratios are to `reference`."""
-    compiled, compile_s = {}, {}
+    """Time all candidates on the same arguments, or each on its own; ratios are to `reference`."""
+    compiled, compile_s, calls = {}, {}, {}
     for candidate in candidates:
+        given = tuple(args) if candidate.args is None else candidate.args
         start = time.perf_counter()
-        compiled[candidate.name] = jax.jit(candidate.f).lower(*args).compile()
+        if candidate.jit:
+            compiled[candidate.name] = jax.jit(candidate.f).lower(*given).compile()
         compile_s[candidate.name] = time.perf_counter() - start
-    seconds: dict[str, list[float]] = {name: [] for name in compiled}
+        calls[candidate.name] = (compiled.get(candidate.name, candidate.f), given)
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
     for _ in tqdm(range(rounds), leave=False, unit="round", disable=None):
-        order = list(compiled)
+        order = list(calls)
         random.shuffle(order)
         for name in order:
-            # Two untimed calls first: every program then finds the allocator and the caches
+            f, given = calls[name]
+            # Untimed calls first: every program then finds the allocator and the caches
             # as it left them itself, not as its predecessor did.
-            for _ in range(2):
-                jax.block_until_ready(compiled[name](*args))
+            for _ in range(untimed):
+                jax.block_until_ready(f(*given))
             start = time.perf_counter()
-            jax.block_until_ready(compiled[name](*args))
+            jax.block_until_ready(f(*given))
             seconds[name].append(time.perf_counter() - start)
     rows = []
-    for name, executable in compiled.items():
+    for name in calls:
         pairs = np.array(seconds[name]) / np.array(seconds[reference])
-        memory = executable.memory_analysis()
+        memory = compiled[name].memory_analysis() if name in compiled else None
         rows.append(
             Timing(
                 name=name,
                 compile_s=compile_s[name],
                 median_s=float(np.median(seconds[name])),
                 ratio=tuple(float(q) for q in np.quantile(pairs, [0.25, 0.5, 0.75])),
-                temp_bytes=int(memory.temp_size_in_bytes),
-                output_bytes=int(memory.output_size_in_bytes),
+                temp_bytes=int(memory.temp_size_in_bytes) if memory else None,
+                output_bytes=int(memory.output_size_in_bytes) if memory else None,
             )
         )
     return rows
@@ -103,10 +118,16 @@ def table(title: str, rows: Sequence[Timing], reference: str) -> str:
     lines = [
         f"{t.name:24}{1e3 * t.median_s:9.2f}  "
         f"{t.ratio[1]:6.2f} [{t.ratio[0]:.2f}, {t.ratio[2]:.2f}]".ljust(57)
-        + f"{t.temp_bytes / 1e6:8.1f}{t.compile_s:10.2f}"
+        + (f"{'–':>8}" if t.temp_bytes is None else f"{t.temp_bytes / 1e6:8.1f}")
+        + f"{t.compile_s:10.2f}"
         for t in rows
     ]
     return "\n".join([head, *lines])
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def environment() -> dict[str, Any]:
@@ -117,7 +138,7 @@ def environment() -> dict[str, Any]:
         "platform": device.platform,
         "device": device.device_kind,
         "cpu": _cpu_model(),
-        "cores": os.cpu_count(),
+        "cores": cores(),
         "python": platform.python_version(),
         "jax": jax.__version__,
         "jaxlib": jaxlib.__version__,

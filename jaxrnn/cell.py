@@ -13,13 +13,25 @@ Index convention: a derivative has the tree of `jax.jacfwd`. `J.h.c[..., j, k]` 
 """
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 from chex import ArrayTree
 from jax import Array
 
-__all__ = ["Cell", "over_leading_axes"]
+__all__ = ["Cell", "Stepper", "over_leading_axes"]
+
+
+class Stepper(NamedTuple):
+    """A cell's step taken apart for a scan.
+
+    Fields:
+        prepare: xs `(T, *batch, D)` ↦ a tree to scan over, with a leading T.
+        step: (sᵢ₋₁, an entry of that tree) ↦ (sᵢ, aᵢ), aᵢ being what `partials` may reuse.
+    """
+
+    prepare: Callable[[Array], Any]
+    step: Callable[[Any, Any], tuple[Any, Any]]
 
 
 class Cell(Protocol):
@@ -80,12 +92,32 @@ class Cell(Protocol):
         """The rest of the step, unchecked: sᵢ from sᵢ₋₁ and uᵢ."""
         ...
 
-    def partials(self, params: ArrayTree, state: Any, u: Array) -> Any:
-        """Coefficients of Jᵢ at (sᵢ₋₁, uᵢ), a tree of arrays with the axes `*lead`."""
+    def stepper(self, params: ArrayTree) -> "Stepper":
+        """The step as a scan wants it: weights laid out once, the input projected in bulk."""
         ...
 
-    def drive(self, params: ArrayTree, state: Any, x: Array, dparams: ArrayTree, dx: Array) -> Any:
-        """dᵢ: the tangent that enters from δθ and δx with sᵢ₋₁ held constant."""
+    @property
+    def closed_form(self) -> bool:
+        """Whether `drive` and `push` are closed forms, so that `unroll` differentiates by them."""
+        ...
+
+    def partials(self, params: ArrayTree, state: Any, u: Array, a: Any = None) -> Any:
+        """Coefficients of Jᵢ at (sᵢ₋₁, uᵢ), a tree of arrays with the axes `*lead`.
+
+        `a` is what the stepper gave for this step, where it is at hand.
+        """
+        ...
+
+    def drive(
+        self,
+        params: ArrayTree,
+        partials: Any,
+        state: Any,
+        x: Array,
+        dparams: ArrayTree | None,
+        dx: Array | None,
+    ) -> Any:
+        """What enters at fixed sᵢ₋₁ from δθ and δx, None for zero; linear in both."""
         ...
 
     def push(self, params: ArrayTree, partials: Any, dstate: Any, drive: Any) -> Any:

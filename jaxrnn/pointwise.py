@@ -8,13 +8,22 @@ from jax import Array
 __all__ = ["Pointwise", "Sensitivities"]
 
 
+def add(partials: Any, du: Array, da: Array) -> Array:
+    """δv = δu + δa, for a map that reads u and a only as their sum."""
+    return du + da
+
+
 class Pointwise(NamedTuple):
     """A pointwise map φ and its closed-form tangent; all arrays `(*lead, ·)`.
+
+        s = φ(s₋, u, a)        δs = tangent(p, δs₋, δv),  δv = merge(p, δu, δa)
 
     Fields:
         update: (s₋, u, a) ↦ s.
         partials: (s₋, u, a) ↦ p, the derivatives of φ as a tree of `(*lead, H)`.
-        tangent: (p, δs₋, δu, δa) ↦ δs, linear in the last three.
+        tangent: (p, δs₋, δv) ↦ δs, linear in the last two.
+        merge: (p, δu, δa) ↦ δv `(*lead, G·H)`, linear in the last two: what the tangent reads
+            of both projections; their sum unless φ treats u and a apart, as the GRU does.
         readout: p ↦ ∂h/∂c at fixed gates, `(*lead, H)`, for a state (h, c); None if the
             map has none. Only `jacobians.c_path` asks for it.
 
@@ -25,7 +34,7 @@ class Pointwise(NamedTuple):
     >>> leaky = jaxrnn.Pointwise(
     ...     update=lambda s, u, a: jaxrnn.RNNState(0.9 * s.h + tanh(u + a)),
     ...     partials=lambda s, u, a: tanh.derivative(u + a),
-    ...     tangent=lambda k, ds, du, da: jaxrnn.RNNState(0.9 * ds.h + k * (du + da)))
+    ...     tangent=lambda k, ds, dv: jaxrnn.RNNState(0.9 * ds.h + k * dv))
     >>> cell = dataclasses.replace(jaxrnn.rnn(), name="leaky", phi=leaky)
     >>> jaxrnn.verify(cell, shapes=((2, 3),), cases=8).passed
     True
@@ -33,7 +42,8 @@ class Pointwise(NamedTuple):
 
     update: Callable[[Any, Array, Array], Any]
     partials: Callable[[Any, Array, Array], Any]
-    tangent: Callable[[Any, Any, Array, Array], Any]
+    tangent: Callable[[Any, Any, Array], Any]
+    merge: Callable[[Any, Array, Array], Array] = add
     readout: Callable[[Any], Array] | None = None
 
 

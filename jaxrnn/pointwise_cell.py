@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxrnn import arguments, projections
-from jaxrnn.cell import over_leading_axes
+from jaxrnn.cell import Stepper, over_leading_axes
 from jaxrnn.pointwise import Pointwise, Sensitivities
 from jaxrnn.projections import Affine
 
@@ -32,7 +32,8 @@ __all__ = ["PointwiseCell"]
 SIGNATURES = {
     "update": "(s, u, a) -> s",
     "partials": "(s, u, a) -> p",
-    "tangent": "(p, ds, du, da) -> ds",
+    "tangent": "(p, ds, dv) -> ds",
+    "merge": "(p, du, da) -> dv",
 }
 SYMBOLS = {"w_ih": "(G·H, D)", "w_hh": "(G·H, H)", "b": "(G·H,)"}
 
@@ -51,6 +52,7 @@ class PointwiseCell:
         init: (key, input_size, hidden_size, *, dtype, …) ↦ params with the leaves
             w_ih `(G·H, D)`, w_hh `(G·H, H)`, b `(G·H,)` and any number of `(H,)`.
         recurrent_bias: params ↦ b_hh `(G·H,)`, or None if the cell has none.
+        gatewise: whether a scan multiplies gate by gate (see `stepper`); speed only.
 
     The type of the params is that of `shapes(1, 1)`. φ sees no params: an `(H,)` leaf enters
     through `recurrent_bias` or not at all.
@@ -70,6 +72,7 @@ class PointwiseCell:
     shapes: Callable[[int, int], Any]
     init: Callable[..., Any]
     recurrent_bias: Callable[[Any], Array] | None = None
+    gatewise: bool = False
 
     def __post_init__(self) -> None:
         arguments.check_names("gates", self.gates)
@@ -186,35 +189,72 @@ class PointwiseCell:
         """A = W_hh h (+ b_hh), `(*lead, G·H)`; half precision gives float32."""
         return projections.apply(self.recurrent_map(params), h)
 
+    def stepper(self, params: Any) -> Stepper:
+        """The step with its weights laid out for a scan, on CPU up to twice as fast.
+
+        A matmul in a loop wants the columns of W contiguous; the barrier keeps XLA from
+        putting the transpose back into every step. With `gatewise`, each gate has a matmul
+        and an array of its own: a map that takes slices of u and a apart before its first
+        nonlinearity is not vectorised by XLA. φ still sees u and a whole; XLA drops the
+        joining with the splitting.
+        """
+        count = len(self.gates) if self.gatewise else 1
+        into = projections.columns(self.input_map(params), count)
+        back = projections.columns(self.recurrent_map(params), count)
+        # A single input is a multiplication, cheaper inside the step than memory for u.
+        inside = params.w_ih.shape[1] == 1
+
+        def prepare(xs: Array) -> Any:
+            return xs if inside else projections.apply_columns(into, xs)
+
+        def step(state: Any, item: Any) -> tuple[Any, Array]:
+            blocks = projections.apply_columns(into, item) if inside else item
+            u = projections.joined(blocks)
+            a = projections.joined(projections.apply_columns(back, state.h))
+            return self.advance(state, u, a), a
+
+        return Stepper(prepare, step)
+
     def update(self, params: Any, state: Any, u: Array) -> Any:
         """sᵢ = φ(sᵢ₋₁, uᵢ, W_hh hᵢ₋₁), rounded to the dtype of the state."""
-        new = self.phi.update(projections.cast(state, u.dtype), u, self.recur(params, state.h))
+        return self.advance(state, u, self.recur(params, state.h))
+
+    def advance(self, state: Any, u: Array, a: Array) -> Any:
+        """sᵢ = φ(sᵢ₋₁, uᵢ, aᵢ), rounded to the dtype of the state."""
+        new = self.phi.update(projections.cast(state, u.dtype), u, a)
         return projections.cast(new, state.h.dtype)
 
     # --- its linearisation ----------------------------------------------------------
 
-    def partials(self, params: Any, state: Any, u: Array) -> Any:
-        """The derivatives of φ at (sᵢ₋₁, uᵢ), a tree of `(*lead, H)`."""
-        return self.phi.partials(projections.cast(state, u.dtype), u, self.recur(params, state.h))
+    @property
+    def closed_form(self) -> bool:
+        """True: `drive` and `push` are closed forms."""
+        return True
+
+    def partials(self, params: Any, state: Any, u: Array, a: Array | None = None) -> Any:
+        """The derivatives of φ at (sᵢ₋₁, uᵢ), a tree of `(*lead, H)`; a if it is at hand."""
+        a = self.recur(params, state.h) if a is None else a
+        return self.phi.partials(projections.cast(state, u.dtype), u, a)
 
     def drive(
-        self, params: Any, state: Any, x: Array, dparams: Any, dx: Array
-    ) -> tuple[Array, Array]:
-        """(δu, δa at fixed h) = (δW_ih x + W_ih δx + δb, δW_hh h + δb_hh)."""
-        _, du = jax.jvp(self.project, (params, x), (dparams, dx))
-        _, da = jax.jvp(lambda p: self.recur(p, state.h), (params,), (dparams,))
-        return du, da
+        self, params: Any, partials: Any, state: Any, x: Array, dparams: Any, dx: Array | None
+    ) -> Array:
+        """δv = merge(δW_ih x + W_ih δx + δb, δW_hh h + δb_hh), `(*lead, G·H)`. None is zero."""
+        shape = jax.eval_shape(self.project, params, x)
+        du = da = jnp.zeros(shape.shape, shape.dtype)
+        if dparams is not None:
+            du = jax.jvp(lambda p: self.project(p, x), (params,), (dparams,))[1]
+            da = jax.jvp(lambda p: self.recur(p, state.h), (params,), (dparams,))[1]
+        if dx is not None:
+            du = du + jax.jvp(lambda x: self.project(params, x), (x,), (dx,))[1]
+        return self.phi.merge(partials, du, da)
 
-    def push(self, params: Any, partials: Any, dstate: Any, drive: tuple[Array, Array]) -> Any:
-        """δsᵢ: the tangent of φ fed with δa = W_hh δh₋ + (δa at fixed h). O(B·G·H²)."""
-        du, da = drive
+    def push(self, params: Any, partials: Any, dstate: Any, drive: Array) -> Any:
+        """δsᵢ: the tangent of φ fed with W_hh δh₋ and the drive. O(B·G·H²)."""
         linear = self.recurrent_map(params)._replace(bias=None)
-        fed = self.phi.tangent(
-            partials,
-            projections.cast(dstate, du.dtype),
-            du,
-            da + projections.apply(linear, dstate.h),
-        )
+        da = projections.apply(linear, dstate.h)
+        dv = drive + self.phi.merge(partials, jnp.zeros_like(da), da)
+        fed = self.phi.tangent(partials, projections.cast(dstate, dv.dtype), dv)
         return projections.cast(fed, dstate.h.dtype)
 
     def sensitivities(self, params: Any, state: Any, u: Array) -> Sensitivities:
@@ -224,8 +264,11 @@ class PointwiseCell:
         zero_s = projections.cast(jax.tree.map(jnp.zeros_like, state), u.dtype)
         zero_u, one = jnp.zeros_like(u), jnp.ones_like(zero_s.h)
 
+        def fed(dv: Array) -> Any:
+            return self.phi.tangent(p, zero_s, dv)
+
         def from_leaf(leaf: str) -> Any:
-            return self.phi.tangent(p, zero_s._replace(**{leaf: one}), zero_u, zero_u)
+            return self.phi.tangent(p, zero_s._replace(**{leaf: one}), zero_u)
 
         def from_gates(feed: Callable[[Array], Any]) -> Any:
             blocks = [[one if g == k else zero_s.h for k in range(G)] for g in range(G)]
@@ -236,8 +279,8 @@ class PointwiseCell:
         direct = S(*[S(*[getattr(columns[k], j) for k in S._fields]) for j in S._fields])
         return Sensitivities(
             state=direct,
-            u=from_gates(lambda ones: self.phi.tangent(p, zero_s, ones, zero_u)),
-            a=from_gates(lambda ones: self.phi.tangent(p, zero_s, zero_u, ones)),
+            u=from_gates(lambda ones: fed(self.phi.merge(p, ones, zero_u))),
+            a=from_gates(lambda ones: fed(self.phi.merge(p, zero_u, ones))),
         )
 
     def state_jacobian(self, params: Any, state: Any, x: Array) -> Any:
@@ -305,5 +348,7 @@ def _check_pointwise(cell: PointwiseCell) -> None:
     new = jax.eval_shape(cell.phi.update, state, gates, gates)
     arguments.check_state_like("phi.update's result", new, state, source)
     partials = jax.eval_shape(cell.phi.partials, state, gates, gates)
-    pushed = jax.eval_shape(cell.phi.tangent, partials, state, gates, gates)
+    merged = jax.eval_shape(cell.phi.merge, partials, gates, gates)
+    arguments.check_state_like("phi.merge's result", merged, gates, "u (G·H,)")
+    pushed = jax.eval_shape(cell.phi.tangent, partials, state, merged)
     arguments.check_state_like("phi.tangent's result", pushed, state, source)

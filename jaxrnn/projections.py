@@ -17,7 +17,17 @@ from jax.nn import initializers
 
 from jaxrnn import arguments
 
-__all__ = ["Affine", "apply", "cast", "diagonal", "draw", "scaled_rows"]
+__all__ = [
+    "Affine",
+    "apply",
+    "apply_columns",
+    "cast",
+    "columns",
+    "diagonal",
+    "draw",
+    "joined",
+    "scaled_rows",
+]
 
 Initializer = Callable[..., Array]  # (key, shape, dtype) -> array, as in jax.nn.initializers
 
@@ -40,9 +50,31 @@ def apply(affine: Affine, v: Array) -> Array:
     """
     contract = (((v.ndim - 1,), (1,)), ((), ()))
     y = jax.lax.dot_general(v, affine.weight, contract, preferred_element_type=accumulator(v.dtype))
-    if affine.bias is None:
-        return y
-    return y + jnp.broadcast_to(affine.bias.astype(y.dtype), y.shape)
+    return y if affine.bias is None else y + jnp.broadcast_to(affine.bias.astype(y.dtype), y.shape)
+
+
+def columns(affine: Affine, count: int) -> list[Affine]:
+    """W in `count` blocks of rows, each transposed to `(N, ·)` in memory, for use in a loop."""
+    blocks = jnp.split(affine.weight, count)
+    biases = [None] * count if affine.bias is None else jnp.split(affine.bias, count)
+    turned = [jax.lax.optimization_barrier(block.T) for block in blocks]
+    return [Affine(*pair) for pair in zip(turned, biases, strict=True)]
+
+
+def apply_columns(blocks: Sequence[Affine], v: Array) -> list[Array]:
+    """W v + b, a block each, from what `columns` gave."""
+    contract = (((v.ndim - 1,), (0,)), ((), ()))
+    kind = accumulator(v.dtype)
+    found = []
+    for weight, bias in blocks:
+        y = jax.lax.dot_general(v, weight, contract, preferred_element_type=kind)
+        found.append(y if bias is None else y + jnp.broadcast_to(bias.astype(y.dtype), y.shape))
+    return found
+
+
+def joined(blocks: Sequence[Array]) -> Array:
+    """Blocks `(*lead, ·)` side by side."""
+    return blocks[0] if len(blocks) == 1 else jnp.concatenate(blocks, axis=-1)
 
 
 def accumulator(dtype: Any) -> Any:

@@ -15,7 +15,7 @@ from chex import ArrayTree
 from jax import Array
 
 from jaxrnn import arguments
-from jaxrnn.cell import over_leading_axes
+from jaxrnn.cell import Stepper, over_leading_axes
 
 __all__ = ["StepCell", "from_step"]
 
@@ -135,12 +135,31 @@ class StepCell:
 
     # --- its linearisation ----------------------------------------------------------
 
-    def partials(self, params: ArrayTree, state: Any, u: Array) -> Any:
+    @property
+    def closed_form(self) -> bool:
+        """False: `drive` and `push` differentiate the step."""
+        return False
+
+    def stepper(self, params: ArrayTree) -> Stepper:
+        """The step as it is: nothing can be taken out of it."""
+        return Stepper(lambda xs: xs, lambda state, x: (self.update(params, state, x), None))
+
+    def partials(self, params: ArrayTree, state: Any, u: Array, a: Any = None) -> Any:
         """The point at which to linearise."""
         return state, u
 
-    def drive(self, params: ArrayTree, state: Any, x: Array, dparams: ArrayTree, dx: Array) -> Any:
-        """∂s/∂θ δθ + ∂s/∂x δx."""
+    def drive(
+        self,
+        params: ArrayTree,
+        partials: Any,
+        state: Any,
+        x: Array,
+        dparams: ArrayTree | None,
+        dx: Array | None,
+    ) -> Any:
+        """∂s/∂θ δθ + ∂s/∂x δx; None is zero."""
+        dparams = jax.tree.map(jnp.zeros_like, params) if dparams is None else dparams
+        dx = jnp.zeros_like(x) if dx is None else dx
         return jax.jvp(lambda p, x: self.update(p, state, x), (params, x), (dparams, dx))[1]
 
     def push(self, params: ArrayTree, partials: Any, dstate: Any, drive: Any) -> Any:

@@ -1,6 +1,7 @@
 """Driving a cell over a sequence with `lax.scan`."""
 
 import functools
+import math
 from typing import Any
 
 import jax
@@ -8,8 +9,10 @@ import jax.numpy as jnp
 from chex import ArrayTree
 from jax import Array
 
-from jaxrnn import arguments
+from jaxrnn import arguments, tangent_scan
 from jaxrnn.cell import Cell
+from jaxrnn.tangent_scan import previous as previous_states
+from jaxrnn.tangent_scan import select
 
 __all__ = ["check", "entering_states", "padded", "previous_states", "select", "start", "unroll"]
 
@@ -22,6 +25,7 @@ def unroll(
     *,
     lengths: Array | None = None,
     resets: Array | None = None,
+    chunk: int | None = None,
 ) -> Any:
     """The states of a whole sequence.
 
@@ -39,6 +43,8 @@ def unroll(
             contains there (NaN too) is never read, and gradients with respect to it are
             exactly 0; length 0 gives back `state0`.
         resets: booleans `(T, *batch)`; True sets the state to `state0` before that step.
+        chunk: steps whose projections and coefficients exist at a time, by default from the
+            sizes; it changes time and memory, never the result.
     Returns: the tree of the state with a leading time axis, leaves `(T, *batch, H)`;
         `states.h[i]` follows input `xs[i]`; `state0` itself is not included.
     Raises: TypeError or ValueError naming the argument, also under `jit`. The values of
@@ -52,10 +58,12 @@ def unroll(
     (7, 2, 5)
     """
     check(cell, params, xs, state0, lengths, resets)
-    return _unroll(cell, params, xs, state0, lengths, resets)
+    if chunk is not None:
+        arguments.check_size("chunk", chunk, least=1)
+    return _unroll(cell, params, xs, state0, lengths, resets, chunk)
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(jax.jit, static_argnums=(0, 6))
 def _unroll(
     cell: Cell,
     params: ArrayTree,
@@ -63,11 +71,124 @@ def _unroll(
     state0: Any,
     lengths: Array | None,
     resets: Array | None,
+    chunk: int | None,
 ) -> Any:
     state0 = start(cell, params, xs, state0)
     xs, held = padded(xs, lengths)
-    us = cell.project(params, xs)  # (T, *batch, G·H)
+    return _driven(cell, params, xs, state0, held, resets, chunk, state0)
 
+
+def _driven(
+    cell: Cell,
+    params: ArrayTree,
+    xs: Array,
+    state: Any,
+    held: Array | None,
+    resets: Array | None,
+    chunk: int | None,
+    state0: Any,
+) -> Any:
+    """States from `state` on, reset to `state0`; by the closed-form tangent if there is one."""
+    if not cell.closed_form:
+        return _scan(cell, params, xs, state, held, resets, state0)
+    plan = tangent_scan.plan(cell, params, xs, chunk)
+    return tangent_scan.states(cell, plan, params, xs, (state, state0), held, resets)
+
+
+def last_state(
+    cell: Cell,
+    params: ArrayTree,
+    xs: Array,
+    state0: Any = None,
+    *,
+    lengths: Array | None = None,
+    resets: Array | None = None,
+    segment: int | None = None,
+) -> Any:
+    """The state after the last step, for sequences whose states do not fit into memory.
+
+    Equal to the last entry of `jaxrnn.unroll`. Of the forward pass only the states between
+    segments are kept; the backward pass runs a segment again before it goes back through it.
+
+    Args:    as `jaxrnn.unroll`; segment: steps in a segment, by default √T.
+    Returns: the state, leaves `(*batch, H)`; with T = 0 it is `state0`.
+    Raises:  as `jaxrnn.unroll`; TypeError or ValueError for a segment that is no positive integer.
+    Cost:    a gradient costs one more forward pass, O((T/segment + segment)·B·H) memory.
+
+    >>> import jax, jaxrnn
+    >>> cell = jaxrnn.lstm()
+    >>> params = cell.init(jax.random.key(0), 3, 5)
+    >>> jaxrnn.unrolling.last_state(cell, params, jax.numpy.ones((700, 2, 3))).h.shape
+    (2, 5)
+    """
+    check(cell, params, xs, state0, lengths, resets)
+    if segment is not None:
+        arguments.check_size("segment", segment, least=1)
+    return _last_state(cell, params, xs, state0, lengths, resets, segment)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 6))
+def _last_state(
+    cell: Cell,
+    params: ArrayTree,
+    xs: Array,
+    state0: Any,
+    lengths: Array | None,
+    resets: Array | None,
+    segment: int | None,
+) -> Any:
+    state0 = start(cell, params, xs, state0)
+    if xs.shape[0] == 0:
+        return state0
+    xs, held = padded(xs, lengths)
+
+    def run(state: Any, item: tuple[Array, Array | None, Array | None]) -> tuple[Any, None]:
+        x, hold, reset = item
+        # A reset goes back to the state before the whole sequence, not before the segment.
+        after = _driven(cell, params, x, state, hold, reset, None, state0)
+        return jax.tree.map(lambda leaf: leaf[-1], after), None
+
+    size = segment or math.ceil(math.sqrt(xs.shape[0]))
+    # A scan keeps its carries, the states between segments, and nothing of a segment.
+    run = jax.checkpoint(run, prevent_cse=False)
+    return tangent_scan.over_chunks(run, state0, (xs, held, resets), size)[0]
+
+
+def by_autodiff(
+    cell: Cell,
+    params: ArrayTree,
+    xs: Array,
+    state0: Any = None,
+    *,
+    lengths: Array | None = None,
+    resets: Array | None = None,
+) -> Any:
+    """`jaxrnn.unroll` as a plain `lax.scan` that JAX differentiates: what it is held against.
+
+    Args, Returns, Raises: as `jaxrnn.unroll`.
+
+    >>> import jax, jaxrnn
+    >>> cell = jaxrnn.lstm()
+    >>> params = cell.init(jax.random.key(0), 3, 5)
+    >>> jaxrnn.unrolling.by_autodiff(cell, params, jax.numpy.ones((7, 2, 3))).h.shape
+    (7, 2, 5)
+    """
+    check(cell, params, xs, state0, lengths, resets)
+    return _by_autodiff(cell, params, xs, state0, lengths, resets)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _by_autodiff(
+    cell: Cell, params: ArrayTree, xs: Array, state0: Any, lengths: Any, resets: Any
+) -> Any:
+    state0 = start(cell, params, xs, state0)
+    xs, held = padded(xs, lengths)
+    return _scan(cell, params, xs, state0, held, resets, state0)
+
+
+def _scan(
+    cell: Cell, params: ArrayTree, xs: Array, state: Any, held: Any, resets: Any, state0: Any
+) -> Any:
     def body(state: Any, step: tuple[Array, Array | None, Array | None]) -> tuple[Any, Any]:
         u, hold, reset = step
         begin = state if reset is None else select(reset, state0, state)
@@ -75,7 +196,7 @@ def _unroll(
         new = new if hold is None else select(hold, state, new)
         return new, new
 
-    return jax.lax.scan(body, state0, (us, held, resets))[1]
+    return jax.lax.scan(body, state, (cell.project(params, xs), held, resets))[1]
 
 
 def padded(xs: Array, lengths: Array | None) -> tuple[Array, Array | None]:
@@ -108,15 +229,6 @@ def _harmless(lengths: Array, xs: Array) -> Array:
     some = jnp.broadcast_to((lengths > 0)[..., None], xs[:1].shape)
     first = jnp.where(some, jax.lax.stop_gradient(xs[:1]), jnp.zeros((), xs.dtype))
     return jnp.broadcast_to(first, xs.shape)
-
-
-def select(where: Array, chosen: Any, other: Any) -> Any:
-    """`chosen` where True, by whole examples: `where (*batch,)`, leaves `(*batch, ·)`."""
-
-    def leaf(a: Array, b: Array) -> Array:
-        return jnp.where(where.reshape(*where.shape, *[1] * (a.ndim - where.ndim)), a, b)
-
-    return jax.tree.map(leaf, chosen, other)
 
 
 def check(
@@ -158,18 +270,6 @@ def start(cell: Cell, params: ArrayTree, xs: Array, state0: Any) -> Any:
 
 def _like_batch(anchor: Array, leaf: Array) -> Array:
     return anchor.astype(leaf.dtype).reshape(*anchor.shape, *[1] * (leaf.ndim - anchor.ndim))
-
-
-def previous_states(state0: Any, states: Any) -> Any:
-    """s₀ … s_{T-1} from s₀ and s₁ … s_T, leaves `(T, *batch, H)`.
-
-    >>> import jax.numpy as jnp
-    >>> previous_states(jnp.float32([0.0]), jnp.float32([[1.0], [2.0]])).ravel().tolist()
-    [0.0, 1.0]
-    """
-    return jax.tree.map(
-        lambda first, rest: jnp.concatenate([first[None], rest])[: rest.shape[0]], state0, states
-    )
 
 
 def entering_states(state0: Any, states: Any, resets: Array | None = None) -> Any:

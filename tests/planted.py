@@ -15,8 +15,8 @@ def with_tangent(cell, tangent, name):
 def scaled(cell, field, factor=0.5):
     """One coefficient of the tangent off by a factor."""
 
-    def tangent(p, ds, du, da):
-        return cell.phi.tangent(p._replace(**{field: factor * getattr(p, field)}), ds, du, da)
+    def tangent(p, ds, dv):
+        return cell.phi.tangent(p._replace(**{field: factor * getattr(p, field)}), ds, dv)
 
     return with_tangent(cell, tangent, f"{cell.name}-{field}")
 
@@ -24,8 +24,8 @@ def scaled(cell, field, factor=0.5):
 def swapped(cell, a, b):
     """Two coefficients exchanged."""
 
-    def tangent(p, ds, du, da):
-        return cell.phi.tangent(p._replace(**{a: getattr(p, b), b: getattr(p, a)}), ds, du, da)
+    def tangent(p, ds, dv):
+        return cell.phi.tangent(p._replace(**{a: getattr(p, b), b: getattr(p, a)}), ds, dv)
 
     return with_tangent(cell, tangent, f"{cell.name}-{a}-for-{b}")
 
@@ -33,9 +33,9 @@ def swapped(cell, a, b):
 def one_unit(cell, field):
     """One coefficient wrong in its first unit only."""
 
-    def tangent(p, ds, du, da):
+    def tangent(p, ds, dv):
         wrong = getattr(p, field).at[..., 0].multiply(0.99)
-        return cell.phi.tangent(p._replace(**{field: wrong}), ds, du, da)
+        return cell.phi.tangent(p._replace(**{field: wrong}), ds, dv)
 
     return with_tangent(cell, tangent, f"{cell.name}-{field}-unit")
 
@@ -43,19 +43,22 @@ def one_unit(cell, field):
 lstm, gru, rnn = jaxrnn.lstm(), jaxrnn.gru(), jaxrnn.rnn()
 
 
-def no_output_feedback(p, ds, du, da):
-    H = ds.h.shape[-1]
-    return lstm.phi.tangent(p, ds, du, da.at[..., 3 * H :].set(0))
+def with_merge(cell, merge, name):
+    return dataclasses.replace(cell, name=name, phi=cell.phi._replace(merge=merge))
 
 
-def reset_before_matmul(p, ds, du, da):
-    """The tangent of a GRU whose candidate sees aⁿ unscaled."""
-    return gru.phi.tangent(p._replace(r=jnp.ones_like(p.r)), ds, du, da)
+def no_output_feedback(p, du, da):
+    return du + da.at[..., 3 * (da.shape[-1] // 4) :].set(0)
 
 
-def from_the_value(p, ds, du, da):
+def reset_before_matmul(p, du, da):
+    """What a GRU would read whose candidate sees aⁿ unscaled."""
+    return du + da
+
+
+def from_the_value(p, ds, dv):
     """The forget gate's own value in place of its derivative."""
-    return lstm.phi.tangent(p._replace(kf=p.f), ds, du, da)
+    return lstm.phi.tangent(p._replace(kf=p.f), ds, dv)
 
 
 # cell, and words that `report.located` must contain, and words that it must not
@@ -69,7 +72,7 @@ FAULTS = {
     "lstm i and g swapped": (swapped(lstm, "ki", "kg"), ["gate i", "gate g"], ["gate f", "gate o"]),
     "lstm one unit 1 % off": (one_unit(lstm, "kf"), ["gate f"], ["gate i", "gate g", "gate o"]),
     "lstm no output feedback": (
-        with_tangent(lstm, no_output_feedback, "no-feedback"), ["gate o: ∂h/∂a"], ["∂h/∂u", "∂c/"],
+        with_merge(lstm, no_output_feedback, "no-feedback"), ["gate o: ∂h/∂a"], ["∂h/∂u", "∂c/"],
     ),
     "lstm value for derivative": (
         with_tangent(lstm, from_the_value, "value"), ["gate f"], ["gate i"],
@@ -78,7 +81,7 @@ FAULTS = {
     "gru kz sign": (scaled(gru, "kz", -1.0), ["gate z"], ["gate r", "gate n"]),
     "gru z 1e-12 off": (scaled(gru, "z", 1 + 1e-12), ["∂h/∂h₋"], ["gate r", "gate z", "gate n"]),
     "gru reset before the matmul": (
-        with_tangent(gru, reset_before_matmul, "reset-before"), ["gate n: ∂h/∂a"], ["∂h/∂u"],
+        with_merge(gru, reset_before_matmul, "reset-before"), ["gate n: ∂h/∂a"], ["∂h/∂u"],
     ),
     "rnn 1e-9 off": (scaled(rnn, "k", 1 + 1e-9), ["gate h"], []),
 }  # fmt: skip

@@ -20,6 +20,7 @@ FLOORS = (
     ("activations", "cell", "pointwise", "projections"),
     ("pointwise_cell", "step_cell"),
     ("cells",),
+    ("tangent_scan",),
     ("unrolling",),
     ("linearisation",),
     ("jacobians",),

@@ -714,8 +714,16 @@ row("phi.update that gives back another width",
     ValueError, r"phi.update's result\.h", r"expected float32\[3\]",
     r"got float32\[6\]")  # fmt: skip
 row("phi.tangent that gives back another tree",
-    unrolled(tangent=lambda p, ds, du, da: jaxrnn.LSTMState(du, da)),
+    unrolled(tangent=lambda p, ds, dv: jaxrnn.LSTMState(dv, dv)),
     TypeError, "phi.tangent's result", "expected the tree of RNNState", "got")  # fmt: skip
+
+row("phi.merge that gives back half",
+    unrolled(merge=lambda p, du, da: du[..., :1]), ValueError,
+    "phi.merge's result", r"expected float32\[3\]", r"got float32\[1\]")  # fmt: skip
+row("chunk zero", lambda v: unroll(v, chunk=0), ValueError,
+    "chunk", "expected an integer of at least 1", "got 0")  # fmt: skip
+row("chunk float", lambda v: unroll(v, chunk=2.0), TypeError,
+    "chunk", "expected an integer", "got 2.0")  # fmt: skip
 
 # --- jacobians --------------------------------------------------------------------
 

@@ -234,7 +234,7 @@ def linearised(cell, case, direction):
     """δs by the cell's own verbs: coefficients, drive, push."""
     (params, state, x), (dparams, dstate, dx) = case, direction
     partials = cell.partials(params, state, cell.project(params, x))
-    drive = cell.drive(params, state, x, dparams, dx)
+    drive = cell.drive(params, partials, state, x, dparams, dx)
     return cell.push(params, partials, dstate, drive)
 
 

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from chex import PRNGKey
 from jax import Array
 
-from jaxrnn.activations import sigmoid, tanh
+from jaxrnn.activations import sigmoid, sigmoid_pair, tanh
 from jaxrnn.pointwise import Pointwise
 from jaxrnn.pointwise_cell import PointwiseCell
 from jaxrnn.projections import GLOROT, ORTHOGONAL, Initializer, draw
@@ -56,35 +56,34 @@ class GRUPartials(NamedTuple):
 
 
 def update(state: GRUState, u: Array, a: Array) -> GRUState:
-    """The step: h = (1-z)⊙n + z⊙h₋, n = tanh(uⁿ + r⊙aⁿ)."""
-    ur, uz, un = jnp.split(u, 3, axis=-1)
-    ar, az, an = jnp.split(a, 3, axis=-1)
-    z, n = sigmoid(uz + az), tanh(un + sigmoid(ur + ar) * an)
-    return GRUState(h=(1 - z) * n + z * state.h)
+    """The step: h = n + z⊙(h₋ - n), n = tanh(uⁿ + r⊙aⁿ); r and z share a tanh, as in the LSTM."""
+    H = state.h.shape[-1]
+    r, z = jnp.split((jnp.tanh((u + a)[..., : 2 * H] / 2) + 1) / 2, 2, axis=-1)
+    n = jnp.tanh(u[..., 2 * H :] + r * a[..., 2 * H :])
+    return GRUState(h=n + z * (state.h - n))
 
 
 def partials(state: GRUState, u: Array, a: Array) -> GRUPartials:
     """The derivatives of `update`; 1-z is σ(-·), exact where z has rounded to 1."""
     ur, uz, un = jnp.split(u, 3, axis=-1)
     ar, az, an = jnp.split(a, 3, axis=-1)
-    r, z = sigmoid(ur + ar), sigmoid(uz + az)
+    (r, dr), (z, dz) = sigmoid_pair(ur + ar), sigmoid_pair(uz + az)
     pre_n = un + r * an
     kn = sigmoid(-(uz + az)) * tanh.derivative(pre_n)
-    return GRUPartials(
-        z=z,
-        kr=kn * an * sigmoid.derivative(ur + ar),
-        kz=(state.h - tanh(pre_n)) * sigmoid.derivative(uz + az),
-        kn=kn,
-        r=r,
-    )
+    return GRUPartials(z=z, kr=kn * an * dr, kz=(state.h - tanh(pre_n)) * dz, kn=kn, r=r)
 
 
-def tangent(p: GRUPartials, dstate: GRUState, du: Array, da: Array) -> GRUState:
-    """δh = z⊙δh₋ + kʳ⊙(δuʳ+δaʳ) + kᶻ⊙(δuᶻ+δaᶻ) + kⁿ⊙(δuⁿ + r⊙δaⁿ)."""
+def merge(p: GRUPartials, du: Array, da: Array) -> Array:
+    """δv = (δuʳ + δaʳ, δuᶻ + δaᶻ, δuⁿ + r⊙δaⁿ)."""
     dur, duz, dun = jnp.split(du, 3, axis=-1)
     dar, daz, dan = jnp.split(da, 3, axis=-1)
-    dgates = p.kr * (dur + dar) + p.kz * (duz + daz) + p.kn * (dun + p.r * dan)
-    return GRUState(h=p.z * dstate.h + dgates)
+    return jnp.concatenate([dur + dar, duz + daz, dun + p.r * dan], axis=-1)
+
+
+def tangent(p: GRUPartials, dstate: GRUState, dv: Array) -> GRUState:
+    """δh = z⊙δh₋ + kʳ⊙δvʳ + kᶻ⊙δvᶻ + kⁿ⊙δvⁿ."""
+    dvr, dvz, dvn = jnp.split(dv, 3, axis=-1)
+    return GRUState(h=p.z * dstate.h + p.kr * dvr + p.kz * dvz + p.kn * dvn)
 
 
 def gru() -> PointwiseCell:
@@ -131,9 +130,10 @@ def recurrent_bias(params: GRUParams) -> Array:
 GRU = PointwiseCell(
     name="gru",
     gates=GATES,
-    phi=Pointwise(update, partials, tangent),
+    phi=Pointwise(update, partials, tangent, merge),
     state_type=GRUState,
     shapes=shapes,
     init=init,
     recurrent_bias=recurrent_bias,
+    gatewise=True,
 )

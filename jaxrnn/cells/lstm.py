@@ -17,7 +17,7 @@ from chex import PRNGKey
 from jax import Array
 
 from jaxrnn import arguments
-from jaxrnn.activations import sigmoid, tanh
+from jaxrnn.activations import sigmoid_pair, tanh
 from jaxrnn.pointwise import Pointwise
 from jaxrnn.pointwise_cell import PointwiseCell
 from jaxrnn.projections import GLOROT, ORTHOGONAL, Initializer, draw
@@ -54,29 +54,37 @@ class LSTMPartials(NamedTuple):
 
 
 def update(state: LSTMState, u: Array, a: Array) -> LSTMState:
-    """The step: c = f⊙c₋ + i⊙g, h = o⊙tanh(c)."""
-    zi, zf, zg, zo = jnp.split(u + a, 4, axis=-1)
-    c = sigmoid(zf) * state.c + sigmoid(zi) * tanh(zg)
-    return LSTMState(h=sigmoid(zo) * tanh(c), c=c)
+    """The step: c = f⊙c₋ + i⊙g, h = o⊙tanh(c).
+
+    One tanh serves all gates, σ(z) = ½ + ½ tanh(z/2), at half the cost of a σ for each. Their
+    values are then right to eps; `partials` has them to eps of themselves.
+    """
+    i, f, g, o = jnp.split(jnp.tanh(halving(u + a) * (u + a)), 4, axis=-1)
+    c = (f + 1) / 2 * state.c + (i + 1) / 2 * g
+    return LSTMState(h=(o + 1) / 2 * jnp.tanh(c), c=c)
+
+
+def halving(z: Array) -> Array:
+    """½ at the gates i, f and o, 1 at the candidate g, in the shape of z."""
+    H = z.shape[-1] // 4
+    factors = jnp.repeat(jnp.array([0.5, 0.5, 1.0, 0.5], z.dtype), H, total_repeat_length=4 * H)
+    return jnp.broadcast_to(factors, z.shape)
 
 
 def partials(state: LSTMState, u: Array, a: Array) -> LSTMPartials:
     """The six derivatives of `update`, from pre-activations so that they survive saturation."""
     zi, zf, zg, zo = jnp.split(u + a, 4, axis=-1)
-    c = sigmoid(zf) * state.c + sigmoid(zi) * tanh(zg)
+    (i, di), (f, df), (o, do) = map(sigmoid_pair, (zi, zf, zo))
+    g, dg = tanh(zg), tanh.derivative(zg)
+    c = f * state.c + i * g
     return LSTMPartials(
-        f=sigmoid(zf),
-        ki=tanh(zg) * sigmoid.derivative(zi),
-        kf=state.c * sigmoid.derivative(zf),
-        kg=sigmoid(zi) * tanh.derivative(zg),
-        ko=tanh(c) * sigmoid.derivative(zo),
-        r=sigmoid(zo) * tanh.derivative(c),
+        f=f, ki=g * di, kf=state.c * df, kg=i * dg, ko=tanh(c) * do, r=o * tanh.derivative(c)
     )
 
 
-def tangent(p: LSTMPartials, dstate: LSTMState, du: Array, da: Array) -> LSTMState:
+def tangent(p: LSTMPartials, dstate: LSTMState, dz: Array) -> LSTMState:
     """δc = f⊙δc₋ + kᶦ⊙δzᶦ + kᶠ⊙δzᶠ + kᵍ⊙δzᵍ, δh = r⊙δc + kᵒ⊙δzᵒ, with δz = δu + δa."""
-    dzi, dzf, dzg, dzo = jnp.split(du + da, 4, axis=-1)
+    dzi, dzf, dzg, dzo = jnp.split(dz, 4, axis=-1)
     dc = p.f * dstate.c + p.ki * dzi + p.kf * dzf + p.kg * dzg
     return LSTMState(h=p.r * dc + p.ko * dzo, c=dc)
 
@@ -129,7 +137,7 @@ def init(
 LSTM = PointwiseCell(
     name="lstm",
     gates=GATES,
-    phi=Pointwise(update, partials, tangent, readout),
+    phi=Pointwise(update, partials, tangent, readout=readout),
     state_type=LSTMState,
     shapes=shapes,
     init=init,

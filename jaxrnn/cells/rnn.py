@@ -83,9 +83,9 @@ def _rnn(activation: Activation) -> PointwiseCell:
     )
 
 
-def tangent(p: RNNPartials, dstate: RNNState, du: Array, da: Array) -> RNNState:
-    """δh = a'(z) ⊙ (δu + δa)."""
-    return RNNState(h=p.k * (du + da))
+def tangent(p: RNNPartials, dstate: RNNState, dz: Array) -> RNNState:
+    """δh = a'(z) ⊙ δz, with δz = δu + δa."""
+    return RNNState(h=p.k * dz)
 
 
 def shapes(D: int, H: int) -> RNNParams:

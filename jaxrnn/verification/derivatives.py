@@ -153,7 +153,7 @@ def _adjoint_identity(cell: Cell, case: Case) -> Pairs:
 
 def _linearised(cell: Cell, case: Case) -> Any:
     partials = cell.partials(case.params, case.state, cell.project(case.params, case.x))
-    drive = cell.drive(case.params, case.state, case.x, case.dparams, case.dx)
+    drive = cell.drive(case.params, partials, case.state, case.x, case.dparams, case.dx)
     return cell.push(case.params, partials, case.dstate, drive)
 
 
