@@ -10,7 +10,7 @@
 (20, 4, 5, 5)
 """
 
-from jaxrnn import activations, jacobians, verification
+from jaxrnn import activations, bptt, jacobians, truncation, verification
 from jaxrnn.cell import Cell
 from jaxrnn.cells.gru import GRUParams, GRUState, gru
 from jaxrnn.cells.lstm import LSTMParams, LSTMState, lstm
@@ -34,11 +34,13 @@ __all__ = [
     "RNNParams",
     "RNNState",
     "activations",
+    "bptt",
     "from_step",
     "gru",
     "jacobians",
     "lstm",
     "rnn",
+    "truncation",
     "unroll",
     "verification",
     "verify",

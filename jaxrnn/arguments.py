@@ -271,3 +271,37 @@ def check_state_like(name: str, got: Any, expected: Any, source: str) -> None:
                 f"{leaf_name}: expected {describe(want)} as in {source}, got {describe(leaf)}"
             )
         check_dtype(leaf_name, leaf, want.dtype, source)
+
+
+def check_loss(name: str, f: Any, states: Any, shape: tuple[int, ...]) -> None:
+    """Refuse a function of the states that gives anything but real numbers of the given shape."""
+    what = "one real scalar" if shape == () else f"one real loss a step, (T,) = {shape}"
+    words = f"{name}: expected a function that returns {what}, got"
+
+    def probe(states: Any) -> None:
+        # Judged here, because what is no array at all may not leave a trace.
+        value = f(states)
+        real = isinstance(value, float) or (
+            isinstance(value, jax.Array | np.ndarray | np.generic)
+            and jnp.issubdtype(value.dtype, jnp.floating)
+        )
+        if not real:
+            raise TypeError(f"{words} {describe(value)}")
+        if jnp.shape(value) != shape:
+            raise ValueError(f"{words} {describe(value)}")
+
+    jax.eval_shape(probe, states)
+
+
+def check_window(window: Any, T: int) -> None:
+    """Refuse what is not an integer in [1, T]."""
+    check_size("window", window, least=1)
+    if window > T:
+        raise ValueError(f"window: expected an integer in [1, T] = [1, {T}], got {window}")
+
+
+def check_positive(name: str, value: Any) -> None:
+    """Refuse what is not one finite real number above 0."""
+    check_real(name, value)
+    if value <= 0:
+        raise ValueError(f"{name}: expected a number above 0, got {value}")

@@ -124,6 +124,22 @@ class Cell(Protocol):
         """δsᵢ = Jᵢ δsᵢ₋₁ + dᵢ, linear in (dstate, drive)."""
         ...
 
+    def contribution_sizes(
+        self,
+        params: ArrayTree,
+        partials: Any,
+        states: Any,
+        xs: Array,
+        drives: Any,
+        direction: ArrayTree,
+    ) -> tuple[ArrayTree, ArrayTree]:
+        """‖Cₖ‖ and ⟨Cₖ, direction⟩ of Cₖ = (∂dₖ/∂δθ)ᵀ drives[k], leaf by leaf.
+
+        `drives` are adjoints of dₖ. The first axis of all is time; Cₖ sums over the batch.
+        Gives two trees of the params with leaves `(T,)`; Cₖ is never kept for all k.
+        """
+        ...
+
     def state_jacobian(self, params: ArrayTree, state: Any, x: Array) -> Any:
         """∂sᵢ/∂sᵢ₋₁, the tree of `jax.jacfwd(step, argnums=1)`, leaves `(*lead, H, H)`."""
         ...

@@ -15,11 +15,12 @@ import optax
 from chex import PRNGKey
 from jax import Array
 
+from jaxrnn import bptt
 from jaxrnn.cell import Cell
 from jaxrnn.cells.lstm import lstm
 from jaxrnn.cells.rnn import rnn
 from jaxrnn.jacobians import closed_form
-from jaxrnn.unrolling import previous_states, unroll
+from jaxrnn.unrolling import unroll
 
 __all__ = ["Data", "Flow", "Run", "load_digits", "measure", "run"]
 
@@ -183,39 +184,23 @@ def train(
 
 @functools.partial(jax.jit, static_argnums=0)
 def measure(cell: Cell, network: Network, data: Data) -> Flow:
-    """The gradient's way back, from the closed-form Jacobians of the whole state."""
+    """The gradient's way back: adjoints, contributions, Jacobians of the whole state."""
     xs, labels = data.test_xs[:, :WATCHED], data.test_labels[:WATCHED]
-    state0 = cell.init_state(network.cell, (WATCHED,))
-    states = unroll(cell, network.cell, xs, state0)
-    J = _dense(closed_form(cell, network.cell, xs, state0))  # (T, M, S, S)
 
-    def error(h: Array) -> Array:
-        scores = logits(network, h)
+    def error(states: Any) -> Array:
+        scores = logits(network, states.h[-1])
         return optax.softmax_cross_entropy_with_integer_labels(scores, labels).sum()
 
-    last = jax.tree.map(lambda leaf: jnp.zeros_like(leaf[-1]), states)
-    last = last._replace(h=jax.grad(error)(states.h[-1]))
-    adjoint = jnp.concatenate(list(last), axis=-1)  # ∂E/∂s_T, (M, S)
-
-    def back(adjoint: Array, J: Array) -> tuple[Array, Array]:
-        return jnp.einsum("mj,mjk->mk", adjoint, J), adjoint
-
-    _, adjoints = jax.lax.scan(back, adjoint, J, reverse=True)  # (T, M, S)
-    parts = jnp.split(adjoints, len(states), axis=-1)
-    norms = {
-        field: jnp.linalg.norm(part, axis=-1).mean(1)
-        for field, part in zip(states._fields, parts, strict=True)
-    }
-    before = previous_states(state0, states)
-    u = cell.project(network.cell, xs)
-    gates = cell.partials(network.cell, before, u)
+    adjoints = bptt.adjoints(cell, network.cell, xs, error)
+    norms = {f: jnp.linalg.norm(leaf, axis=-1).mean(1) for f, leaf in adjoints._asdict().items()}
+    J = closed_form(cell, network.cell, xs)
     return Flow(
         accuracy=accuracy(cell, network, data.test_xs, data.test_labels),
         adjoint_h=norms["h"],
         adjoint_c=norms.get("c"),
-        contribution=_contributions(cell, network.cell, before, xs, type(states)(*parts)),
-        spectral_norm=jnp.linalg.svd(J[:, : WATCHED // 2], compute_uv=False)[..., 0],
-        forget=gates.f.mean(1) if hasattr(gates, "f") else None,
+        contribution=_sizes(cell, network.cell, xs, error),
+        spectral_norm=jnp.linalg.svd(_dense(J)[:, : WATCHED // 2], compute_uv=False)[..., 0],
+        forget=jnp.diagonal(J.c.c, axis1=-2, axis2=-1).mean(1) if hasattr(J, "c") else None,
     )
 
 
@@ -225,14 +210,10 @@ def _dense(J: Any) -> Array:
     return jnp.concatenate(rows, axis=-2)
 
 
-def _contributions(cell: Cell, params: Any, before: Any, xs: Array, adjoints: Any) -> Array:
-    """‖∂E/∂θ|_k‖ for each step, hₖ₋₁ held constant, summed over the images; `(T,)`."""
-
-    def one(state: Any, x: Array, adjoint: Any) -> Array:
-        _, transpose = jax.vjp(lambda p: cell.step(p, state, x), params)
-        return optax.tree.norm(transpose(adjoint)[0])
-
-    return jax.vmap(one)(before, xs, adjoints)
+def _sizes(cell: Cell, params: Any, xs: Array, error: Callable[[Any], Array]) -> Array:
+    """‖∂E/∂θ|_k‖ for each step, hₖ₋₁ held constant, all leaves together; `(T,)`."""
+    leaves = jax.tree.leaves(bptt.contribution_norms(cell, params, xs, error).norm)
+    return jnp.linalg.norm(jnp.stack(leaves), axis=0)
 
 
 def run(

@@ -1,7 +1,7 @@
 """Pictures of gradient flow. Needs matplotlib: `pip install 'jaxrnn[plot]'`."""
 
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from jaxrnn.demo import Flow, Run
 
-__all__ = ["forget_gates", "gradient_flow", "save"]
+__all__ = ["contributions", "forget_gates", "gradient_flow", "save"]
 
 COLORS = ("#0072B2", "#D55E00", "#009E73")  # Okabe & Ito: told apart by every eye
 BEFORE = {"linestyle": ":", "linewidth": 1.6}
@@ -58,6 +58,27 @@ def gradient_flow(runs: Sequence[Run]) -> Figure:
     axes[1, 0].axhline(1.0, color="0.5", linewidth=0.8)
     _label(axes[1, 1], "Digits read pixel by pixel", "training step", "test accuracy")
     axes[1, 1].set_ylim(0, 1)
+    return figure
+
+
+def contributions(norms: Mapping[str, Any]) -> Figure:
+    """‖∂E/∂θ|ₖ‖ against the lag n - k, one line for each entry of leaves `(T,)`.
+
+    Each is drawn relative to its largest, on a logarithmic scale.
+    """
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    for (name, leaf), color in zip(norms.items(), COLORS, strict=False):
+        norm = np.asarray(leaf)
+        axes.plot(np.arange(norm.size)[::-1], norm / norm.max(), color=color, label=name)
+    _label(
+        axes,
+        "What each step contributes to the gradient",
+        "lag n - k",
+        "‖∂E/∂θ|ₖ‖ over the largest",
+        "log",
+    )
     return figure
 
 

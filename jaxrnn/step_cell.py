@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from chex import ArrayTree
 from jax import Array
 
-from jaxrnn import arguments
+from jaxrnn import arguments, norms
 from jaxrnn.cell import Stepper, over_leading_axes
 
 __all__ = ["StepCell", "from_step"]
@@ -167,6 +167,30 @@ class StepCell:
         state, x = partials
         pushed = jax.jvp(lambda s: self.update(params, s, x), (state,), (dstate,))[1]
         return jax.tree.map(jnp.add, pushed, drive)
+
+    def contribution_sizes(
+        self,
+        params: ArrayTree,
+        partials: Any,
+        states: Any,
+        xs: Array,
+        drives: Any,
+        direction: ArrayTree,
+    ) -> tuple[ArrayTree, ArrayTree]:
+        """‖Cₖ‖ and ⟨Cₖ, direction⟩ of Cₖ = (∂sₖ/∂θ)ᵀ drives[k], leaf by leaf.
+
+        Returns: (norms, inner products), two trees of the params with leaves `(T,)`.
+        Cost:    one reverse step and O(P) for each k, one after the other.
+        """
+
+        def measure(step: tuple[Any, Array, Any]) -> tuple[ArrayTree, ArrayTree]:
+            state, x, drive = step
+            _, pull = jax.vjp(lambda p: self.update(p, state, x), params)
+            (each,) = pull(drive)
+            sizes = jax.tree.map(norms.norm_and_inner, each, direction)
+            return jax.tree.transpose(jax.tree.structure(each), jax.tree.structure((0, 0)), sizes)
+
+        return jax.lax.map(measure, (states, xs, drives))
 
     def state_jacobian(self, params: ArrayTree, state: Any, x: Array) -> Any:
         """The hand-written `jacobian` where there is one, else `jax.jacfwd` of the step."""

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import jaxrnn
-from jaxrnn import activations, jacobians
+from jaxrnn import activations, bptt, jacobians, truncation
 
 T, B, D, H = 5, 2, 3, 4
 RNN, LSTM, GRU = jaxrnn.rnn(), jaxrnn.lstm(), jaxrnn.gru()
@@ -724,6 +724,12 @@ row("chunk zero", lambda v: unroll(v, chunk=0), ValueError,
     "chunk", "expected an integer of at least 1", "got 0")  # fmt: skip
 row("chunk float", lambda v: unroll(v, chunk=2.0), TypeError,
     "chunk", "expected an integer", "got 2.0")  # fmt: skip
+for name, options in (("segment zero", {"segment": 0}), ("segment negative", {"segment": -4})):
+    row(name, lambda v, o=options: jaxrnn.unrolling.last_state(LSTM, v.params["lstm"], v.xs, **o),
+        ValueError, "segment", "expected an integer of at least 1", "got")  # fmt: skip
+row("segment float",
+    lambda v: jaxrnn.unrolling.last_state(LSTM, v.params["lstm"], v.xs, segment=2.5), TypeError,
+    "segment", "expected an integer", "got 2.5")  # fmt: skip
 
 # --- jacobians --------------------------------------------------------------------
 
@@ -756,6 +762,98 @@ for name in ("c_partial", "c_path"):
             "cell", r"expected a cell with a state \(h, c\)", f"got {kind}")  # fmt: skip
     row(f"{name} of a bare step", lambda v, f=f: f(v, cell=BARE, params=v.weight), TypeError,
         "cell", r"expected a cell with a state \(h, c\)", "got bare_step")  # fmt: skip
+
+# --- backpropagation through time -------------------------------------------------
+
+
+def on_states(states):
+    return jnp.sum(states.h)
+
+
+def on_steps(states):
+    return jnp.sum(states.h, axis=(1, 2))
+
+
+def through_time(f, v, kind="lstm", loss=on_states, **changes):
+    """A function of `bptt` or `truncation` in which everything fits but for the changes."""
+    name = "losses" if f is bptt.credit_matrix else "loss"
+    if f is bptt.credit_matrix and loss is on_states:
+        loss = on_steps
+    given = {"cell": CELLS[kind], "params": v.params[kind], "xs": v.xs, name: loss}
+    if f is truncation.gradient:
+        given["window"] = 2
+    return f(**(given | changes))
+
+
+THROUGH_TIME = {
+    "adjoints": bptt.adjoints,
+    "contributions": bptt.temporal_contributions,
+    "norms": bptt.contribution_norms,
+    "credit": bptt.credit_matrix,
+    "truncated": truncation.gradient,
+    "curve": truncation.curve,
+    "curve of last": truncation.curve_of_last,
+}
+for at, f in THROUGH_TIME.items():
+    call = functools.partial(through_time, f)
+    LOSS = "losses" if at == "credit" else "loss"
+    REAL = r"one real loss a step, \(T,\) = \(5,\)" if at == "credit" else "one real scalar"
+    for label, loss, error, got in (
+        ("None", None, TypeError, "got None"),
+        ("a number", 1.0, TypeError, "got a float"),
+        ("an array", np.ones(T), TypeError, r"got float64\[5\]"),
+        ("gives a state", lambda s: s, TypeError, "got an? LSTMState"),
+        ("gives units", lambda s: s.h[..., 0], ValueError, r"got float32\["),
+        ("gives a matrix", lambda s: s.h[:1, :1].reshape(1, -1), ValueError, r"got float32\[1, "),
+        ("gives a pair", lambda s: (s.h.sum(), 0.0), TypeError, "got a tuple"),
+        ("gives nothing", lambda s: None, TypeError, "got None"),
+        ("gives a string", lambda s: "loss", TypeError, "got a str"),
+        ("gives an integer", lambda s: s.h.size, TypeError, "got an int"),
+        ("gives integers", lambda s: jnp.arange(T), TypeError, r"got int64\[5\]"),
+        ("gives a boolean", lambda s: s.h.sum() > 0, TypeError, r"got bool\[\]"),
+        ("gives a complex", lambda s: s.h.sum().astype("complex64"), TypeError, r"got complex64"),
+        ("gives the other", on_states if at == "credit" else lambda s: s.h.ravel()[:T], ValueError,
+         r"got float32\[5?\]"),
+    ):  # fmt: skip
+        changes = {LOSS: loss}
+        words = REAL if callable(loss) else FUNCTION
+        row(f"{at} loss {label}", lambda v, c=call, k=changes: c(v, **k), error, LOSS, words, got)
+    row(f"{at} xs wrong D", lambda v, c=call: c(v, xs=v.xs[..., :2]), ValueError,
+        "xs", "expected last axis D = 3", r"got shape \(5, 2, 2\)")  # fmt: skip
+    row(f"{at} params of a gru", lambda v, c=call: c(v, params=v.params["gru"]), TypeError,
+        "params", PARAMS, "got a GRUParams")  # fmt: skip
+    row(f"{at} state0 of a gru", lambda v, c=call: c(v, state0=v.states["gru"]), TypeError,
+        "state0", STATE, "got a GRUState")  # fmt: skip
+    row(f"{at} lengths beyond T", lambda v, c=call: c(v, lengths=np.array([6, 2])), ValueError,
+        "lengths", RANGE, "got 6", traced=False)  # fmt: skip
+    row(f"{at} resets integer", lambda v, c=call: c(v, resets=v.resets.astype(int)), TypeError,
+        "resets", "expected a boolean dtype", r"got int64\[5, 2\]")  # fmt: skip
+    row(f"{at} of a function", lambda v, c=call: c(v, cell=bare_step), TypeError,
+        "cell", CELL, "got a function")  # fmt: skip
+for label, window, error, words, got in (
+    ("zero", 0, ValueError, "at least 1", "got 0"),
+    ("negative", -3, ValueError, "at least 1", "got -3"),
+    ("beyond T", 6, ValueError, r"in \[1, T\] = \[1, 5\]", "got 6"),
+    ("float", 2.0, TypeError, "expected an integer", "got 2.0"),
+    ("bool", True, TypeError, "expected an integer", "got True"),
+    ("None", None, TypeError, "expected an integer", "got None"),
+    ("array", np.array([2]), TypeError, "expected an integer", r"got array"),
+):
+    row(f"window {label}",
+        lambda v, w=window: through_time(truncation.gradient, v, window=w), error,
+        "window", words, got)  # fmt: skip
+CURVE = truncation.Curve(np.zeros(3), np.ones(3))
+for label, epsilon, error, words in (
+    ("zero", 0.0, ValueError, ("above 0", "got 0")),
+    ("negative", -0.1, ValueError, ("above 0", "got -0.1")),
+    ("NaN", float("nan"), ValueError, ("finite", "got nan")),
+    ("infinite", float("inf"), ValueError, ("finite", "got inf")),
+    ("string", "0.1", TypeError, ("a real number", "got '0.1'")),
+    ("None", None, TypeError, ("a real number", "got None")),
+    ("bool", True, TypeError, ("a real number", "got True")),
+):
+    row(f"epsilon {label}", lambda v, e=epsilon: CURVE.smallest_window(e), error,
+        "epsilon", *words)  # fmt: skip
 
 # --- verify -----------------------------------------------------------------------
 

@@ -1,0 +1,295 @@
+"""Truncated backpropagation through time, and what it leaves out.
+
+A window of K carries every term of the loss back through at most K steps:
+
+    G_K = Σₜ Σ_{k=t-K+1..t} ∂Eₜ/∂θ|ₖ        ∂E = Σₜ ∂Eₜ, ∂Eₜ what E reads of sₜ directly
+
+so that K = 1 sees one step and K = T is the whole gradient. By lag ℓ = t - k, for all k at once,
+
+    λ⁽⁰⁾ₖ = ∂E/∂sₖ|direct      λ⁽ℓ⁾ₖ = Jₖ₊₁ᵀ λ⁽ℓ⁻¹⁾ₖ₊₁      G_K = Σ_{ℓ<K} Σₖ (∂sₖ/∂θ)ᵀ λ⁽ℓ⁾ₖ
+
+The window slides with t. Training code usually detaches the state every K steps instead: there
+a term right after a cut sees one step and only one right before the next cut sees K, so that the
+bias depends on where the cuts fall. Here every term sees K steps, or all that there are.
+
+`lengths` and `resets` are those of `jaxrnn.unroll`. A held step is no step: what the loss reads of
+a held state it reads at its sequence's last step, and lags are counted from there. A reset ends
+the way back. `state0` counts as given, as in `jaxrnn.bptt`.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from chex import ArrayTree
+from jax import Array
+
+from jaxrnn import arguments, norms, projections
+from jaxrnn.cell import Cell
+from jaxrnn.transposition import (
+    Steps,
+    direct_adjoints,
+    linearised,
+    run_back,
+    through_step,
+    to_drive,
+    to_params,
+)
+from jaxrnn.unrolling import check, select, unroll
+
+__all__ = ["Curve", "curve", "curve_of_last", "gradient"]
+
+
+class Curve(NamedTuple):
+    """How far the truncated gradient G_K is from the gradient g; entry K-1 belongs to window K.
+
+    bias: ‖G_K - g‖ / ‖g‖ over all leaves of the params together, `(T,)`. Where g is 0 it is 0
+        if G_K is 0 too, else inf.
+    cosine: of the angle between G_K and g, `(T,)`; 0 where one of them is 0, 1 where both are.
+
+    >>> import jax.numpy as jnp
+    >>> print(Curve(jnp.array([0.5, 0.1, 0.2, 0.0]), jnp.array([0.9, 1.0, 0.98, 1.0])))
+    window  bias     cosine
+         1  5.0e-01  +0.9000
+         2  1.0e-01  +1.0000
+         4  0.0e+00  +1.0000
+    """
+
+    bias: Array  # (T,)
+    cosine: Array  # (T,)
+
+    def smallest_window(self, epsilon: float) -> int:
+        """The smallest K such that no window of K or more has a bias above epsilon.
+
+        Read on the host. T where every shorter window fails: K = T is the gradient itself,
+        whatever rounding left in its entry. NaN counts as failing; 0 for an empty sequence.
+
+        Raises: TypeError or ValueError if epsilon is not a finite real number above 0, or
+                if this is a stack of curves.
+
+        >>> import jax.numpy as jnp
+        >>> Curve(jnp.array([0.5, 0.1, 0.2, 0.0]), jnp.ones(4)).smallest_window(0.15)
+        4
+        """
+        arguments.check_positive("epsilon", epsilon)
+        bias = np.asarray(self.bias)
+        if bias.ndim != 1:
+            raise ValueError(f"bias: expected one curve (T,), got shape {bias.shape}")
+        (failing,) = np.nonzero(~(bias[:-1] <= epsilon))
+        return int(min(bias.size, failing[-1] + 2 if failing.size else 1))
+
+    def __str__(self) -> str:
+        """Bias and cosine for windows 1, 2, 4, … and T."""
+        bias, cosine = np.asarray(self.bias), np.asarray(self.cosine)
+        if bias.ndim != 1:
+            return repr(self)
+        windows = sorted({2**i for i in range(bias.size.bit_length())} | {bias.size})
+        rows = [f"{K:6d}  {bias[K - 1]:.1e}  {cosine[K - 1]:+.4f}" for K in windows if K]
+        return "\n".join(["window  bias     cosine", *rows])
+
+
+def gradient(
+    cell: Cell,
+    params: ArrayTree,
+    xs: Array,
+    loss: Callable[[Any], Array],
+    window: int,
+    state0: Any = None,
+    *,
+    lengths: Array | None = None,
+    resets: Array | None = None,
+) -> Any:
+    """The gradient of the loss truncated to `window` steps.
+
+        G_K = Σₜ Σ_{k=t-K+1..t} ∂Eₜ/∂θ|ₖ
+
+    Args:    window: K, an integer in [1, T]; K = T gives the gradient. All others as in
+             `jaxrnn.bptt.adjoints`.
+    Returns: the tree of the params.
+    Raises:  TypeError or ValueError as `jaxrnn.bptt.adjoints`, or naming `window`.
+    Cost:    K - 1 adjoint steps, each for all T at once: O(K·T·B·G·H²). One compilation for all K.
+
+    >>> import jax, jaxrnn
+    >>> cell = jaxrnn.rnn()
+    >>> params, xs = cell.init(jax.random.key(0), 3, 5), jax.numpy.ones((7, 2, 3))
+    >>> jaxrnn.truncation.gradient(cell, params, xs, lambda s: s.h.sum(), 3).w_hh.shape
+    (5, 5)
+    """
+    states, direct = direct_adjoints(cell, params, xs, loss, state0, lengths, resets)
+    arguments.check_window(window, xs.shape[0])
+    return _gradient(cell, params, xs, state0, states, direct, window, lengths, resets)
+
+
+def curve(
+    cell: Cell,
+    params: ArrayTree,
+    xs: Array,
+    loss: Callable[[Any], Array],
+    state0: Any = None,
+    *,
+    lengths: Array | None = None,
+    resets: Array | None = None,
+) -> Curve:
+    """Bias and cosine of the truncated gradient for every window, in one pass over the lags.
+
+        bias_K = ‖G_K - g‖ / ‖g‖        cosine_K = ⟨G_K, g⟩ / (‖G_K‖ ‖g‖)
+
+    Args, Raises: as in `jaxrnn.bptt.adjoints`.
+    Returns:  a Curve; `curve(...).smallest_window(0.01)` is the advice.
+    Cost:     T lags, each an adjoint step and a gradient's matmuls for all T: O(T²·B·P) time, O(P)
+              memory beside the trajectory. `curve_of_last` takes O(T·B·P).
+    Accuracy: a bias below a few eps is rounding.
+
+    >>> import jax, jaxrnn
+    >>> cell = jaxrnn.rnn()
+    >>> params, xs = cell.init(jax.random.key(0), 3, 5), jax.numpy.ones((7, 2, 3))
+    >>> jaxrnn.truncation.curve(cell, params, xs, lambda states: states.h.sum()).bias.shape
+    (7,)
+    """
+    states, direct = direct_adjoints(cell, params, xs, loss, state0, lengths, resets)
+    return _curve(cell, params, xs, state0, states, direct, lengths, resets)
+
+
+def curve_of_last(
+    cell: Cell,
+    params: ArrayTree,
+    xs: Array,
+    loss: Callable[[Any], Array],
+    state0: Any = None,
+    *,
+    lengths: Array | None = None,
+    resets: Array | None = None,
+) -> Curve:
+    """`curve` for a loss on the last state alone, at the cost of a few gradients.
+
+    Then window K sees the last K steps of each sequence, and G_K is a running sum from the back.
+
+    Args: loss: last state, leaves `(*batch, H)`, ↦ one real scalar; all others as in `curve`.
+    Returns, Raises, Accuracy: as `curve`.
+    Cost: one adjoint scan, then O(B·P) for each of T lags.
+
+    >>> import jax, jaxrnn
+    >>> cell = jaxrnn.lstm()
+    >>> params, xs = cell.init(jax.random.key(0), 3, 5), jax.numpy.ones((7, 2, 3))
+    >>> jaxrnn.truncation.curve_of_last(cell, params, xs, lambda s: s.h.sum()).cosine.shape
+    (7,)
+    """
+    check(cell, params, xs, state0, lengths, resets)
+    arguments.check_callable("loss", loss, "(last state) -> scalar")
+    states = unroll(cell, params, xs, state0, lengths=lengths, resets=resets)
+    last = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape[1:], s.dtype), states)
+    arguments.check_loss("loss", loss, last, ())
+    if xs.shape[0] == 0:  # there is no last state to read
+        return Curve(*[jnp.zeros(0, projections.accumulator(xs.dtype))] * 2)
+    direct = jax.grad(lambda states: loss(jax.tree.map(lambda s: s[-1], states)))(states)
+    return _curve_of_last(cell, params, xs, state0, states, direct, lengths, resets)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _gradient(
+    cell: Cell,
+    params: ArrayTree,
+    xs: Array,
+    state0: Any,
+    states: Any,
+    direct: Any,
+    window: Any,
+    *masks: Any,
+) -> Any:
+    steps = linearised(cell, params, xs, state0, states, *masks)
+    direct = _at_live_steps(direct, steps.held)
+
+    def longer(_: Any, adjoint: Any) -> Any:
+        return jax.tree.map(jnp.add, direct, _one_lag_back(cell, params, steps, adjoint))
+
+    return _pulled(cell, params, steps, jax.lax.fori_loop(1, window, longer, direct))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _curve(
+    cell: Cell, params: ArrayTree, xs: Array, state0: Any, states: Any, direct: Any, *masks: Any
+) -> Curve:
+    steps = linearised(cell, params, xs, state0, states, *masks)
+    g = _pulled(cell, params, steps, run_back(cell, params, steps, direct))
+
+    def longer(carry: Any, _: None) -> tuple[Any, Curve]:
+        of_lag, total = carry
+        total = _added(total, _pulled(cell, params, steps, of_lag))
+        return (_one_lag_back(cell, params, steps, of_lag), total), _against(total, g)
+
+    first = (_at_live_steps(direct, steps.held), _zeros(g))
+    return jax.lax.scan(longer, first, None, length=xs.shape[0])[1]
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _curve_of_last(
+    cell: Cell, params: ArrayTree, xs: Array, state0: Any, states: Any, direct: Any, *masks: Any
+) -> Curve:
+    steps = linearised(cell, params, xs, state0, states, *masks)
+    drives = to_drive(cell, params, steps, run_back(cell, params, steps, direct))
+    g = to_params(cell, params, steps, drives)
+
+    def longer(total: Any, step: Any) -> tuple[Any, Curve]:
+        total = _added(total, to_params(cell, params, *step))
+        return total, _against(total, g)
+
+    return jax.lax.scan(longer, _zeros(g), _by_lag(steps, drives))[1]
+
+
+def _at_live_steps(direct: Any, held: Array | None) -> Any:
+    """What the loss reads of a held state, moved to the last step that its sequence takes."""
+    if held is None:
+        return direct
+    zero = jax.tree.map(jnp.zeros_like, direct)
+    beyond = jax.tree.map(lambda g: g.sum(0), select(held, direct, zero))
+    beyond = jax.tree.map(lambda g, like: jnp.broadcast_to(g, like.shape), beyond, direct)
+    last = ~held & jnp.concatenate([held[1:], jnp.ones_like(held[:1])])
+    moved = select(last, jax.tree.map(jnp.add, direct, beyond), direct)
+    return select(held, zero, moved)
+
+
+def _one_lag_back(cell: Cell, params: ArrayTree, steps: Steps, adjoint: Any) -> Any:
+    """Jₖ₊₁ᵀ λₖ₊₁ at every k; nothing comes from beyond the end."""
+    back = through_step(cell, params, steps, adjoint)
+    return jax.tree.map(lambda b: jnp.concatenate([b[1:], jnp.zeros_like(b[:1])]), back)
+
+
+def _pulled(cell: Cell, params: ArrayTree, steps: Steps, adjoint: Any) -> Any:
+    """Σₖ (∂sₖ/∂θ)ᵀ λₖ."""
+    return to_params(cell, params, steps, to_drive(cell, params, steps, adjoint))
+
+
+def _by_lag(steps: Steps, drives: Any) -> tuple[Steps, Any]:
+    """The steps with lag in place of time; drives are 0 before a sequence's first step."""
+    if steps.held is None:
+        return jax.tree.map(lambda leaf: jnp.flip(leaf, 0), (steps, drives))
+    lag = jnp.arange(steps.held.shape[0]).reshape(-1, *[1] * (steps.held.ndim - 1))
+    step = jnp.sum(~steps.held, axis=0, keepdims=True) - 1 - lag  # (T, *batch)
+
+    def taken(leaf: Array) -> Array:
+        index = jnp.maximum(step, 0).reshape(*step.shape, *[1] * (leaf.ndim - step.ndim))
+        return jnp.take_along_axis(leaf, index, axis=0)
+
+    steps, drives = jax.tree.map(taken, (steps, drives))
+    return steps, select(step < 0, jax.tree.map(jnp.zeros_like, drives), drives)
+
+
+def _zeros(tree: Any) -> Any:
+    """Zeros wide enough to sum in."""
+    return jax.tree.map(lambda g: jnp.zeros(g.shape, projections.accumulator(g.dtype)), tree)
+
+
+def _added(total: Any, more: Any) -> Any:
+    return jax.tree.map(lambda t, m: t + m.astype(t.dtype), total, more)
+
+
+def _against(total: Any, g: Any) -> Curve:
+    """Bias and cosine of one window."""
+    off = norms.tree_norm(jax.tree.map(lambda t, full: t - full.astype(t.dtype), total, g))
+    size = norms.tree_norm(g)
+    undefined = (size == 0) & (off == 0)
+    bias = jnp.where(undefined, off, off / jnp.where(undefined, jnp.ones_like(size), size))
+    return Curve(bias, norms.cosine(total, g))
