@@ -22,6 +22,8 @@ import jaxlib
 import numpy as np
 from tqdm import tqdm
 
+LEAST_ROUNDS = 7
+
 
 def settle_allocator(pages: str) -> None:
     """Put glibc's allocator in one state for the whole process; elsewhere do nothing.
@@ -72,8 +74,12 @@ def measure(
     reference: str,
     rounds: int,
     untimed: int = 2,
+    limit_s: float = float("inf"),
 ) -> list[Timing]:
-    """Time all candidates on the same arguments, or each on its own; ratios are to `reference`."""
+    """Time all candidates on the same arguments, or each on its own; ratios are to `reference`.
+
+    At most `rounds` rounds; none is begun after `limit_s`, but at least seven are.
+    """
     compiled, compile_s, calls = {}, {}, {}
     for candidate in candidates:
         given = tuple(args) if candidate.args is None else candidate.args
@@ -83,7 +89,10 @@ def measure(
         compile_s[candidate.name] = time.perf_counter() - start
         calls[candidate.name] = (compiled.get(candidate.name, candidate.f), given)
     seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in tqdm(range(rounds), leave=False, unit="round", disable=None):
+    began = time.perf_counter()
+    for done in tqdm(range(rounds), leave=False, unit="round", disable=None):
+        if done >= LEAST_ROUNDS and time.perf_counter() - began > limit_s:
+            break
         order = list(calls)
         random.shuffle(order)
         for name in order:

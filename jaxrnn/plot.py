@@ -71,7 +71,8 @@ def contributions(norms: Mapping[str, Any]) -> Figure:
     axes = figure.subplots()
     for (name, leaf), color in zip(norms.items(), COLORS, strict=False):
         norm = np.asarray(leaf)
-        axes.plot(np.arange(norm.size)[::-1], norm / norm.max(), color=color, label=name)
+        norm = np.where(norm > 0, norm, np.nan)  # the first step reads no weight off h₀ = 0
+        axes.plot(np.arange(norm.size)[::-1], norm / np.nanmax(norm), color=color, label=name)
     _label(
         axes,
         "What each step contributes to the gradient",

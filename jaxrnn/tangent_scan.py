@@ -51,7 +51,7 @@ def plan(cell: Cell, params: ArrayTree, xs: Array, chunk: int | None) -> Plan:
     # A matmul over a chunk wants many rows, a long sequence a chunk that weighs little beside
     # its states.
     by_size = max(NUMBERS // numbers, min(32, 2 * NUMBERS // numbers), 8)
-    most = max(1, min(by_size, max(-(-T // 4), 32), T))
+    most = max(1, min(by_size, max(-(-T // 8), 32), T))
     fits = [size for size in range(most, most // 2, -1) if T % size == 0]
     return Plan(chunk or (fits[0] if fits else most), u.shape[-1] // 4 >= KEEP_FROM)
 
