@@ -30,6 +30,11 @@ SIZES = (  # (T, B, D, H)
 CELLS = {"lstm": jaxrnn.lstm(), "gru": jaxrnn.gru(), "rnn": jaxrnn.rnn()}
 OURS = "jaxrnn"
 OTHER_EQUATIONS = {"gru": ("haiku",), "rnn": ("haiku",)}  # reset before the matmul; relu
+SENTENCE = (
+    "    {speedup:.2f}× the speed of {best}, the best JAX peer, with {memory:.2f} of its memory;\n"
+    "    {speedup_with_same_equations:.2f}× that of {best_with_same_equations}, "
+    "the best with the same equations"
+)
 NOT_PEERS = (OURS, "bare matmuls", "torch")
 
 
@@ -102,11 +107,7 @@ def main() -> None:
             T, B, D, H = size
             print(timing.table(f"\n{kind} T={T} B={B} D={D} H={H} float32", rows, OURS))
             told.append(summary(kind, rows))
-            print(
-                "    {speedup:.2f}× the speed of {best}, the best JAX peer, "
-                "with {memory:.2f} of its memory;\n    {speedup_with_same_equations:.2f}× that of {best_with_same_equations}, "
-                "the best with the same equations".format(**told[-1])
-            )
+            print(SENTENCE.format(**told[-1]))
             cases.append(({"cell": kind, "T": T, "B": B, "D": D, "H": H, **told[-1]}, rows))
         for of in ("speedup", "speedup_with_same_equations"):
             each = [row[of] for row in told]
