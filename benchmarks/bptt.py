@@ -4,10 +4,11 @@ E = Σ v⊙h over all steps, from the zero state, float32. Peers: flax nnx, haik
 `lax.scan` with hoisted projection, torch with as many threads; the limit is the same matmuls
 with nothing else. Frameworks that are not installed are left out.
 
-    python -m benchmarks.bptt [--cells lstm,gru,rnn] [--seconds 20] [--quick] [--out F]
+    python -m benchmarks.bptt [--cells lstm,gru,rnn,relu] [--seconds 20] [--quick] [--out F]
 """
 
 import argparse
+import contextlib
 import pathlib
 from collections.abc import Iterable
 from typing import Any
@@ -18,6 +19,7 @@ import numpy as np
 
 import jaxrnn
 from benchmarks import peers, timing
+from benchmarks.torch_process import TorchProcess
 
 SIZES = (  # (T, B, D, H)
     (64, 128, 1, 64),
@@ -27,9 +29,14 @@ SIZES = (  # (T, B, D, H)
     (1000, 1, 32, 64),
     (2048, 8, 32, 128),
 )
-CELLS = {"lstm": jaxrnn.lstm(), "gru": jaxrnn.gru(), "rnn": jaxrnn.rnn()}
+CELLS = {
+    "lstm": jaxrnn.lstm(),
+    "gru": jaxrnn.gru(),
+    "rnn": jaxrnn.rnn(),
+    "relu": jaxrnn.rnn(jaxrnn.activations.relu),
+}
 OURS = "jaxrnn"
-OTHER_EQUATIONS = {"gru": ("haiku",), "rnn": ("haiku",)}  # reset before the matmul; relu
+OTHER_EQUATIONS = {"gru": ("haiku",)}  # reset before the matmul
 SENTENCE = (
     "    {speedup:.2f}× the speed of {best}, the best JAX peer, with {memory:.2f} of its memory;\n"
     "    {speedup_with_same_equations:.2f}× that of {best_with_same_equations}, "
@@ -46,15 +53,16 @@ def arguments(kind: str, T: int, B: int, D: int, H: int) -> tuple[Any, Any, Any]
     return params, xs, jax.random.normal(keys[2], (T, B, H), jnp.float32)
 
 
-def candidates(kind: str, params: Any, xs: Any, v: Any, torch: bool) -> list[timing.Candidate]:
+def candidates(
+    kind: str, params: Any, xs: Any, v: Any, torch: TorchProcess | None
+) -> list[timing.Candidate]:
     """Ours, the peers that are installed, and the limit."""
     ours = peers.loss_and_grads(lambda params, xs: jaxrnn.unroll(CELLS[kind], params, xs).h)
     found = [timing.Candidate(OURS, ours, (params, xs, v))]
     for peer in peers.available(kind, params, xs, v):
         found.append(timing.Candidate(peer.name, peer.f, peer.args))
-    run = peers.torch_peer(kind, params, xs, v) if torch else None
-    if run is not None:
-        found.append(timing.Candidate("torch", lambda: run()[0].item(), (), jit=False))
+    if torch is not None:
+        found.append(timing.Candidate("torch", torch.clock(kind, params, xs, v), (), clock=True))
     return found
 
 
@@ -87,34 +95,40 @@ def geometric_mean(values: list[float]) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--cells", default="lstm,gru,rnn")
+    parser.add_argument("--cells", default=",".join(CELLS))
     parser.add_argument("--seconds", type=float, default=20, help="for each row")
-    # torch's GRU took 15 s in place of 5 ms at B = 1 beside XLA's threads, spoiling the rest.
     parser.add_argument("--no-torch", action="store_true")
     parser.add_argument("--quick", action="store_true", help="one small size, few rounds")
     parser.add_argument("--out", type=pathlib.Path, default=None, help="write JSON here")
     options = parser.parse_args()
-    if jax.devices()[0].platform == "cpu" and peers.has_torch():
-        peers.configure_torch(timing.cores())
-    cases = []
-    for kind in options.cells.split(","):
-        told = []
-        for size in ((16, 4, 3, 8),) if options.quick else SIZES:
-            found = candidates(kind, *arguments(kind, *size), torch=not options.no_torch)
-            rows = timing.measure(
-                found, reference=OURS, rounds=60, untimed=1, limit_s=options.seconds
-            )
-            T, B, D, H = size
-            print(timing.table(f"\n{kind} T={T} B={B} D={D} H={H} float32", rows, OURS))
-            told.append(summary(kind, rows))
-            print(SENTENCE.format(**told[-1]))
-            cases.append(({"cell": kind, "T": T, "B": B, "D": D, "H": H, **told[-1]}, rows))
-        for of in ("speedup", "speedup_with_same_equations"):
-            each = [row[of] for row in told]
-            mean, least = geometric_mean(each), min(each)
-            print(f"{kind}: {of} {mean:.2f} in the geometric mean, least {least:.2f}")
+    on_cpu = jax.devices()[0].platform == "cpu"
+    with contextlib.ExitStack() as stack:
+        torch = None
+        if on_cpu and peers.has_torch() and not options.no_torch:
+            torch = stack.enter_context(TorchProcess(timing.cores()))
+        cases = [
+            case for kind in options.cells.split(",") for case in rows_of(kind, options, torch)
+        ]
     if options.out:
         timing.write(options.out, cases)
+
+
+def rows_of(kind: str, options: argparse.Namespace, torch: TorchProcess | None) -> list[Any]:
+    """Measure and print every size of a kind of cell."""
+    cases = []
+    for size in ((16, 4, 3, 8),) if options.quick else SIZES:
+        found = candidates(kind, *arguments(kind, *size), torch)
+        rows = timing.measure(found, reference=OURS, rounds=60, untimed=1, limit_s=options.seconds)
+        T, B, D, H = size
+        print(timing.table(f"\n{kind} T={T} B={B} D={D} H={H} float32", rows, OURS))
+        told = summary(kind, rows)
+        print(SENTENCE.format(**told))
+        cases.append(({"cell": kind, "T": T, "B": B, "D": D, "H": H, **told}, rows))
+    for of in ("speedup", "speedup_with_same_equations"):
+        each = [case[of] for case, _ in cases]
+        mean, least = geometric_mean(each), min(each)
+        print(f"{kind}: {of} {mean:.2f} in the geometric mean, least {least:.2f}")
+    return cases
 
 
 if __name__ == "__main__":

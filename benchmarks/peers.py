@@ -10,6 +10,7 @@ documentation shows, with its defaults, not the best that could be made of it; t
 `hoisted_scan` is for. `bare_matmuls` is the limit.
 """
 
+import functools
 import importlib.util
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -21,8 +22,16 @@ from jax import Array
 
 import jaxrnn
 
-PARAMS = {"lstm": jaxrnn.LSTMParams, "gru": jaxrnn.GRUParams, "rnn": jaxrnn.RNNParams}
-GATES = {"lstm": 4, "gru": 3, "rnn": 1}
+PARAMS = {
+    "lstm": jaxrnn.LSTMParams,
+    "gru": jaxrnn.GRUParams,
+    "rnn": jaxrnn.RNNParams,
+    "relu": jaxrnn.RNNParams,
+}
+GATES = {"lstm": 4, "gru": 3, "rnn": 1, "relu": 1}
+
+
+LACKS = {"haiku": ("rnn",), "equinox": ("rnn", "relu")}  # haiku's only RNN is a relu
 
 
 class Peer(NamedTuple):
@@ -39,11 +48,11 @@ class Peer(NamedTuple):
 def available(kind: str, params: Any, xs: Array, v: Array) -> list[Peer]:
     """The peers in JAX that are installed and have a cell of this kind.
 
-    Args: kind: "lstm", "gru" or "rnn" (tanh); params: ours, of that kind.
+    Args: kind: "lstm", "gru", "rnn" (tanh) or "relu"; params: ours, of that kind.
     """
     peers = [bare_matmuls(kind, params, xs, v), hoisted_scan(kind, params, xs, v)]
     for module, make in (("flax", flax_nnx), ("haiku", haiku), ("equinox", equinox)):
-        if importlib.util.find_spec(module) and not (module == "equinox" and kind == "rnn"):
+        if importlib.util.find_spec(module) and kind not in LACKS.get(module, ()):
             peers.append(make(kind, params, xs, v))
     return peers
 
@@ -127,7 +136,11 @@ def _rnn(params, state, u):
     return (jnp.tanh(u + state[0] @ params.w_hh.T),)
 
 
-STEPS = {"lstm": _lstm, "gru": _gru, "rnn": _rnn}
+def _relu(params, state, u):
+    return (jax.nn.relu(u + state[0] @ params.w_hh.T),)
+
+
+STEPS = {"lstm": _lstm, "gru": _gru, "rnn": _rnn, "relu": _relu}
 
 
 # --- frameworks in JAX ------------------------------------------------------------
@@ -137,7 +150,13 @@ def flax_nnx(kind: str, params: Any, xs: Array, v: Array) -> Peer:
     """`nnx.RNN` around OptimizedLSTMCell, GRUCell or SimpleCell. Its GRU has no b_hn."""
     from flax import nnx
 
-    cell_type = {"lstm": nnx.OptimizedLSTMCell, "gru": nnx.GRUCell, "rnn": nnx.SimpleCell}[kind]
+    relu_cell = functools.partial(nnx.SimpleCell, activation_fn=nnx.relu)
+    cell_type = {
+        "lstm": nnx.OptimizedLSTMCell,
+        "gru": nnx.GRUCell,
+        "rnn": nnx.SimpleCell,
+        "relu": relu_cell,
+    }[kind]
     D, H = params.w_ih.shape[1], params.w_hh.shape[1]
     cell = cell_type(D, H, dtype=xs.dtype, param_dtype=xs.dtype, rngs=nnx.Rngs(0))
     dense_i, dense_h = {"kernel": params.w_ih.T}, {"kernel": params.w_hh.T}
@@ -163,12 +182,12 @@ def flax_nnx(kind: str, params: Any, xs: Array, v: Array) -> Peer:
 def haiku(kind: str, params: Any, xs: Array, v: Array) -> Peer:
     """`hk.dynamic_unroll` of hk.LSTM, hk.GRU or hk.VanillaRNN.
 
-    The job is the same, the equations are not: the GRU resets before its matmul and has no
-    b_hn, the RNN is a relu, cheaper than tanh, with two biases.
+    The equations of its GRU are others: it resets before its matmul and has no b_hn. Its RNN
+    is a relu with two biases.
     """
     import haiku as hk
 
-    core_type = {"lstm": hk.LSTM, "gru": hk.GRU, "rnn": hk.VanillaRNN}[kind]
+    core_type = {"lstm": hk.LSTM, "gru": hk.GRU, "relu": hk.VanillaRNN}[kind]
 
     def unroll(xs):
         core = core_type(params.w_hh.shape[1])
@@ -178,11 +197,14 @@ def haiku(kind: str, params: Any, xs: Array, v: Array) -> Peer:
     weights = _to_haiku(kind, params)
 
     def ours(grads):
+        if kind == "relu":
+            into, back = grads["vanilla_rnn/linear"], grads["vanilla_rnn/linear_1"]
+            return jaxrnn.RNNParams(into["w"].T, back["w"].T, into["b"])
         linear = grads["lstm/linear"]
         w_ih, w_hh = jnp.split(_ifgo(linear["w"].T), [xs.shape[-1]], axis=1)
         return jaxrnn.LSTMParams(w_ih, w_hh, _ifgo(linear["b"]))
 
-    same = kind == "lstm"
+    same = kind != "gru"
     return Peer("haiku", loss_and_grads(outputs), (weights, xs, v), same, ours if same else None)
 
 
@@ -264,8 +286,9 @@ def torch_peer(kind: str, params: Any, xs: Array, v: Array) -> Callable[[], Any]
         return torch.from_numpy(np.array(leaf))  # a copy: torch wants to be able to write
 
     inputs, cotangent = tensor(xs).requires_grad_(), tensor(v)
-    layer_type = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU, "rnn": torch.nn.RNN}[kind]
-    layer = layer_type(params.w_ih.shape[1], params.w_hh.shape[1], dtype=inputs.dtype)
+    layer_type = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU}.get(kind, torch.nn.RNN)
+    options = {"nonlinearity": "relu"} if kind == "relu" else {}
+    layer = layer_type(params.w_ih.shape[1], params.w_hh.shape[1], dtype=inputs.dtype, **options)
     b_hh = np.zeros_like(params.b)
     if kind == "gru":
         b_hh[-params.b_hn.size :] = params.b_hn

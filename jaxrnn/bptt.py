@@ -28,15 +28,18 @@ from jax import Array
 
 from jaxrnn import arguments, norms
 from jaxrnn.cell import Cell
+from jaxrnn.tangent_scan import over_chunks, plan
 from jaxrnn.transposition import (
+    Steps,
     direct_adjoints,
+    drives_and_total,
     linearised,
     run_back,
     to_drive,
     to_each,
-    to_params,
+    trajectory,
 )
-from jaxrnn.unrolling import check, unroll
+from jaxrnn.unrolling import check, start, unroll
 
 __all__ = [
     "ContributionNorms",
@@ -203,14 +206,18 @@ def _norm_of_step(leaf: Array) -> Array:
     return norms.norm(leaf, tuple(range(1, leaf.ndim)))
 
 
-_linearised = jax.jit(linearised, static_argnums=0)
+@functools.partial(jax.jit, static_argnums=0)
+def _linearised(
+    cell: Cell, params: ArrayTree, xs: Array, state0: Any, states: Any, *masks: Any
+) -> Steps:
+    return linearised(cell, params, trajectory(cell, params, xs, state0, states, *masks))
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _adjoints(
     cell: Cell, params: ArrayTree, xs: Array, state0: Any, states: Any, direct: Any, *masks: Any
 ) -> Any:
-    steps = linearised(cell, params, xs, state0, states, *masks)
+    steps = linearised(cell, params, trajectory(cell, params, xs, state0, states, *masks))
     return run_back(cell, params, steps, direct)
 
 
@@ -218,7 +225,7 @@ def _adjoints(
 def _contributions(
     cell: Cell, params: ArrayTree, xs: Array, state0: Any, states: Any, direct: Any, *masks: Any
 ) -> Any:
-    steps = linearised(cell, params, xs, state0, states, *masks)
+    steps = linearised(cell, params, trajectory(cell, params, xs, state0, states, *masks))
     drives = to_drive(cell, params, steps, run_back(cell, params, steps, direct))
     return to_each(cell, params, steps, drives)
 
@@ -227,8 +234,15 @@ def _contributions(
 def _norms(
     cell: Cell, params: ArrayTree, xs: Array, state0: Any, states: Any, direct: Any, *masks: Any
 ) -> ContributionNorms:
-    steps = linearised(cell, params, xs, state0, states, *masks)
-    drives = to_drive(cell, params, steps, run_back(cell, params, steps, direct))
-    total = to_params(cell, params, steps, drives)
-    sizes = cell.contribution_sizes(params, steps.partials, steps.before, steps.xs, drives, total)
-    return ContributionNorms(*sizes, total)
+    steps = trajectory(cell, params, xs, state0, states, *masks)
+    chunk = plan(cell, params, xs, start(cell, params, xs, state0), None).chunk
+    drives, total = drives_and_total(cell, params, steps, direct, chunk)
+
+    def measure(nothing: None, item: tuple[Steps, Any]) -> tuple[None, Any]:
+        steps = linearised(cell, params, item[0])
+        at = steps.partials, steps.before, steps.xs
+        return nothing, cell.contribution_sizes(params, *at, item[1], total)
+
+    _, sizes = over_chunks(measure, None, (steps, drives), chunk)
+    norm, inner = sizes
+    return ContributionNorms(norm, inner, total)

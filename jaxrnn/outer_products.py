@@ -17,19 +17,19 @@ __all__ = ["sizes"]
 
 
 # In units of a multiplication: what it costs to write an entry of C and read it twice.
-ENTRY = 16
+ENTRY = 48
 
 
 def sizes(rows: Array, columns: Array, direction: Array) -> tuple[Array, Array]:
     """‖Cₖ‖ and ⟨Cₖ, direction⟩ for every k, where Cₖ = Σ_b rows[k, b] ⊗ columns[k, b].
 
-    By Gram matrices where B²(M + N) ≤ 16·M·N, as for few sequences and large weights; else Cₖ
+    By Gram matrices where B²(M + N) ≤ 48·M·N, as for few sequences and large weights; else Cₖ
     is formed, one k at a time. Each step is divided by its largest entries before anything is
     squared, so that no norm underflows or overflows which is itself a number of the dtype.
 
     Args:     rows `(T, B, M)`, columns `(T, B, N)`, direction `(M, N)`.
     Returns:  (norms, inner products), each `(T,)`.
-    Cost:     T·B·M·N + T·min(B²(M + N), 16·M·N) operations; O(M·N + T·B·(M + N + B)) memory.
+    Cost:     T·B·M·N + T·min(B²(M + N), 48·M·N) operations; O(M·N + T·B·(M + N + B)) memory.
     Accuracy: formed: a few eps·S, S = Σ_b ‖rows[k, b]‖ ‖columns[k, b]‖. By Gram matrices the
               *square* is off by a few eps·S²: a norm of S/100 has 4 digits fewer, and one that
               cancels to 0 may come out as √eps·S.

@@ -25,7 +25,7 @@ from jax import Array
 
 from jaxrnn import arguments, norms, outer_products, projections
 from jaxrnn.cell import Stepper, over_leading_axes
-from jaxrnn.pointwise import Pointwise, Sensitivities
+from jaxrnn.pointwise import Pointwise, Sensitivities, add
 from jaxrnn.projections import Affine
 
 __all__ = ["PointwiseCell"]
@@ -244,10 +244,14 @@ class PointwiseCell:
         shape = jax.eval_shape(self.project, params, x)
         du = da = jnp.zeros(shape.shape, shape.dtype)
         if dparams is not None:
-            du = jax.jvp(lambda p: self.project(p, x), (params,), (dparams,))[1]
-            da = jax.jvp(lambda p: self.recur(p, state.h), (params,), (dparams,))[1]
+            into = jax.jvp(self.input_map, (params,), (dparams,))[1]
+            back = jax.jvp(self.recurrent_map, (params,), (dparams,))[1]
+            if self.phi.merge is add:
+                du = projections.driven([into, back], [x, state.h])
+            else:
+                du, da = projections.driven([into], [x]), projections.driven([back], [state.h])
         if dx is not None:
-            du = du + jax.jvp(lambda x: self.project(params, x), (x,), (dx,))[1]
+            du = du + projections.apply(self.input_map(params)._replace(bias=None), dx)
         return self.phi.merge(partials, du, da)
 
     def push(self, params: Any, partials: Any, dstate: Any, drive: Array) -> Any:

@@ -6,6 +6,7 @@ block of a pointwise cell needs.
 """
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -25,6 +26,7 @@ __all__ = [
     "columns",
     "diagonal",
     "draw",
+    "driven",
     "joined",
     "scaled_rows",
 ]
@@ -34,6 +36,9 @@ Initializer = Callable[..., Array]  # (key, shape, dtype) -> array, as in jax.nn
 # A weight maps columns to rows, so its fan-in is the last axis.
 GLOROT = initializers.glorot_uniform(in_axis=-1, out_axis=-2)
 ORTHOGONAL = initializers.orthogonal()
+
+
+TURNED_BELOW = 2**19  # numbers in a weight: 2 MiB in float32, the size of a core's cache
 
 
 class Affine(NamedTuple):
@@ -51,6 +56,33 @@ def apply(affine: Affine, v: Array) -> Array:
     contract = (((v.ndim - 1,), (1,)), ((), ()))
     y = jax.lax.dot_general(v, affine.weight, contract, preferred_element_type=accumulator(v.dtype))
     return y if affine.bias is None else y + jnp.broadcast_to(affine.bias.astype(y.dtype), y.shape)
+
+
+def driven(affines: Sequence[Affine], vs: Sequence[Array]) -> Array:
+    """Σⱼ Wⱼ vⱼ + bⱼ as one matmul, laid out for its transpose: ∂[W b] = Σ ȳ ⊗ [v 1].
+
+    The sum over all leading axes is one matmul then, bias included. XLA turns the axes of one
+    operand for it: of the narrower one if the weight comes turned, which is faster until the
+    weight outgrows the cache. Axes of an explicit mesh cannot be merged: there, `apply`.
+    """
+    if any(any(jax.typeof(v).sharding.spec) for v in vs):
+        return functools.reduce(jnp.add, map(apply, affines, vs))
+    biases = [affine.bias for affine in affines if affine.bias is not None]
+    flat = [v.reshape(math.prod(v.shape[:-1]), v.shape[-1]) for v in vs]
+    weights = [affine.weight for affine in affines]
+    if biases:
+        flat.append(jnp.ones_like(flat[0], shape=(flat[0].shape[0], 1)))
+        weights.append(functools.reduce(jnp.add, biases)[:, None])
+    v, weight = joined(flat), joined(weights)
+    contract = ((1,), (1,))
+    if weight.size < TURNED_BELOW:
+        weight, contract = jax.lax.optimization_barrier(weight.T), ((1,), (0,))
+        if weight.shape[1] > v.shape[1]:
+            v, contract = jax.lax.optimization_barrier(v.T), ((0,), (0,))
+    y = jax.lax.dot_general(
+        v, weight, (contract, ((), ())), preferred_element_type=accumulator(v.dtype)
+    )
+    return y.reshape(*vs[0].shape[:-1], y.shape[-1])
 
 
 def columns(affine: Affine, count: int) -> list[Affine]:

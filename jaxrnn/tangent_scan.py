@@ -28,7 +28,8 @@ from jaxrnn.cell import Cell
 __all__ = ["Plan", "entering", "plan", "previous", "select", "states"]
 
 NUMBERS = 2**19  # of gate values in a chunk: 2 MiB in float32, the size of a core's cache
-KEEP_FROM = 384  # hidden units from which a matmul costs more than the memory to avoid it
+SMALL = 2**20  # of gate values in a sequence for which memory is not worth saving
+KEEP_FROM = 1536  # gate values of a step from which a matmul costs more than memory for them
 
 
 class Plan(NamedTuple):
@@ -43,17 +44,20 @@ class Plan(NamedTuple):
     keep: bool
 
 
-def plan(cell: Cell, params: ArrayTree, xs: Array, chunk: int | None) -> Plan:
+def plan(cell: Cell, params: ArrayTree, xs: Array, state: Any, chunk: int | None) -> Plan:
     """The given chunk, or one with about 2¹⁹ gate values; an even division of T if one is near."""
     T = xs.shape[0]
     u = jax.eval_shape(cell.project, params, xs[:1] if T else xs)
     numbers = max(math.prod(u.shape[1:]), 1)
+    one_gate = numbers <= sum(leaf.size for leaf in jax.tree.leaves(state))
+    whole = one_gate and T * numbers <= SMALL
     # A matmul over a chunk wants many rows, a long sequence a chunk that weighs little beside
     # its states.
-    by_size = max(NUMBERS // numbers, min(32, 2 * NUMBERS // numbers), 8)
-    most = max(1, min(by_size, max(-(-T // 8), 32), T))
+    most = max(1, min(max(NUMBERS // numbers, 8), max(-(-T // 8), 32), T))
+    if whole:  # a chunk would hold little beside its states, and be copied in and out
+        most = max(T, 1)
     fits = [size for size in range(most, most // 2, -1) if T % size == 0]
-    return Plan(chunk or (fits[0] if fits else most), u.shape[-1] // 4 >= KEEP_FROM)
+    return Plan(chunk or (fits[0] if fits else most), whole or u.shape[-1] >= KEEP_FROM)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
@@ -139,11 +143,17 @@ def _tangent_chunk(
 
 
 def over_chunks(
-    f: Callable[[Any, Any], tuple[Any, Any]], carry: Any, items: Any, size: int, firsts: Any = None
+    f: Callable[[Any, Any], tuple[Any, Any]],
+    carry: Any,
+    items: Any,
+    size: int,
+    firsts: Any = None,
+    reverse: bool = False,
 ) -> tuple[Any, Any]:
     """`lax.scan` of f over chunks of `size` steps, the rest of the sequence as a last one.
 
     With `firsts`, leaves with an entry for each chunk, f gets the pair (chunk, its entry).
+    With `reverse`, the last chunk comes first; within a chunk, the order is f's own matter.
     """
     T = jax.tree.leaves(items)[0].shape[0]
     whole = T // size * size if size < T else 0
@@ -151,17 +161,29 @@ def over_chunks(
     def paired(chunk: Any, entry: Any) -> Any:
         return chunk if firsts is None else (chunk, entry)
 
-    parts = []
-    if whole:
+    def most(carry: Any) -> tuple[Any, list[Any]]:
+        if not whole:
+            return carry, []
         cut = jax.tree.map(lambda a: a[:whole].reshape(-1, size, *a.shape[1:]), items)
         entries = jax.tree.map(lambda a: a[: whole // size], firsts)
-        carry, ys = jax.lax.scan(lambda c, item: f(c, paired(*item)), carry, (cut, entries))
-        parts.append(jax.tree.map(lambda a: a.reshape(whole, *a.shape[2:]), ys))
-    if whole < T or not whole:
-        rest = jax.tree.map(lambda a: a[whole:], items)
-        last = jax.tree.map(lambda a: a[whole // size], firsts)
-        carry, ys = f(carry, paired(rest, last))
-        parts.append(ys)
+        body = lambda c, item: f(c, paired(*item))  # noqa: E731
+        carry, ys = jax.lax.scan(body, carry, (cut, entries), reverse=reverse)
+        return carry, [jax.tree.map(lambda a: a.reshape(whole, *a.shape[2:]), ys)]
+
+    def rest(carry: Any) -> tuple[Any, list[Any]]:
+        if whole and whole == T:
+            return carry, []
+        last = jax.tree.map(lambda a: a[whole:], items)
+        carry, ys = f(carry, paired(last, jax.tree.map(lambda a: a[whole // size], firsts)))
+        return carry, [ys]
+
+    if reverse:
+        carry, end = rest(carry)
+        carry, begin = most(carry)
+    else:
+        carry, begin = most(carry)
+        carry, end = rest(carry)
+    parts = begin + end
     return carry, parts[0] if len(parts) == 1 else jax.tree.map(_joined, *parts)
 
 

@@ -18,17 +18,21 @@ from jax import Array
 
 from jaxrnn import arguments
 from jaxrnn.cell import Cell
+from jaxrnn.projections import accumulator
+from jaxrnn.tangent_scan import over_chunks
 from jaxrnn.unrolling import check, entering_states, padded, select, start, unroll
 
 __all__ = [
     "Steps",
     "direct_adjoints",
+    "drives_and_total",
     "linearised",
     "run_back",
     "through_step",
     "to_drive",
     "to_each",
     "to_params",
+    "trajectory",
 ]
 
 
@@ -37,7 +41,7 @@ class Steps(NamedTuple):
 
     before: Any  # the state that a step starts from
     xs: Array  # its input, padding made harmless
-    partials: Any  # the coefficients of J at (before, xs)
+    partials: Any  # the coefficients of J at (before, xs), None if not formed
     held: Array | None  # (T, *batch): the step lies beyond its sequence's length
     resets: Array | None  # (T, *batch): the step starts afresh
 
@@ -64,28 +68,57 @@ def direct_adjoints(
     return states, jax.grad(loss)(states)
 
 
-def linearised(
+def trajectory(
     cell: Cell, params: ArrayTree, xs: Array, state0: Any, states: Any, lengths: Any, resets: Any
 ) -> Steps:
-    """The steps that led to `states`, their coefficients formed for all of them at once."""
+    """The steps that led to `states`, no coefficients formed."""
     state0 = start(cell, params, xs, state0)
     xs, held = padded(xs, lengths)
-    before = entering_states(state0, states, resets)
-    return Steps(before, xs, cell.partials(params, before, cell.project(params, xs)), held, resets)
+    return Steps(entering_states(state0, states, resets), xs, None, held, resets)
+
+
+def linearised(cell: Cell, params: ArrayTree, steps: Steps) -> Steps:
+    """The same steps with their coefficients, formed for all of them at once."""
+    partials = cell.partials(params, steps.before, cell.project(params, steps.xs))
+    return steps._replace(partials=jax.lax.optimization_barrier(partials))
 
 
 def run_back(cell: Cell, params: ArrayTree, steps: Steps, direct: Any) -> Any:
     """λᵢ = ḡᵢ + Jᵢ₊₁ᵀ λᵢ₊₁ for every i, leaves `(T, *batch, ·)`."""
-    nothing = jax.tree.map(lambda g: jnp.zeros_like(g.sum(0)), direct)
-    body = functools.partial(_step_back, cell, params)
-    return jax.lax.scan(body, nothing, (direct, steps), reverse=True)[1]
+
+    def body(later: Any, step: tuple[Any, Steps]) -> tuple[Any, Any]:
+        adjoint = jax.tree.map(jnp.add, step[0], later)
+        return through_step(cell, params, step[1], adjoint), adjoint
+
+    return jax.lax.scan(body, _nothing(direct), (direct, steps), reverse=True)[1]
 
 
-def _step_back(cell: Cell, params: ArrayTree, later: Any, step: tuple[Any, Steps]) -> Any:
-    """λᵢ from Jᵢ₊₁ᵀ λᵢ₊₁, and Jᵢᵀ λᵢ for the step before."""
-    direct, here = step
-    adjoint = jax.tree.map(jnp.add, direct, later)
-    return through_step(cell, params, here, adjoint), adjoint
+def drives_and_total(
+    cell: Cell, params: ArrayTree, steps: Steps, direct: Any, chunk: int
+) -> tuple[Any, ArrayTree]:
+    """The drive's adjoint of every step, and ∂E/∂θ; coefficients formed a chunk at a time."""
+
+    def body(later: Any, step: tuple[Any, Steps]) -> tuple[Any, Any]:
+        adjoint = jax.tree.map(jnp.add, step[0], later)
+        drive = to_drive(cell, params, step[1], adjoint)
+        return through_step(cell, params, step[1], adjoint), drive
+
+    def back(carry: Any, item: tuple[Steps, Any]) -> tuple[Any, Any]:
+        (later, total), (steps, direct) = carry, item
+        steps = linearised(cell, params, steps)
+        later, drives = jax.lax.scan(body, later, (direct, steps), reverse=True)
+        more = to_params(cell, params, steps, drives)
+        return (later, jax.tree.map(lambda t, m: t + m.astype(t.dtype), total, more)), drives
+
+    wide = jax.tree.map(lambda p: jnp.zeros(p.shape, accumulator(p.dtype)), params)
+    carry = _nothing(direct), wide
+    (_, total), drives = over_chunks(back, carry, (steps, direct), chunk, reverse=True)
+    return drives, jax.tree.map(lambda t, p: t.astype(p.dtype), total, params)
+
+
+def _nothing(direct: Any) -> Any:
+    # A sum, not zeros: it has the sharding of a state.
+    return jax.tree.map(lambda g: jnp.zeros_like(g.sum(0)), direct)
 
 
 def through_step(cell: Cell, params: ArrayTree, step: Steps, adjoint: Any) -> Any:

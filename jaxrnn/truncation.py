@@ -37,6 +37,7 @@ from jaxrnn.transposition import (
     through_step,
     to_drive,
     to_params,
+    trajectory,
 )
 from jaxrnn.unrolling import check, select, unroll
 
@@ -199,7 +200,7 @@ def _gradient(
     window: Any,
     *masks: Any,
 ) -> Any:
-    steps = linearised(cell, params, xs, state0, states, *masks)
+    steps = linearised(cell, params, trajectory(cell, params, xs, state0, states, *masks))
     direct = _at_live_steps(direct, steps.held)
 
     def longer(_: Any, adjoint: Any) -> Any:
@@ -212,7 +213,7 @@ def _gradient(
 def _curve(
     cell: Cell, params: ArrayTree, xs: Array, state0: Any, states: Any, direct: Any, *masks: Any
 ) -> Curve:
-    steps = linearised(cell, params, xs, state0, states, *masks)
+    steps = linearised(cell, params, trajectory(cell, params, xs, state0, states, *masks))
     g = _pulled(cell, params, steps, run_back(cell, params, steps, direct))
 
     def longer(carry: Any, _: None) -> tuple[Any, Curve]:
@@ -228,7 +229,7 @@ def _curve(
 def _curve_of_last(
     cell: Cell, params: ArrayTree, xs: Array, state0: Any, states: Any, direct: Any, *masks: Any
 ) -> Curve:
-    steps = linearised(cell, params, xs, state0, states, *masks)
+    steps = linearised(cell, params, trajectory(cell, params, xs, state0, states, *masks))
     drives = to_drive(cell, params, steps, run_back(cell, params, steps, direct))
     g = to_params(cell, params, steps, drives)
 

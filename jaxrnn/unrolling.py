@@ -91,7 +91,7 @@ def _driven(
     """States from `state` on, reset to `state0`; by the closed-form tangent if there is one."""
     if not cell.closed_form:
         return _scan(cell, params, xs, state, held, resets, state0)
-    plan = tangent_scan.plan(cell, params, xs, chunk)
+    plan = tangent_scan.plan(cell, params, xs, state, chunk)
     return tangent_scan.states(cell, plan, params, xs, (state, state0), held, resets)
 
 

@@ -6,19 +6,25 @@ import numpy as np
 import pytest
 
 import jaxrnn
-from benchmarks import peers
+from benchmarks import peers, torch_process
 
 # What other frameworks warn of is theirs to settle.
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 T, B, D, H = 5, 3, 2, 4
-CELLS = {"lstm": jaxrnn.lstm(), "gru": jaxrnn.gru(), "rnn": jaxrnn.rnn()}
+CELLS = {
+    "lstm": jaxrnn.lstm(),
+    "gru": jaxrnn.gru(),
+    "rnn": jaxrnn.rnn(),
+    "relu": jaxrnn.rnn(jaxrnn.activations.relu),
+}
 FRAMEWORKS = {"flax nnx": "flax", "haiku": "haiku", "equinox": "equinox"}
+OTHERS = {"gru": ["haiku"], "rnn": ["haiku", "equinox"], "relu": ["equinox"]}
 SAME = [
     (kind, name)
     for kind in CELLS
     for name in ("hoisted scan", "flax nnx", "haiku", "equinox")
-    if (kind, name) not in {("gru", "haiku"), ("rnn", "haiku"), ("rnn", "equinox")}
+    if name not in OTHERS.get(kind, ())
 ]
 
 
@@ -79,6 +85,42 @@ def test_torch_computes_our_loss_and_gradients_and_accumulates_none(kind):
         agree(expected(CELLS[kind], *args), loss, peers.from_torch(kind, grads), grad_xs)
 
 
+@pytest.mark.parametrize("kind", ["lstm", "gru"])
+@pytest.mark.parametrize("size", [(1, 1, 1, 1), (7, 3, 2, 5), (40, 2, 3, 8), (20, 1, 6, 16)])
+def test_unroll_has_the_gradients_of_torch_on_25_networks_of_a_size(kind, size):
+    """Weights drawn by torch itself, at 1, 3 and 5 times their scale, both its biases not 0.
+
+    1e-12 of the gradient's largest entry: torch forms σ' from σ, which loses digits in small ones.
+    """
+    torch = pytest.importorskip("torch")
+    T, B, D, H = size
+    f = jax.jit(peers.loss_and_grads(lambda p, xs: jaxrnn.unroll(CELLS[kind], p, xs).h))
+    for seed in range(25):
+        torch.manual_seed(seed)
+        layer = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU}[kind](D, H, dtype=torch.float64)
+        with torch.no_grad():
+            for leaf in layer.parameters():
+                leaf.mul_((1, 3, 5)[seed % 3])
+        inputs = torch.randn(T, B, D, dtype=torch.float64, requires_grad=True)
+        v = torch.randn(T, B, H, dtype=torch.float64)
+        torch.sum(v * layer(inputs)[0]).backward()
+        w_ih, w_hh, b_ih, b_hh = (jnp.asarray(p.detach().numpy()) for p in layer.parameters())
+        if kind == "gru":  # only the candidate's second bias is inside the reset
+            b, b_hn = b_ih + b_hh.at[2 * H :].set(0.0), b_hh[2 * H :]
+            params = jaxrnn.GRUParams(w_ih, w_hh, b, b_hn)
+        else:
+            params = jaxrnn.LSTMParams(w_ih, w_hh, b_ih + b_hh)
+        xs = jnp.asarray(inputs.detach().numpy())
+        _, ours, ours_xs = f(params, xs, jnp.asarray(v.numpy()))
+        theirs = [p.grad.numpy() for p in layer.parameters()]
+        pairs = [*zip(ours[:3], theirs, strict=False), (ours_xs, inputs.grad.numpy())]
+        if kind == "gru":
+            pairs.append((ours.b_hn, theirs[3][2 * H :]))
+        largest = max(np.abs(theirs).max() for _, theirs in pairs)
+        for leaf, theirs in pairs:
+            np.testing.assert_allclose(leaf, theirs, rtol=0, atol=1e-12 * largest)
+
+
 def test_haiku_gru_is_ours_where_the_reset_gate_is_open():
     params, xs, v = case("gru", b_hn=False)
     params = params._replace(b=params.b.at[:H].set(60.0))  # r is 1: reset before or after is one
@@ -90,18 +132,22 @@ def test_haiku_gru_is_ours_where_the_reset_gate_is_open():
     close(reference[2], grad_xs)
 
 
-def test_haiku_rnn_is_our_relu_network():
-    args = case("rnn")
-    peer = the_peer("haiku", "rnn", args)
-    assert not peer.same_equations
-    loss, _, grad_xs = run(peer)
-    reference = expected(jaxrnn.rnn(jaxrnn.activations.relu), *args)
-    close(reference[0], loss)
-    close(reference[2], grad_xs)
+def test_haiku_is_no_peer_of_the_tanh_network():
+    assert "haiku" not in [peer.name for peer in peers.available("rnn", *case("rnn"))]
 
 
 def test_flax_gru_is_not_called_the_same_with_a_bias_inside_the_reset():
     assert not the_peer("flax nnx", "gru", case("gru")).same_equations
+
+
+def test_torch_in_a_process_of_its_own_tells_its_seconds_and_ends_when_closed():
+    pytest.importorskip("torch")
+    with torch_process.TorchProcess(threads=1) as torch:
+        clock = torch.clock("lstm", *case("lstm"))
+        assert 0 < clock() < 60
+        assert 0 < torch.clock("gru", *case("gru"))() < 60
+        child = torch.process
+    assert child.exitcode == 0
 
 
 @pytest.mark.parametrize("kind", CELLS)
