@@ -10,7 +10,16 @@
 (20, 4, 5, 5)
 """
 
-from jaxrnn import activations, bptt, jacobians, truncation, verification
+from jaxrnn import (
+    activations,
+    bptt,
+    jacobians,
+    lyapunov,
+    matrix_products,
+    products,
+    truncation,
+    verification,
+)
 from jaxrnn.cell import Cell
 from jaxrnn.cells.gru import GRUParams, GRUState, gru
 from jaxrnn.cells.lstm import LSTMParams, LSTMState, lstm
@@ -39,6 +48,9 @@ __all__ = [
     "gru",
     "jacobians",
     "lstm",
+    "lyapunov",
+    "matrix_products",
+    "products",
     "rnn",
     "truncation",
     "unroll",

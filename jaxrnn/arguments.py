@@ -300,6 +300,13 @@ def check_window(window: Any, T: int) -> None:
         raise ValueError(f"window: expected an integer in [1, T] = [1, {T}], got {window}")
 
 
+def check_index(name: str, value: Any, size: int) -> None:
+    """Refuse what is not an integer in [0, size)."""
+    check_size(name, value, least=0)
+    if value >= size:
+        raise ValueError(f"{name}: expected an integer in [0, {size - 1}], got {value}")
+
+
 def check_positive(name: str, value: Any) -> None:
     """Refuse what is not one finite real number above 0."""
     check_real(name, value)

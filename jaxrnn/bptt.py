@@ -28,16 +28,14 @@ from jax import Array
 
 from jaxrnn import arguments, norms
 from jaxrnn.cell import Cell
+from jaxrnn.linearisation import Steps, linearised, trajectory
 from jaxrnn.tangent_scan import over_chunks, plan
 from jaxrnn.transposition import (
-    Steps,
     direct_adjoints,
     drives_and_total,
-    linearised,
     run_back,
     to_drive,
     to_each,
-    trajectory,
 )
 from jaxrnn.unrolling import check, start, unroll
 

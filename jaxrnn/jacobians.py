@@ -19,8 +19,8 @@ from chex import ArrayTree
 from jax import Array
 
 from jaxrnn.cell import Cell, over_leading_axes
-from jaxrnn.linearisation import identity, points
-from jaxrnn.unrolling import check, previous_states, select, start
+from jaxrnn.linearisation import Steps, identity, trajectory
+from jaxrnn.unrolling import check, previous_states, select, start, unroll
 
 __all__ = [
     "c_partial",
@@ -252,20 +252,31 @@ def _other_stack(
 def _masked_stack(
     method: Method, cell: Cell, params: ArrayTree, xs: Array, state0: Any, lengths: Any, resets: Any
 ) -> Any:
-    before, xs, held = points(cell, params, xs, state0, lengths, resets)
-    J = method(cell, params, before, xs)
+    steps = _trajectory(cell, params, xs, state0, lengths, resets)
+    J = method(cell, params, steps.before, steps.xs)
     if resets is not None:
         J = select(resets, jax.tree.map(jnp.zeros_like, J), J)
-    return J if held is None else select(held, identity(before, J, xs.ndim - 1), J)
+    if steps.held is None:
+        return J
+    return select(steps.held, identity(steps.before, J, xs.ndim - 1), J)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _zeroed_stack(
     method: Method, cell: Cell, params: ArrayTree, xs: Array, state0: Any, lengths: Any, resets: Any
 ) -> Any:
-    before, xs, held = points(cell, params, xs, state0, lengths, resets)
-    J = method(cell, params, before, xs)
-    return J if held is None else select(held, jax.tree.map(jnp.zeros_like, J), J)
+    steps = _trajectory(cell, params, xs, state0, lengths, resets)
+    J = method(cell, params, steps.before, steps.xs)
+    if steps.held is None:
+        return J
+    return select(steps.held, jax.tree.map(jnp.zeros_like, J), J)
+
+
+def _trajectory(
+    cell: Cell, params: ArrayTree, xs: Array, state0: Any, lengths: Any, resets: Any
+) -> Steps:
+    states = unroll(cell, params, xs, state0, lengths=lengths, resets=resets)
+    return trajectory(cell, params, xs, state0, states, lengths, resets)
 
 
 def _state_closed_form(cell: Cell, params: ArrayTree, state: Any, x: Array) -> Any:
@@ -295,7 +306,7 @@ def _c_path(
     cell: Any, params: ArrayTree, xs: Array, state0: Any, lengths: Any, resets: Any
 ) -> Array:
     state0 = start(cell, params, xs, state0)
-    before, xs, held = points(cell, params, xs, state0, lengths, resets)
+    before, xs, _, held, resets = _trajectory(cell, params, xs, state0, lengths, resets)
     J = cell.state_jacobian(params, before, xs)
     readout = cell.phi.readout(cell.partials(params, before, cell.project(params, xs)))
     # Shifted by one step: the read-out that made hᵢ₋₁ out of cᵢ₋₁; none made h₀.

@@ -1,7 +1,7 @@
-"""Where the steps of a trajectory are linearised, and the derivative of a step that is held."""
+"""The steps of a trajectory, their coefficients, and what they do to a tangent."""
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,19 +9,46 @@ from chex import ArrayTree
 from jax import Array
 
 from jaxrnn.cell import Cell
-from jaxrnn.unrolling import entering_states, padded, start, unroll
+from jaxrnn.unrolling import entering_states, padded, select, start
 
-__all__ = ["identity", "points"]
+__all__ = ["Steps", "identity", "linearised", "push_through", "trajectory"]
 
 
-def points(
-    cell: Cell, params: ArrayTree, xs: Array, state0: Any, lengths: Any, resets: Any
-) -> tuple[Any, Array, Array | None]:
-    """Where each step is linearised: the state it starts from, its input, whether it is held."""
+class Steps(NamedTuple):
+    """Every step of a trajectory, and its linearisation; all leaves `(T, *batch, ·)`."""
+
+    before: Any  # the state that a step starts from
+    xs: Array  # its input, padding made harmless
+    partials: Any  # the coefficients of J at (before, xs), None if not formed
+    held: Array | None  # (T, *batch): the step lies beyond its sequence's length
+    resets: Array | None  # (T, *batch): the step starts afresh
+
+
+def trajectory(
+    cell: Cell, params: ArrayTree, xs: Array, state0: Any, states: Any, lengths: Any, resets: Any
+) -> Steps:
+    """The steps that led to `states`, no coefficients formed."""
     state0 = start(cell, params, xs, state0)
-    states = unroll(cell, params, xs, state0, lengths=lengths, resets=resets)
     xs, held = padded(xs, lengths)
-    return entering_states(state0, states, resets), xs, held
+    return Steps(entering_states(state0, states, resets), xs, None, held, resets)
+
+
+def linearised(cell: Cell, params: ArrayTree, steps: Steps) -> Steps:
+    """The same steps with their coefficients, formed for all of them at once."""
+    partials = cell.partials(params, steps.before, cell.project(params, steps.xs))
+    return steps._replace(partials=jax.lax.optimization_barrier(partials))
+
+
+def push_through(cell: Cell, params: ArrayTree, step: Steps, tangent: Any) -> Any:
+    """J v for any leading axes: v itself where held, 0 where started afresh."""
+    at = params, step.partials, step.before, step.xs
+    drive = jax.tree.map(
+        lambda d: jnp.zeros(d.shape, d.dtype), jax.eval_shape(cell.drive, *at, params, None)
+    )
+    pushed = cell.push(params, step.partials, tangent, drive)
+    if step.resets is not None:
+        pushed = select(step.resets, jax.tree.map(jnp.zeros_like, pushed), pushed)
+    return pushed if step.held is None else select(step.held, tangent, pushed)
 
 
 def identity(state: Any, J: Any, lead: int) -> Any:

@@ -154,6 +154,7 @@ def over_chunks(
 
     With `firsts`, leaves with an entry for each chunk, f gets the pair (chunk, its entry).
     With `reverse`, the last chunk comes first; within a chunk, the order is f's own matter.
+    What f gives out may be as long for a chunk as f likes.
     """
     T = jax.tree.leaves(items)[0].shape[0]
     whole = T // size * size if size < T else 0
@@ -168,7 +169,7 @@ def over_chunks(
         entries = jax.tree.map(lambda a: a[: whole // size], firsts)
         body = lambda c, item: f(c, paired(*item))  # noqa: E731
         carry, ys = jax.lax.scan(body, carry, (cut, entries), reverse=reverse)
-        return carry, [jax.tree.map(lambda a: a.reshape(whole, *a.shape[2:]), ys)]
+        return carry, [jax.tree.map(lambda a: a.reshape(a.shape[0] * a.shape[1], *a.shape[2:]), ys)]
 
     def rest(carry: Any) -> tuple[Any, list[Any]]:
         if whole and whole == T:

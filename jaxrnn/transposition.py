@@ -9,7 +9,7 @@ Every transpose is JAX's own of the cell's two linear maps, so no cell writes on
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,32 +18,20 @@ from jax import Array
 
 from jaxrnn import arguments
 from jaxrnn.cell import Cell
+from jaxrnn.linearisation import Steps, linearised
 from jaxrnn.projections import accumulator
 from jaxrnn.tangent_scan import over_chunks
-from jaxrnn.unrolling import check, entering_states, padded, select, start, unroll
+from jaxrnn.unrolling import check, select, unroll
 
 __all__ = [
-    "Steps",
     "direct_adjoints",
     "drives_and_total",
-    "linearised",
     "run_back",
     "through_step",
     "to_drive",
     "to_each",
     "to_params",
-    "trajectory",
 ]
-
-
-class Steps(NamedTuple):
-    """Every step of a trajectory, and its linearisation; all leaves `(T, *batch, ·)`."""
-
-    before: Any  # the state that a step starts from
-    xs: Array  # its input, padding made harmless
-    partials: Any  # the coefficients of J at (before, xs), None if not formed
-    held: Array | None  # (T, *batch): the step lies beyond its sequence's length
-    resets: Array | None  # (T, *batch): the step starts afresh
 
 
 def direct_adjoints(
@@ -66,21 +54,6 @@ def direct_adjoints(
     states = unroll(cell, params, xs, state0, lengths=lengths, resets=resets)
     arguments.check_loss("loss", loss, states, ())
     return states, jax.grad(loss)(states)
-
-
-def trajectory(
-    cell: Cell, params: ArrayTree, xs: Array, state0: Any, states: Any, lengths: Any, resets: Any
-) -> Steps:
-    """The steps that led to `states`, no coefficients formed."""
-    state0 = start(cell, params, xs, state0)
-    xs, held = padded(xs, lengths)
-    return Steps(entering_states(state0, states, resets), xs, None, held, resets)
-
-
-def linearised(cell: Cell, params: ArrayTree, steps: Steps) -> Steps:
-    """The same steps with their coefficients, formed for all of them at once."""
-    partials = cell.partials(params, steps.before, cell.project(params, steps.xs))
-    return steps._replace(partials=jax.lax.optimization_barrier(partials))
 
 
 def run_back(cell: Cell, params: ArrayTree, steps: Steps, direct: Any) -> Any:

@@ -29,15 +29,13 @@ from jax import Array
 
 from jaxrnn import arguments, norms, projections
 from jaxrnn.cell import Cell
+from jaxrnn.linearisation import Steps, linearised, trajectory
 from jaxrnn.transposition import (
-    Steps,
     direct_adjoints,
-    linearised,
     run_back,
     through_step,
     to_drive,
     to_params,
-    trajectory,
 )
 from jaxrnn.unrolling import check, select, unroll
 

@@ -1,0 +1,202 @@
+"""Lyapunov exponents of a cell driven by its inputs: the rates at which tangents grow.
+
+    Qᵢ Rᵢ = Jᵢ Qᵢ₋₁        λ_j = (1/T) Σᵢ log |Rᵢ[j, j]|        nats per step
+
+of the full state, (h, c) for the LSTM: exponents of ∂h/∂h alone are those of another system.
+λ₁ > 0 means that nearby trajectories part and gradients explode; λ₁ < 0 that both fade like
+e^{λ₁ t}. The sum of all is the mean log volume. They belong to the inputs that were given; that
+other inputs of the same kind have the same ones is a property of the data, told by `error`.
+"""
+
+import functools
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from chex import ArrayTree
+from jax import Array
+
+from jaxrnn import arguments
+from jaxrnn.cell import Cell
+from jaxrnn.linearisation import Steps, linearised, push_through, trajectory
+from jaxrnn.projections import accumulator
+from jaxrnn.scaling import Scaled, log_of, rescaled
+from jaxrnn.tangent_scan import over_chunks, plan
+from jaxrnn.unrolling import check, start, unroll
+
+__all__ = ["Exponents", "exponents"]
+
+
+class Exponents(NamedTuple):
+    """The leading Lyapunov exponents and how well they are known.
+
+    value: `(*batch, count)`, nats per step, largest first.
+    error: `(*batch, count)`, standard error over the run, from the means of about √N runs of
+        consecutive windows; NaN for fewer than 9 windows.
+    windows: `(N, *batch, count)`, finite-time exponents of each window of `interval` steps (the
+        last may be shorter), in the order of the columns of Q, not sorted.
+    """
+
+    value: Array
+    error: Array
+    windows: Array
+
+    def __str__(self) -> str:
+        """The exponents of one trajectory, or their mean over the batch, with errors."""
+        value, error = np.asarray(self.value), np.asarray(self.error)
+        lead = tuple(range(value.ndim - 1))
+        rows = zip(value.mean(lead), np.sqrt((error**2).mean(lead)), strict=True)
+        return "\n".join(
+            [
+                "  j  nats per step",
+                *[f"{j + 1:3d}  {v:+.5f} ± {e:.1g}" for j, (v, e) in enumerate(rows)],
+            ]
+        )
+
+
+def exponents(
+    cell: Cell,
+    params: ArrayTree,
+    xs: Array,
+    state0: Any = None,
+    *,
+    count: int | None = None,
+    warmup: int = 0,
+    interval: int = 1,
+) -> Exponents:
+    """The `count` largest Lyapunov exponents along the given inputs.
+
+    Args:    xs `(T, *batch, D)`: each example is a trajectory of its own; state0 as in
+             `jaxrnn.unroll`. count: how many, by default all n of the state.
+             warmup: steps at the start that turn Q into place and are not counted.
+             interval: steps between two QR factorisations; more is faster, until the columns of
+             Q become parallel within it.
+    Returns: Exponents(value, error, windows). Differentiable where the exponents are distinct.
+    Raises:  TypeError or ValueError as `jaxrnn.unroll`, or naming count, warmup or interval.
+    Cost:    one `unroll`, T tangent steps of `count` columns and T/interval QRs of `(n, count)`:
+             O(T·B·count·(G·H² + n·count/interval)).
+    Source:  Benettin et al., Meccanica 15, 1980; for RNNs Engelken et al. 2023.
+
+    >>> import jax, jaxrnn
+    >>> cell = jaxrnn.rnn(jaxrnn.activations.identity)
+    >>> params = cell.init(jax.random.key(0), 1, 4)
+    >>> twice = params._replace(w_hh=2 * params.w_hh)    # twice an orthogonal matrix
+    >>> found = jaxrnn.lyapunov.exponents(cell, twice, jax.numpy.ones((50, 1)))
+    >>> [f"{x:.4f}" for x in found.value]                # log 2
+    ['0.6931', '0.6931', '0.6931', '0.6931']
+    """
+    check(cell, params, xs, state0, None, None)
+    state = jax.eval_shape(lambda p, x, s: start(cell, p, x, s), params, xs, state0)
+    n = sum(leaf.shape[-1] for leaf in jax.tree.leaves(state))
+    count = n if count is None else count
+    arguments.check_size("count", count, least=1)
+    if count > n:
+        raise ValueError(f"count: expected at most n = {n}, the size of the state, got {count}")
+    arguments.check_size("warmup", warmup, least=0)
+    if warmup >= xs.shape[0]:
+        raise ValueError(f"warmup: expected fewer steps than T = {xs.shape[0]}, got {warmup}")
+    arguments.check_size("interval", interval, least=1)
+    return _exponents(cell, params, xs, state0, count, warmup, interval)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 4, 5, 6))
+def _exponents(
+    cell: Cell, params: ArrayTree, xs: Array, state0: Any, count: int, warmup: int, interval: int
+) -> Exponents:
+    states = unroll(cell, params, xs, state0)
+    state0 = start(cell, params, xs, state0)
+    steps = trajectory(cell, params, xs, state0, states, None, None)
+    # Coefficients are formed for a chunk of steps at once, in which whole windows fit.
+    chunk = plan(cell, params, xs, state0, None).chunk
+    chunk = max(chunk // interval, 1) * interval
+    run = functools.partial(_windows, cell, params, interval)
+    cut = lambda a, b: jax.tree.map(lambda leaf: leaf[a:b], steps)  # noqa: E731
+    frame, _ = over_chunks(run, _generic_frame(state0, count), cut(None, warmup), chunk)
+    _, logs = over_chunks(run, frame, cut(warmup, None), chunk)
+
+    counted = xs.shape[0] - warmup
+    whole = counted // interval
+    lengths = jnp.full(logs.shape[0], interval, logs.dtype)
+    if counted % interval:
+        lengths = lengths.at[-1].set(counted % interval)
+    windows = logs / jnp.broadcast_to(lengths.reshape(-1, *[1] * (logs.ndim - 1)), logs.shape)
+    value = logs.sum(0) / counted
+    order = jnp.argsort(-value, axis=-1)
+    sort = functools.partial(jnp.take_along_axis, indices=order, axis=-1)
+    return Exponents(sort(value), sort(_standard_error(windows[:whole])), windows)
+
+
+def _windows(
+    cell: Cell, params: ArrayTree, interval: int, frame: Array, steps: Steps
+) -> tuple[Array, Array]:
+    """Q after the steps, and log |diag R| of each window in them, the rest as a last one."""
+    steps = linearised(cell, params, steps)
+    size = steps.xs.shape[0]
+    whole = size // interval * interval
+
+    def window(frame: Array, steps: Steps) -> tuple[Array, Array]:
+        moved = _moved(cell, params, frame, steps)
+        frame, R = jnp.linalg.qr(moved.value)
+        return frame, log_of(jnp.abs(jnp.diagonal(R, axis1=-2, axis2=-1)), _each(moved, R))
+
+    cut = jax.tree.map(lambda a: a[:whole].reshape(-1, interval, *a.shape[1:]), steps)
+    frame, logs = jax.lax.scan(window, frame, cut)
+    if whole < size:
+        frame, last = window(frame, jax.tree.map(lambda a: a[whole:], steps))
+        logs = jnp.concatenate([logs, last[None]])
+    return frame, logs
+
+
+def _each(moved: Scaled, R: Array) -> Array:
+    return jnp.broadcast_to(moved.exponent[..., None], R.shape[:-1])
+
+
+def _moved(cell: Cell, params: ArrayTree, frame: Array, steps: Steps) -> Scaled:
+    """J ⋯ J Q over the steps of a window; the powers of two keep a long window in range."""
+    lead = frame.ndim - 2
+
+    def step(frame: Scaled, step: Steps) -> tuple[Scaled, None]:
+        like = step.before
+        push = functools.partial(push_through, cell, params, step)
+        new = jax.vmap(push, lead, lead)(_as_states(frame.value, like))
+        return rescaled(_as_frame(new), frame.exponent), None
+
+    first = Scaled(frame, jnp.zeros(frame.shape[:-2], jnp.int32))
+    return jax.lax.scan(step, first, steps)[0]
+
+
+def _as_states(frame: Array, like: Any) -> Any:
+    """`(*batch, n, count)` → a state with leaves `(*batch, count, H)`."""
+    leaves = jax.tree.leaves(like)
+    sizes = [leaf.shape[-1] for leaf in leaves]
+    ends = [sum(sizes[: i + 1]) for i in range(len(sizes) - 1)]
+    parts = jnp.split(jnp.swapaxes(frame, -1, -2), ends, axis=-1)
+    cast = [part.astype(leaf.dtype) for part, leaf in zip(parts, leaves, strict=True)]
+    return jax.tree.unflatten(jax.tree.structure(like), cast)
+
+
+def _as_frame(states: Any) -> Array:
+    return jnp.swapaxes(jnp.concatenate(jax.tree.leaves(states), axis=-1), -1, -2)
+
+
+def _generic_frame(state0: Any, count: int) -> Array:
+    """The same orthonormal columns each time, in no special position to any weights."""
+    n = sum(leaf.shape[-1] for leaf in jax.tree.leaves(state0))
+    columns = np.linalg.qr(np.random.default_rng(0).normal(size=(n, count)))[0]
+    like = jax.tree.leaves(state0)[0]
+    dtype = accumulator(like.dtype)
+    # Made of the state, so that it has its sharding.
+    zero = 0 * like[..., :1, None].astype(dtype)
+    return zero + jnp.broadcast_to(jnp.asarray(columns, dtype), (*like.shape[:-1], n, count))
+
+
+def _standard_error(windows: Array) -> Array:
+    """Of the mean over windows that may be correlated: from means of √N of them in a row."""
+    N = windows.shape[0]
+    runs = math.isqrt(N)
+    if runs < 3:
+        return jnp.full(windows.shape[1:], jnp.nan, windows.dtype)
+    each = windows[: N // runs * runs].reshape(runs, N // runs, *windows.shape[1:]).mean(1)
+    return jnp.std(each, axis=0, ddof=1) / math.sqrt(runs)

@@ -1,0 +1,317 @@
+"""How far a derivative reaches: the transport ∂sₜ/∂sₖ and its size at every lag.
+
+    ∂sₜ/∂sₖ = Jₜ Jₜ₋₁ ⋯ Jₖ₊₁        Jᵢ = ∂sᵢ/∂sᵢ₋₁        ∂sₜ/∂sₜ = 1
+
+of the full state, (h, c) for the LSTM. Every product is kept as a value and a power of two
+(`jaxrnn.scaling`), so that nothing overflows or underflows at any lag. No stack of Jacobians
+exists: a product is pushed through the cell's tangent or its transpose, a step at a time.
+
+`transport_norms` and `frobenius_norms` give the size of the whole matrix, `adjoint_norms` and
+`tangent_norms` that of one row or column combination at a fraction of the cost. In every function
+`lengths` and `resets` are those of `jaxrnn.unroll`: through a held step the transport is the
+identity, across a reset it is 0, of which the log is -inf.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from chex import ArrayTree
+from jax import Array
+
+from jaxrnn import arguments, norms
+from jaxrnn.cell import Cell
+from jaxrnn.linearisation import Steps, linearised, push_through, trajectory
+from jaxrnn.scaling import Scaled, log_of, rescaled
+from jaxrnn.tangent_scan import over_chunks, plan
+from jaxrnn.transposition import through_step
+from jaxrnn.unrolling import check, start, unroll
+
+__all__ = ["adjoint_norms", "frobenius_norms", "tangent_norms", "transport", "transport_norms"]
+
+
+def transport(
+    cell: Cell,
+    params: ArrayTree,
+    xs: Array,
+    k: int,
+    t: int,
+    state0: Any = None,
+    *,
+    lengths: Array | None = None,
+    resets: Array | None = None,
+) -> Scaled:
+    """∂sₜ/∂sₖ, exact for any k ≤ t.
+
+    Args:    k, t: indices into the states, 0 ≤ k ≤ t < T; all others as in `jaxrnn.unroll`.
+    Returns: Scaled: a Jacobian's tree, `value.h.c (*batch, H, H)` for ∂hₜ/∂cₖ, and its
+             exponent `(*batch,)`. `.unscaled()` gives the plain tree.
+    Raises:  TypeError or ValueError as `jaxrnn.unroll`, or naming k or t.
+    Cost:    one `unroll` to t, then t - k adjoint steps of n rows each: O((t-k)·B·n·G·H²).
+
+    >>> import jax, jaxrnn
+    >>> cell = jaxrnn.lstm()
+    >>> params, xs = cell.init(jax.random.key(0), 3, 5), jax.numpy.ones((7, 2, 3))
+    >>> jaxrnn.products.transport(cell, params, xs, 1, 4).value.h.c.shape
+    (2, 5, 5)
+    """
+    check(cell, params, xs, state0, lengths, resets)
+    arguments.check_index("t", t, xs.shape[0])
+    arguments.check_index("k", k, t + 1)
+    return _transport(cell, params, xs[: t + 1], state0, _until(lengths, t), resets, k)
+
+
+def transport_norms(
+    cell: Cell,
+    params: ArrayTree,
+    xs: Array,
+    state0: Any = None,
+    *,
+    lengths: Array | None = None,
+    resets: Array | None = None,
+) -> Array:
+    """Log σ_max(∂s_{T-1}/∂sₖ) for every k, in nats.
+
+    Args, Raises: as `jaxrnn.unroll`.
+    Returns: `(T, *batch)`; entry k has lag T-1-k, the last one is log 1 = 0. For another last
+             step t give `xs[:t+1]`.
+    Cost:    `frobenius_norms`, and the singular values of T matrices `(n, n)`.
+
+    >>> import jax, jaxrnn
+    >>> cell = jaxrnn.rnn(jaxrnn.activations.identity)
+    >>> params = cell.init(jax.random.key(0), 1, 4)
+    >>> half = params._replace(w_hh=params.w_hh / 2)   # half an orthogonal matrix
+    >>> [f"{x:.4f}" for x in jaxrnn.products.transport_norms(cell, half, jax.numpy.ones((3, 1)))]
+    ['-1.3863', '-0.6931', '0.0000']
+    """
+    check(cell, params, xs, state0, lengths, resets)
+    return _norms(_spectral_of_rows, cell, params, xs, state0, lengths, resets)
+
+
+def frobenius_norms(
+    cell: Cell,
+    params: ArrayTree,
+    xs: Array,
+    state0: Any = None,
+    *,
+    lengths: Array | None = None,
+    resets: Array | None = None,
+) -> Array:
+    """Log ‖∂s_{T-1}/∂sₖ‖_F for every k, in nats: within ½ log n above `transport_norms`.
+
+    Args, Returns, Raises: as `transport_norms`; the last entry is ½ log n.
+    Cost: one `unroll`, then T adjoint steps of n rows each: O(T·B·n·G·H²) time, O(B·n²) memory
+          beside the trajectory.
+
+    >>> import jax, jaxrnn
+    >>> cell = jaxrnn.gru()
+    >>> params, xs = cell.init(jax.random.key(0), 3, 5), jax.numpy.ones((7, 2, 3))
+    >>> jaxrnn.products.frobenius_norms(cell, params, xs).shape
+    (7, 2)
+    """
+    check(cell, params, xs, state0, lengths, resets)
+    return _norms(_frobenius_of_rows, cell, params, xs, state0, lengths, resets)
+
+
+def adjoint_norms(
+    cell: Cell,
+    params: ArrayTree,
+    xs: Array,
+    cotangent: Any,
+    state0: Any = None,
+    *,
+    lengths: Array | None = None,
+    resets: Array | None = None,
+) -> Array:
+    """Log ‖(∂s_{T-1}/∂sₖ)ᵀ u‖ for every k: how the gradient of a loss on the last state fades.
+
+    Args:    cotangent: u, a state, leaves `(*batch, H)`; all others as in `jaxrnn.unroll`.
+    Returns: `(T, *batch)`, in nats; the last entry is log ‖u‖.
+    Raises:  TypeError or ValueError as `jaxrnn.unroll`, or naming `cotangent`.
+    Cost:    as an adjoint: one `unroll` and O(T·B·G·H²).
+
+    >>> import jax, jaxrnn
+    >>> cell = jaxrnn.lstm()
+    >>> params, xs = cell.init(jax.random.key(0), 3, 5), jax.numpy.ones((7, 2, 3))
+    >>> ones = jaxrnn.LSTMState(*[jax.numpy.ones((2, 5))] * 2)
+    >>> jaxrnn.products.adjoint_norms(cell, params, xs, ones).shape
+    (7, 2)
+    """
+    check(cell, params, xs, state0, lengths, resets)
+    _check_like_state("cotangent", cell, params, xs, state0, cotangent)
+    return _adjoint_norms(cell, params, xs, cotangent, state0, lengths, resets)
+
+
+def tangent_norms(
+    cell: Cell,
+    params: ArrayTree,
+    xs: Array,
+    tangent: Any,
+    state0: Any = None,
+    *,
+    lengths: Array | None = None,
+    resets: Array | None = None,
+) -> Array:
+    """Log ‖∂sₜ/∂s₀ v‖ for every t: how a change of the state after the first step grows.
+
+    Args:    tangent: v, a state, leaves `(*batch, H)`; all others as in `jaxrnn.unroll`.
+    Returns: `(T, *batch)`, in nats; the first entry is log ‖v‖.
+    Raises:  TypeError or ValueError as `jaxrnn.unroll`, or naming `tangent`.
+    Cost:    one `unroll` and one tangent, O(T·B·G·H²).
+
+    >>> import jax, jaxrnn
+    >>> cell = jaxrnn.gru()
+    >>> params, xs = cell.init(jax.random.key(0), 3, 5), jax.numpy.ones((7, 2, 3))
+    >>> ones = jaxrnn.GRUState(jax.numpy.ones((2, 5)))
+    >>> jaxrnn.products.tangent_norms(cell, params, xs, ones).shape
+    (7, 2)
+    """
+    check(cell, params, xs, state0, lengths, resets)
+    _check_like_state("tangent", cell, params, xs, state0, tangent)
+    return _tangent_norms(cell, params, xs, tangent, state0, lengths, resets)
+
+
+# --- a product, row by row ----------------------------------------------------------
+
+
+@functools.partial(jax.jit, static_argnums=(0, 6))
+def _transport(
+    cell: Cell, params: ArrayTree, xs: Array, state0: Any, lengths: Any, resets: Any, k: int
+) -> Scaled:
+    resets = None if resets is None else resets[: xs.shape[0]]
+    steps, chunk = _steps(cell, params, xs, state0, lengths, resets)
+    after_k = jax.tree.map(lambda leaf: leaf[k + 1 :], steps)
+    rows = _unit_rows(start(cell, params, xs, state0), xs.ndim - 2)
+
+    def nothing(rows: Scaled) -> None:
+        return None
+
+    rows, _ = _back(cell, params, after_k, rows, chunk, _through_rows, nothing)
+    return _as_jacobian(rows)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _norms(
+    size: Any, cell: Cell, params: ArrayTree, xs: Array, state0: Any, lengths: Any, resets: Any
+) -> Array:
+    steps, chunk = _steps(cell, params, xs, state0, lengths, resets)
+    rows = _unit_rows(start(cell, params, xs, state0), xs.ndim - 2)
+    return _back(cell, params, steps, rows, chunk, _through_rows, size)[1]
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _adjoint_norms(
+    cell: Cell, params: ArrayTree, xs: Array, u: Any, state0: Any, lengths: Any, resets: Any
+) -> Array:
+    steps, chunk = _steps(cell, params, xs, state0, lengths, resets)
+    u = rescaled(u, jnp.zeros(xs.shape[1:-1], jnp.int32))
+    return _back(cell, params, steps, u, chunk, through_step, _size)[1]
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _tangent_norms(
+    cell: Cell, params: ArrayTree, xs: Array, v: Any, state0: Any, lengths: Any, resets: Any
+) -> Array:
+    steps, chunk = _steps(cell, params, xs, state0, lengths, resets)
+    v = rescaled(v, jnp.zeros(xs.shape[1:-1], jnp.int32))
+
+    def forward(v: Scaled, step: Steps) -> tuple[Scaled, Array]:
+        new = push_through(cell, params, step, _in_dtype_of(step.before, v.value))
+        return rescaled(new, v.exponent), _size(v)
+
+    def chunk_forward(v: Scaled, steps: Steps) -> tuple[Scaled, Array]:
+        return jax.lax.scan(forward, v, linearised(cell, params, steps))
+
+    # The first step leads to s₀, where v starts.
+    last, sizes = over_chunks(chunk_forward, v, _without_first(steps), chunk)
+    return jnp.concatenate([sizes, _size(last)[None]])[: xs.shape[0]]
+
+
+def _steps(
+    cell: Cell, params: ArrayTree, xs: Array, state0: Any, lengths: Any, resets: Any
+) -> tuple[Steps, int]:
+    states = unroll(cell, params, xs, state0, lengths=lengths, resets=resets)
+    steps = trajectory(cell, params, xs, state0, states, lengths, resets)
+    return steps, plan(cell, params, xs, start(cell, params, xs, state0), None).chunk
+
+
+def _back(
+    cell: Cell, params: ArrayTree, steps: Steps, last: Scaled, chunk: int, through: Any, size: Any
+) -> tuple[Scaled, Any]:
+    """Adjoints from the state after the steps to that before; `size` of each after its step."""
+
+    def back(rows: Scaled, step: Steps) -> tuple[Scaled, Any]:
+        new = through(cell, params, step, _in_dtype_of(step.before, rows.value))
+        return rescaled(new, rows.exponent), size(rows)
+
+    def chunk_back(rows: Scaled, steps: Steps) -> tuple[Scaled, Any]:
+        return jax.lax.scan(back, rows, linearised(cell, params, steps), reverse=True)
+
+    return over_chunks(chunk_back, last, steps, chunk, reverse=True)
+
+
+def _through_rows(cell: Cell, params: ArrayTree, step: Steps, rows: Any) -> Any:
+    """Jᵀ of each row; leaves `(*batch, n, H)`."""
+    lead = step.xs.ndim - 1
+    each = jax.vmap(functools.partial(through_step, cell, params, step), lead, lead)
+    return each(rows)
+
+
+def _unit_rows(state: Any, lead: int) -> Scaled:
+    """The n rows of 1, each a state: leaves `(*batch, n, H)`."""
+    leaves = jax.tree.leaves(state)
+    n = sum(leaf.shape[-1] for leaf in leaves)
+    rows, offset = [], 0
+    for leaf in leaves:
+        H = leaf.shape[-1]
+        eye = jnp.eye(n, H, -offset, dtype=leaf.dtype)
+        rows.append(jnp.broadcast_to(eye, (*leaf.shape[:lead], n, H)) + 0 * leaf[..., None, :1])
+        offset += H
+    zero = jnp.zeros(leaves[0].shape[:lead], jnp.int32)
+    return rescaled(jax.tree.unflatten(jax.tree.structure(state), rows), zero)
+
+
+def _as_jacobian(rows: Scaled) -> Scaled:
+    """Rows of the whole state, cut into the tree of a Jacobian."""
+    state = jax.tree.structure(rows.value)
+    sizes = [leaf.shape[-1] for leaf in jax.tree.leaves(rows.value)]
+    ends = [sum(sizes[: i + 1]) for i in range(len(sizes) - 1)]
+    columns = [jnp.split(leaf, ends, axis=-2) for leaf in jax.tree.leaves(rows.value)]
+    cut = [state.unflatten([blocks[out] for blocks in columns]) for out in range(len(sizes))]
+    return Scaled(state.unflatten(cut), rows.exponent)
+
+
+def _spectral_of_rows(rows: Scaled) -> Array:
+    whole = jnp.concatenate(jax.tree.leaves(rows.value), axis=-1)
+    return log_of(norms.spectral(whole), rows.exponent)
+
+
+def _frobenius_of_rows(rows: Scaled) -> Array:
+    square = sum(jnp.sum(leaf * leaf, axis=(-2, -1)) for leaf in jax.tree.leaves(rows.value))
+    return log_of(jnp.sqrt(square), rows.exponent)
+
+
+def _size(vector: Scaled) -> Array:
+    square = sum(jnp.sum(leaf * leaf, axis=-1) for leaf in jax.tree.leaves(vector.value))
+    return log_of(jnp.sqrt(square), vector.exponent)
+
+
+def _in_dtype_of(state: Any, tree: Any) -> Any:
+    return jax.tree.map(lambda leaf, like: leaf.astype(like.dtype), tree, state)
+
+
+def _without_first(steps: Steps) -> Steps:
+    return jax.tree.map(lambda leaf: leaf[1:], steps)
+
+
+def _until(lengths: Array | None, t: int) -> Array | None:
+    """A sequence that is longer than t+1 is t+1 long when cut there."""
+    return None if lengths is None else jnp.minimum(lengths, jnp.asarray(t + 1, lengths.dtype))
+
+
+def _check_like_state(
+    name: str, cell: Cell, params: ArrayTree, xs: Array, state0: Any, value: Any
+) -> None:
+    state = jax.eval_shape(lambda p, x, s: start(cell, p, x, s), params, xs, state0)
+    arguments.check_state_like(name, value, state, "the state")
