@@ -9,7 +9,6 @@ with nothing else. Frameworks that are not installed are left out.
 
 import argparse
 import contextlib
-import pathlib
 from collections.abc import Iterable
 from typing import Any
 
@@ -94,12 +93,9 @@ def geometric_mean(values: list[float]) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = timing.options(__doc__, seconds=20)
     parser.add_argument("--cells", default=",".join(CELLS))
-    parser.add_argument("--seconds", type=float, default=20, help="for each row")
     parser.add_argument("--no-torch", action="store_true")
-    parser.add_argument("--quick", action="store_true", help="one small size, few rounds")
-    parser.add_argument("--out", type=pathlib.Path, default=None, help="write JSON here")
     options = parser.parse_args()
     on_cpu = jax.devices()[0].platform == "cpu"
     with contextlib.ExitStack() as stack:

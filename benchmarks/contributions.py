@@ -7,9 +7,7 @@ norm of the gradient by each; where those do not fit into 4 GB the row is left o
     python -m benchmarks.contributions [--seconds 20] [--quick] [--out F]
 """
 
-import argparse
 import math
-import pathlib
 from typing import Any
 
 import jax
@@ -55,11 +53,8 @@ def candidates(kind: str, params: Any, xs: Any, v: Any) -> list[timing.Candidate
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = timing.options(__doc__, seconds=15)
     parser.add_argument("--cells", default="lstm,gru,rnn")
-    parser.add_argument("--seconds", type=float, default=15, help="for each row")
-    parser.add_argument("--quick", action="store_true", help="one small size, few rounds")
-    parser.add_argument("--out", type=pathlib.Path, default=None, help="write JSON here")
     options = parser.parse_args()
     cases = []
     for kind in options.cells.split(","):

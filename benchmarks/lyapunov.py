@@ -6,8 +6,6 @@ Q by the dense Jacobian that `jax.jacfwd` gives at each step. float32, batch 1, 
     python -m benchmarks.lyapunov [--seconds 10] [--quick] [--out F]
 """
 
-import argparse
-import pathlib
 from typing import Any
 
 import jax
@@ -53,11 +51,7 @@ def candidates(params: Any, xs: Any, count: int) -> list[timing.Candidate]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=10, help="for each row")
-    parser.add_argument("--quick", action="store_true", help="one small size, few rounds")
-    parser.add_argument("--out", type=pathlib.Path, default=None, help="write JSON here")
-    options = parser.parse_args()
+    options = timing.options(__doc__, seconds=10).parse_args()
     cases = []
     for T, H, count in ((20, 4, 8),) if options.quick else SIZES:
         params, xs, _ = bptt.arguments("lstm", T, 1, 16, H)

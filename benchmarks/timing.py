@@ -5,6 +5,7 @@ A candidate's ratio is taken to the reference of the same round, so that a machi
 slows down for a while slows both. Medians with quartiles are reported, never means.
 """
 
+import argparse
 import ctypes
 import datetime
 import json
@@ -123,6 +124,15 @@ def measure(
             )
         )
     return rows
+
+
+def options(doc: str, seconds: float) -> argparse.ArgumentParser:
+    """What every benchmark's command line has."""
+    parser = argparse.ArgumentParser(description=doc.splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=seconds, help="for each row")
+    parser.add_argument("--quick", action="store_true", help="one small size, few rounds")
+    parser.add_argument("--out", type=pathlib.Path, default=None, help="write JSON here")
+    return parser
 
 
 def table(title: str, rows: Sequence[Timing], reference: str) -> str:

@@ -8,8 +8,6 @@ every transport there is.
     python -m benchmarks.transport [--seconds 10] [--quick] [--out F]
 """
 
-import argparse
-import pathlib
 from typing import Any
 
 import jax
@@ -65,11 +63,7 @@ def candidates(params: Any, xs: Any) -> list[timing.Candidate]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=10, help="for each row")
-    parser.add_argument("--quick", action="store_true", help="one small size, few rounds")
-    parser.add_argument("--out", type=pathlib.Path, default=None, help="write JSON here")
-    options = parser.parse_args()
+    options = timing.options(__doc__, seconds=10).parse_args()
     cases = []
     for T, H in ((10, 4),) if options.quick else SIZES:
         params, xs, _ = bptt.arguments("lstm", T, 1, 16, H)
