@@ -13,6 +13,7 @@
 from jaxrnn import (
     activations,
     bptt,
+    certificates,
     jacobians,
     lyapunov,
     matrix_products,
@@ -44,6 +45,7 @@ __all__ = [
     "RNNState",
     "activations",
     "bptt",
+    "certificates",
     "from_step",
     "gru",
     "jacobians",

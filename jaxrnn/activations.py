@@ -33,6 +33,7 @@ class Activation:
         value: z ↦ a(z), any shape.
         derivative: z ↦ a'(z), computed from the pre-activation z, any shape.
         gamma: γ = sup |a'|, or a number above it; `None` when no bound is known.
+        linear: whether a' is the constant γ.
 
     Raises TypeError or ValueError if a field is not of its kind.
     Calling the activation calls `value`. Static for `jax.jit`, equal if its fields are equal.
@@ -48,6 +49,7 @@ class Activation:
     value: Callable[[Array], Array]
     derivative: Callable[[Array], Array]
     gamma: float | None = None
+    linear: bool = False
 
     def __post_init__(self) -> None:
         arguments.check_callable("activation.value", self.value, "z -> a(z)")
@@ -109,5 +111,5 @@ sigmoid = Activation("sigmoid", jax.nn.sigmoid, _sigmoid_derivative, gamma=0.25)
 relu = Activation("relu", jax.nn.relu, _relu_derivative, gamma=1.0)
 """max(z, 0), derivative 1 for z > 0 and 0 for z ≤ 0 (at 0 by convention), γ = 1."""
 
-identity = Activation("identity", _identity_value, jnp.ones_like, gamma=1.0)
+identity = Activation("identity", _identity_value, jnp.ones_like, gamma=1.0, linear=True)
 """z, derivative 1, γ = 1: the linear network of the classical analysis."""

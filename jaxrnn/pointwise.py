@@ -26,6 +26,9 @@ class Pointwise(NamedTuple):
             of both projections; their sum unless φ treats u and a apart, as the GRU does.
         readout: p ↦ ∂h/∂c at fixed gates, `(*lead, H)`, for a state (h, c); None if the
             map has none. Only `jacobians.c_path` asks for it.
+        slope: of a map of one gate, a number γ ≥ sup |∂h/∂u|, with ∂h/∂h₋ = 0 at fixed u and a;
+            None if there is none. `certificates` rest on it.
+        linear: whether that slope is the constant γ.
 
     A cell of your own with a closed form, here a leaky unit on the params of `rnn`:
 
@@ -45,6 +48,8 @@ class Pointwise(NamedTuple):
     tangent: Callable[[Any, Any, Array], Any]
     merge: Callable[[Any, Array, Array], Array] = add
     readout: Callable[[Any], Array] | None = None
+    slope: float | None = None
+    linear: bool = False
 
 
 class Sensitivities(NamedTuple):

@@ -87,6 +87,8 @@ class PointwiseCell:
         for name, f in (("recurrent_bias", self.recurrent_bias), ("readout", self.phi.readout)):
             if f is not None:
                 arguments.check_callable(name, f, "or None")
+        if self.phi.slope is not None:
+            arguments.check_real("phi.slope", self.phi.slope, least=0.0)
         arguments.check_record_type("shapes' result", type(self.shapes(1, 1)), tuple(SYMBOLS))
 
     def __repr__(self) -> str:

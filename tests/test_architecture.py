@@ -29,6 +29,7 @@ FLOORS = (
     ("transposition",),
     ("jacobians",),
     ("bptt", "truncation", "products", "lyapunov"),
+    ("certificates",),
     ("verification",),
     ("demo",),
     ("plot",),

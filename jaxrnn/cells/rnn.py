@@ -76,7 +76,7 @@ def _rnn(activation: Activation) -> PointwiseCell:
     return PointwiseCell(
         name=f"rnn[{activation.name}]",
         gates=GATES,
-        phi=Pointwise(update, partials, tangent),
+        phi=Pointwise(update, partials, tangent, slope=activation.gamma, linear=activation.linear),
         state_type=RNNState,
         shapes=shapes,
         init=init,
