@@ -273,6 +273,17 @@ def check_state_like(name: str, got: Any, expected: Any, source: str) -> None:
         check_dtype(leaf_name, leaf, want.dtype, source)
 
 
+def check_vectors(state: Any, batch: tuple[int, ...]) -> None:
+    """Refuse a state with a leaf that is no vector `(*batch, H)`."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+        if leaf.ndim != len(batch) + 1:
+            name = "state" + jax.tree_util.keystr(path)
+            raise ValueError(
+                f"{name}: expected a vector (*batch, H) with batch {batch}, got {describe(leaf)}; "
+                "give the leaf one axis of its own"
+            )
+
+
 def check_loss(name: str, f: Any, states: Any, shape: tuple[int, ...]) -> None:
     """Refuse a function of the states that gives anything but real numbers of the given shape."""
     what = "one real scalar" if shape == () else f"one real loss a step, (T,) = {shape}"

@@ -133,14 +133,15 @@ def contribution_norms(
     lengths: Array | None = None,
     resets: Array | None = None,
 ) -> ContributionNorms:
-    """The norm of every ∂E/∂θ|ₖ and its inner product with ∂E/∂θ, leaf by leaf, in O(P) memory.
+    """The norm of every ∂E/∂θ|ₖ and its inner product with ∂E/∂θ, leaf by leaf.
 
         ‖Σ_b δᵇ ⊗ vᵇ‖² = Σ_bc (δᵇ·δᶜ)(vᵇ·vᶜ)        ⟨Σ_b δᵇ ⊗ vᵇ, g⟩ = Σ_b δᵇ·(g vᵇ)
 
     Args, Raises: as `adjoints`.
     Returns:  ContributionNorms(norm, inner, total).
-    Cost:     a gradient, and once more the matmuls that make its weights' part; see
-              `outer_products.sizes`. A cell from `from_step` takes its steps one by one.
+    Cost:     a gradient, one more matmul of the forward pass's size, and `outer_products.sizes`;
+              O(P + T·B·G·H) memory, the latter for the drive's adjoints. A cell from `from_step`
+              takes its steps one by one.
     Accuracy: see `outer_products.sizes`. In float32 an adjoint itself ends at 1e-38.
 
     >>> import jax, jaxrnn

@@ -22,12 +22,12 @@ import numpy as np
 from chex import ArrayTree
 from jax import Array
 
-from jaxrnn import norms, products
+from jaxrnn import arguments, norms, products
 from jaxrnn.cell import Cell
 from jaxrnn.jacobians import closed_form
 from jaxrnn.matrix_products import from_tree
 from jaxrnn.projections import accumulator
-from jaxrnn.unrolling import check
+from jaxrnn.unrolling import checked_state
 
 __all__ = [
     "Certificate",
@@ -198,7 +198,8 @@ def certify(
     Args:    as `jaxrnn.unroll`; without xs, a cell with one gate.
     Returns: Certificate(weights, trajectory); `weights` is None for gated cells, whose c or whose
              gates have no bound before a trajectory is known.
-    Raises:  as `from_weights` without xs, as `along` with them.
+    Raises:  as `from_weights` without xs, as `along` with them; ValueError for what goes with xs
+             where there are none.
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.rnn()
@@ -207,7 +208,11 @@ def certify(
     >>> jaxrnn.certificates.certify(cell, small).weights.statement().verdict
     'vanishing certified'
     """
+    arguments.check_cell(cell)
     if xs is None:
+        for name, given in (("state0", state0), ("lengths", lengths), ("resets", resets)):
+            if given is not None:
+                raise ValueError(f"xs: expected inputs, since {name} is given, got None")
         return Certificate(from_weights(cell, params), None)
     known = getattr(getattr(cell, "phi", None), "slope", None) is not None
     trajectory = along(cell, params, xs, state0, lengths=lengths, resets=resets)
@@ -231,6 +236,7 @@ def from_weights(cell: Any, params: ArrayTree) -> WeightBound:
     >>> float(found.spectral_radius), round(float(found.sigma_max), 4)
     (0.0, 16.0)
     """
+    arguments.check_cell(cell)
     cell.check_params(params)
     slope = getattr(getattr(cell, "phi", None), "slope", None)
     if slope is None:
@@ -297,7 +303,7 @@ def along(
     >>> bool((bounds.product <= bounds.upper).all() and (bounds.lower <= bounds.product).all())
     True
     """
-    check(cell, params, xs, state0, lengths, resets)
+    checked_state(cell, params, xs, state0, lengths, resets)
     return _along(cell, params, xs, state0, lengths, resets)
 
 

@@ -24,7 +24,7 @@ from jaxrnn.linearisation import Steps, linearised, push_through, trajectory
 from jaxrnn.projections import accumulator
 from jaxrnn.scaling import Scaled, log_of, rescaled
 from jaxrnn.tangent_scan import over_chunks, plan
-from jaxrnn.unrolling import check, start, unroll
+from jaxrnn.unrolling import checked_state, start, unroll
 
 __all__ = ["Exponents", "exponents"]
 
@@ -87,8 +87,7 @@ def exponents(
     >>> [f"{x:.4f}" for x in found.value]                # log 2
     ['0.6931', '0.6931', '0.6931', '0.6931']
     """
-    check(cell, params, xs, state0, None, None)
-    state = jax.eval_shape(lambda p, x, s: start(cell, p, x, s), params, xs, state0)
+    state = checked_state(cell, params, xs, state0, None, None)
     n = sum(leaf.shape[-1] for leaf in jax.tree.leaves(state))
     count = n if count is None else count
     arguments.check_size("count", count, least=1)

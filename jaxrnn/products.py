@@ -26,7 +26,7 @@ from jaxrnn.linearisation import Steps, linearised, push_through, trajectory
 from jaxrnn.scaling import Scaled, log_of, rescaled
 from jaxrnn.tangent_scan import over_chunks, plan
 from jaxrnn.transposition import through_step
-from jaxrnn.unrolling import check, start, unroll
+from jaxrnn.unrolling import checked_state, start, unroll
 
 __all__ = ["adjoint_norms", "frobenius_norms", "tangent_norms", "transport", "transport_norms"]
 
@@ -56,7 +56,7 @@ def transport(
     >>> jaxrnn.products.transport(cell, params, xs, 1, 4).value.h.c.shape
     (2, 5, 5)
     """
-    check(cell, params, xs, state0, lengths, resets)
+    checked_state(cell, params, xs, state0, lengths, resets)
     arguments.check_index("t", t, xs.shape[0])
     arguments.check_index("k", k, t + 1)
     return _transport(cell, params, xs[: t + 1], state0, _until(lengths, t), resets, k)
@@ -85,7 +85,7 @@ def transport_norms(
     >>> [f"{x:.4f}" for x in jaxrnn.products.transport_norms(cell, half, jax.numpy.ones((3, 1)))]
     ['-1.3863', '-0.6931', '0.0000']
     """
-    check(cell, params, xs, state0, lengths, resets)
+    checked_state(cell, params, xs, state0, lengths, resets)
     return _norms(_spectral_of_rows, cell, params, xs, state0, lengths, resets)
 
 
@@ -110,7 +110,7 @@ def frobenius_norms(
     >>> jaxrnn.products.frobenius_norms(cell, params, xs).shape
     (7, 2)
     """
-    check(cell, params, xs, state0, lengths, resets)
+    checked_state(cell, params, xs, state0, lengths, resets)
     return _norms(_frobenius_of_rows, cell, params, xs, state0, lengths, resets)
 
 
@@ -138,8 +138,8 @@ def adjoint_norms(
     >>> jaxrnn.products.adjoint_norms(cell, params, xs, ones).shape
     (7, 2)
     """
-    check(cell, params, xs, state0, lengths, resets)
-    _check_like_state("cotangent", cell, params, xs, state0, cotangent)
+    state = checked_state(cell, params, xs, state0, lengths, resets)
+    arguments.check_state_like("cotangent", cotangent, state, "the state")
     return _adjoint_norms(cell, params, xs, cotangent, state0, lengths, resets)
 
 
@@ -167,8 +167,8 @@ def tangent_norms(
     >>> jaxrnn.products.tangent_norms(cell, params, xs, ones).shape
     (7, 2)
     """
-    check(cell, params, xs, state0, lengths, resets)
-    _check_like_state("tangent", cell, params, xs, state0, tangent)
+    state = checked_state(cell, params, xs, state0, lengths, resets)
+    arguments.check_state_like("tangent", tangent, state, "the state")
     return _tangent_norms(cell, params, xs, tangent, state0, lengths, resets)
 
 
@@ -308,10 +308,3 @@ def _without_first(steps: Steps) -> Steps:
 def _until(lengths: Array | None, t: int) -> Array | None:
     """A sequence that is longer than t+1 is t+1 long when cut there."""
     return None if lengths is None else jnp.minimum(lengths, jnp.asarray(t + 1, lengths.dtype))
-
-
-def _check_like_state(
-    name: str, cell: Cell, params: ArrayTree, xs: Array, state0: Any, value: Any
-) -> None:
-    state = jax.eval_shape(lambda p, x, s: start(cell, p, x, s), params, xs, state0)
-    arguments.check_state_like(name, value, state, "the state")

@@ -257,6 +257,16 @@ def check(
         arguments.check_resets(resets, xs)
 
 
+def checked_state(
+    cell: Cell, params: ArrayTree, xs: Array, state0: Any, lengths: Any, resets: Any
+) -> Any:
+    """`check`, and the shapes of a state whose leaves are vectors, so that they stack as one."""
+    check(cell, params, xs, state0, lengths, resets)
+    state = jax.eval_shape(lambda p, x, s: start(cell, p, x, s), params, xs, state0)
+    arguments.check_vectors(state, tuple(xs.shape[1:-1]))
+    return state
+
+
 def start(cell: Cell, params: ArrayTree, xs: Array, state0: Any) -> Any:
     """state0, or the cell's own in its place; arguments unchecked."""
     if state0 is not None:

@@ -175,6 +175,12 @@ def test_certificates_without_a_bound_are_refused_with_the_reason():
             f(jaxrnn.gru(), jaxrnn.gru().init(jax.random.key(0), D, H))
         with pytest.raises(TypeError, match="params: "):
             f(jaxrnn.rnn(), {"w": 1})
+    for f in (certificates.from_weights, certificates.certify):
+        with pytest.raises(TypeError, match="cell: expected a cell"):
+            f("rnn", params)
+    for name in ("state0", "lengths", "resets"):
+        with pytest.raises(ValueError, match=f"xs: expected inputs, since {name} is given"):
+            certificates.certify(jaxrnn.rnn(), params, **{name: np.zeros(H)})
     with_inputs = certificates.certify(jaxrnn.rnn(cube), params, np.ones((4, D)))
     assert with_inputs.weights is None
     with pytest.raises(TypeError, match=r"phi.slope: expected a real number"):

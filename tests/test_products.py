@@ -10,7 +10,7 @@ from jaxrnn import matrix_products, norms, products
 from jaxrnn.scaling import Scaled, log_of, rescaled, times_power
 from tests import reference
 from tests.table import CELLS
-from tests.untied import D, H, drawn, masked
+from tests.untied import NORMED, D, H, drawn, masked
 
 each_cell = pytest.mark.parametrize("name", CELLS)
 
@@ -105,6 +105,54 @@ def test_padding_is_the_identity_and_a_reset_cuts_off(name):
     for i in range(6, 2, -1):
         want = want @ np.asarray(J[i])
     np.testing.assert_allclose(matrix_products.from_tree(got), want, atol=1e-13)
+
+
+@each_cell
+def test_vectors_pass_held_steps_and_stop_at_resets(name):
+    params, xs, state0 = drawn(name, 9, (2, 3), 1)
+    masks = masked(9, (2, 3), 1)
+    stack = jaxrnn.jacobians.closed_form(CELLS[name], params, xs, state0, **masks)
+    J = np.asarray(matrix_products.from_tree(stack))
+    _, _, vector = drawn(name, 1, (2, 3), 11)
+    forward = [np.concatenate([np.asarray(leaf) for leaf in vector], axis=-1)]
+    back = [forward[0]]
+    for i in range(1, 9):
+        forward.append(np.einsum("abij,abj->abi", J[i], forward[-1]))
+        back.append(np.einsum("abj,abji->abi", back[-1], J[9 - i]))
+    got = products.tangent_norms(CELLS[name], params, xs, vector, state0, **masks)
+    want = np.linalg.norm(np.stack(forward), axis=-1)
+    np.testing.assert_allclose(np.exp(got), want, rtol=1e-11, atol=1e-14)
+    got = products.adjoint_norms(CELLS[name], params, xs, vector, state0, **masks)
+    want = np.linalg.norm(np.stack(back[::-1]), axis=-1)
+    np.testing.assert_allclose(np.exp(got), want, rtol=1e-11, atol=1e-14)
+
+
+def test_a_cell_from_a_step_has_transports_of_its_whole_state():
+    params, xs, state0 = drawn("step", 6, (2,), 1)
+    J = np.asarray(
+        matrix_products.from_tree(jaxrnn.jacobians.reverse_mode(NORMED, params, xs, state0))
+    )
+    exact = [np.broadcast_to(np.eye(2 * H), J[0].shape)]
+    for step in J[:0:-1]:
+        exact.append(exact[-1] @ step)
+    want = np.log(np.linalg.norm(np.stack(exact[::-1]), 2, axis=(-2, -1)))
+    got = products.transport_norms(NORMED, params, xs, state0)
+    np.testing.assert_allclose(got, want, atol=1e-11)
+    assert jaxrnn.lyapunov.exponents(NORMED, params, xs, state0).value.shape == (2, 2 * H)
+
+
+@pytest.mark.parametrize(
+    "f", [products.transport_norms, jaxrnn.lyapunov.exponents, jaxrnn.certificates.along]
+)
+@pytest.mark.parametrize("batch", [(), (3,)])
+def test_a_state_with_a_leaf_that_is_no_vector_is_refused(f, batch):
+    def step(params, state, x):
+        return {"h": jnp.tanh(params * state["h"]), "count": state["count"] + x[0]}
+
+    cell = jaxrnn.from_step(step)
+    state0 = {"h": np.zeros((*batch, 2)), "count": np.zeros(batch)}
+    with pytest.raises(ValueError, match=r"state\['count'\]: expected a vector .* got"):
+        f(cell, np.ones(2), np.ones((4, *batch, 1)), state0)
 
 
 @each_cell

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import jaxrnn
-from jaxrnn import tangent_scan
+from jaxrnn import projections, tangent_scan
 from jaxrnn.unrolling import by_autodiff, last_state
 from tests.table import CELLS, draw_params, draw_state
 
@@ -17,7 +17,7 @@ SIZES = ((7, (2,), 3, 4), (33, (3,), 1, 2), (64, (), 2, 3), (5, (2, 2), 2, 1), (
 
 def relative(got, want):
     """The largest relative Frobenius error of any leaf."""
-    jax.tree.map(lambda a, b: a.shape == b.shape, got, want)
+    assert jax.tree.map(jnp.shape, got) == jax.tree.map(jnp.shape, want)
     pairs = zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True)
     norms = [(np.linalg.norm(np.ravel(a - b)), np.linalg.norm(np.ravel(b))) for a, b in pairs]
     return max(error / size if size else error for error, size in norms)
@@ -51,6 +51,50 @@ def loss_of(unroll, cell, weights):
         return sum(jax.tree.leaves(terms))
 
     return loss
+
+
+@pytest.mark.parametrize("keep", [False, True])
+@pytest.mark.parametrize("chunk", [1, 4, 11])
+@pytest.mark.parametrize("name", ["rnn-tanh", "lstm", "gru"])
+def test_no_plan_changes_the_gradient(name, chunk, keep):
+    """Chunks that divide T = 11 or not, W_hh h kept or formed again."""
+    cell = CELLS[name]
+    point, weights = drawn(cell, 11, (2,), 3, 4)
+
+    def planned(cell, params, xs, state0):
+        plan = tangent_scan.Plan(chunk, keep)
+        return tangent_scan.states(cell, plan, params, xs, (state0, state0), None, None)
+
+    got = jax.jit(jax.grad(loss_of(planned, cell, weights), argnums=(0, 1, 2)))(*point)
+    want = jax.jit(jax.grad(loss_of(by_hand, cell, weights), argnums=(0, 1, 2)))(*point)
+    assert relative(got, want) < 1e-12
+
+
+@pytest.mark.parametrize("turned_below", [0, 2**19])
+@pytest.mark.parametrize(("rows", "biased"), [(3, 1), (12, 2), (12, 0)])
+def test_the_drive_and_its_transpose_are_sums_over_steps(monkeypatch, turned_below, rows, biased):
+    """In each layout: against NumPy's Σ ȳ⊗v, and Σ ȳ for a bias."""
+    monkeypatch.setattr(projections, "TURNED_BELOW", turned_below)
+    draw = np.random.default_rng(0).normal
+    vs = [draw(size=(7, 2, n)) for n in (3, 4)]
+    affines = [
+        projections.Affine(draw(size=(rows, n)), draw(size=rows) if i < biased else None)
+        for i, n in enumerate((3, 4))
+    ]
+    zero = np.zeros(rows)
+    want = sum(v @ a.weight.T + (zero if a.bias is None else a.bias)
+               for v, a in zip(vs, affines, strict=True))  # fmt: skip
+    arrays = jax.tree.map(jnp.asarray, (affines, vs))
+    value, pull = jax.vjp(lambda affines: projections.driven(affines, arrays[1]), arrays[0])
+    np.testing.assert_allclose(value, want, atol=1e-13)
+    cotangent = draw(size=want.shape)
+    (got,) = pull(jnp.asarray(cotangent))
+    for affine, v in zip(got, vs, strict=True):
+        np.testing.assert_allclose(
+            affine.weight, np.einsum("tbi,tbj->ij", cotangent, v), atol=1e-12
+        )
+        if affine.bias is not None:
+            np.testing.assert_allclose(affine.bias, cotangent.sum((0, 1)), atol=1e-12)
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
