@@ -17,6 +17,8 @@ from jaxrnn import (
     jacobians,
     lyapunov,
     matrix_products,
+    paths,
+    phenomena,
     products,
     truncation,
     verification,
@@ -25,6 +27,7 @@ from jaxrnn.cell import Cell
 from jaxrnn.cells.gru import GRUParams, GRUState, gru
 from jaxrnn.cells.lstm import LSTMParams, LSTMState, lstm
 from jaxrnn.cells.rnn import RNNParams, RNNState, rnn
+from jaxrnn.horizon import memory_horizon
 from jaxrnn.pointwise import Pointwise
 from jaxrnn.pointwise_cell import PointwiseCell
 from jaxrnn.step_cell import from_step
@@ -52,6 +55,9 @@ __all__ = [
     "lstm",
     "lyapunov",
     "matrix_products",
+    "memory_horizon",
+    "paths",
+    "phenomena",
     "products",
     "rnn",
     "truncation",

@@ -259,9 +259,9 @@ def check_state_like(name: str, got: Any, expected: Any, source: str) -> None:
     """Refuse a tree whose structure, shapes or dtypes differ from `expected`."""
     structures = jax.tree.structure(got), jax.tree.structure(expected)
     if structures[0] != structures[1]:
-        raise TypeError(
-            f"{name}: expected the tree of {source}, {structures[1]}, got {structures[0]}"
-        )
+        bare = jax.tree_util.treedef_is_leaf(structures[0]) or got is None
+        came = describe(got) if bare else structures[0]
+        raise TypeError(f"{name}: expected the tree of {source}, {structures[1]}, got {came}")
     paths = jax.tree_util.tree_leaves_with_path(got)
     for (path, leaf), want in zip(paths, jax.tree.leaves(expected), strict=True):
         leaf_name = name + jax.tree_util.keystr(path)

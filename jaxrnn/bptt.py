@@ -32,7 +32,7 @@ from jaxrnn.linearisation import Steps, linearised, trajectory
 from jaxrnn.tangent_scan import over_chunks, plan
 from jaxrnn.transposition import (
     direct_adjoints,
-    drives_and_total,
+    parts_and_total,
     run_back,
     to_drive,
     to_each,
@@ -140,8 +140,8 @@ def contribution_norms(
     Args, Raises: as `adjoints`.
     Returns:  ContributionNorms(norm, inner, total).
     Cost:     a gradient, one more matmul of the forward pass's size, and `outer_products.sizes`;
-              O(P + T·B·G·H) memory, the latter for the drive's adjoints. A cell from `from_step`
-              takes its steps one by one.
+              O(P + T·B·G·H) memory, the latter for adjoints of δu and δa. A cell from
+              `from_step` takes its steps one by one.
     Accuracy: see `outer_products.sizes`. In float32 an adjoint itself ends at 1e-38.
 
     >>> import jax, jaxrnn
@@ -235,13 +235,11 @@ def _norms(
 ) -> ContributionNorms:
     steps = trajectory(cell, params, xs, state0, states, *masks)
     chunk = plan(cell, params, xs, start(cell, params, xs, state0), None).chunk
-    drives, total = drives_and_total(cell, params, steps, direct, chunk)
+    parts, total = parts_and_total(cell, params, steps, direct, chunk)
 
-    def measure(nothing: None, item: tuple[Steps, Any]) -> tuple[None, Any]:
-        steps = linearised(cell, params, item[0])
-        at = steps.partials, steps.before, steps.xs
-        return nothing, cell.contribution_sizes(params, *at, item[1], total)
+    def measure(nothing: None, item: tuple[Any, Steps]) -> tuple[None, Any]:
+        parts, steps = item
+        return nothing, cell.contribution_sizes(params, parts, steps.before, steps.xs, total)
 
-    _, sizes = over_chunks(measure, None, (steps, drives), chunk)
-    norm, inner = sizes
+    _, (norm, inner) = over_chunks(measure, None, (parts, steps), chunk)
     return ContributionNorms(norm, inner, total)

@@ -124,19 +124,18 @@ class Cell(Protocol):
         """δsᵢ = Jᵢ δsᵢ₋₁ + dᵢ, linear in (dstate, drive)."""
         ...
 
-    def contribution_sizes(
-        self,
-        params: ArrayTree,
-        partials: Any,
-        states: Any,
-        xs: Array,
-        drives: Any,
-        direction: ArrayTree,
-    ) -> tuple[ArrayTree, ArrayTree]:
-        """‖Cₖ‖ and ⟨Cₖ, direction⟩ of Cₖ = (∂dₖ/∂δθ)ᵀ drives[k], leaf by leaf.
+    def drive_parts(self, partials: Any, adjoint: Any) -> Any:
+        """What `contribution_sizes` needs of an adjoint of dᵢ, so that it needs no coefficients."""
+        ...
 
-        `drives` are adjoints of dₖ. The first axis of all is time; Cₖ sums over the batch.
-        Gives two trees of the params with leaves `(T,)`; Cₖ is never kept for all k.
+    def contribution_sizes(
+        self, params: ArrayTree, parts: Any, states: Any, xs: Array, direction: ArrayTree
+    ) -> tuple[ArrayTree, ArrayTree]:
+        """‖Cₖ‖ and ⟨Cₖ, direction⟩ of Cₖ = (∂dₖ/∂δθ)ᵀ λₖ, leaf by leaf.
+
+        `parts` are the `drive_parts` of λₖ, an adjoint of dₖ. The first axis of all is time; Cₖ
+        sums over the batch. Gives two trees of the params with leaves `(T,)`; Cₖ is never kept
+        for all k.
         """
         ...
 

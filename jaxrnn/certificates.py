@@ -24,10 +24,12 @@ from jax import Array
 
 from jaxrnn import arguments, norms, products
 from jaxrnn.cell import Cell
-from jaxrnn.jacobians import closed_form
+from jaxrnn.jacobians import of_steps, state_closed_form
+from jaxrnn.linearisation import Steps, trajectory
 from jaxrnn.matrix_products import from_tree
 from jaxrnn.projections import accumulator
-from jaxrnn.unrolling import checked_state
+from jaxrnn.tangent_scan import over_chunks
+from jaxrnn.unrolling import checked_state, unroll
 
 __all__ = [
     "Certificate",
@@ -43,6 +45,7 @@ VANISHING = "vanishing certified"
 EXCLUDED = "explosion excluded"
 POSSIBLE = "explosion possible"
 NONE = "no certificate"
+NUMBERS = 2**22  # of the Jacobians that are formed at once
 SQUARINGS = 52  # ‖W^m‖^(1/m) is within cond^(1/m) of ρ; m = 2⁵² leaves rounding alone
 
 
@@ -294,7 +297,8 @@ def along(
 
     Args, Raises: as `jaxrnn.unroll`.
     Returns: TrajectoryBounds(step_upper, step_lower, upper, lower, product).
-    Cost:    `products.transport_norms`, and the singular values of T Jacobians `(n, n)`.
+    Cost:    `products.transport_norms`, and the singular values of T Jacobians `(n, n)`, of which
+             about 2²² entries exist at a time.
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.lstm()
@@ -312,12 +316,20 @@ def _along(
     cell: Cell, params: ArrayTree, xs: Array, state0: Any, lengths: Any, resets: Any
 ) -> TrajectoryBounds:
     masks = {"lengths": lengths, "resets": resets}
-    J = from_tree(closed_form(cell, params, xs, state0, **masks))
-    J = J.astype(accumulator(J.dtype))
-    n, eps = J.shape[-1], float(jnp.finfo(J.dtype).eps)
-    sigma = jnp.linalg.svd(J, compute_uv=False)
-    off = 16 * n * eps
-    most, least = sigma[..., 0], sigma[..., -1]
+    states = unroll(cell, params, xs, state0, **masks)
+    steps = trajectory(cell, params, xs, state0, states, lengths, resets)
+    n = sum(leaf.shape[-1] for leaf in jax.tree.leaves(states))
+
+    def extremes(nothing: None, steps: Steps) -> tuple[None, tuple[Array, Array]]:
+        J = from_tree(of_steps(state_closed_form, cell, params, steps))
+        sigma = jnp.linalg.svd(J.astype(accumulator(J.dtype)), compute_uv=False)
+        return nothing, (sigma[..., 0], sigma[..., -1])
+
+    # The Jacobians of a few steps at a time.
+    numbers = max(math.prod(xs.shape[1:-1]) * n * n, 1)
+    chunk = max(min(NUMBERS // numbers, xs.shape[0]), 1)
+    _, (most, least) = over_chunks(extremes, None, steps, chunk)
+    off = 16 * n * float(jnp.finfo(most.dtype).eps)
     step_upper = jnp.log(most) + math.log1p(off)
     step_lower = jnp.log(jnp.maximum(least - off * most, jnp.zeros_like(least)))
     product = products.transport_norms(cell, params, xs, state0, **masks)

@@ -248,6 +248,8 @@ def demo_table(runs: Sequence[Any]) -> str:
         "first_half_share": "gradient from first half",
         "median_spectral_norm": "σ_max of a step, median",
         "mean_forget_gate": "forget gate, mean",
+        "memory_horizon": "horizon, steps to 1 %",
+        "leading_exponent": "leading exponent, nats",
     }
     lines = ["", " " * 26 + "".join(f"{name:>12}" for name, _, _ in columns)]
     lines.append(" " * 26 + "".join(f"{when:>12}" for _, when, _ in columns))
@@ -255,4 +257,6 @@ def demo_table(runs: Sequence[Any]) -> str:
         values = [summary[field] for _, _, summary in columns]
         cells = [f"{'–':>12}" if v is None else f"{v:>12.3g}" for v in values]
         lines.append(f"{label:26}" + "".join(cells))
+    lines.append("")
+    lines += [f"{name}, {when} training: {s['verdict']}" for name, when, s in columns]
     return "\n".join(lines)

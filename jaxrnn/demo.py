@@ -15,11 +15,13 @@ import optax
 from chex import PRNGKey
 from jax import Array
 
-from jaxrnn import bptt
+from jaxrnn import bptt, certificates, lyapunov, norms, products
 from jaxrnn.cell import Cell
 from jaxrnn.cells.lstm import lstm
 from jaxrnn.cells.rnn import rnn
+from jaxrnn.horizon import memory_horizon
 from jaxrnn.jacobians import closed_form
+from jaxrnn.matrix_products import from_tree
 from jaxrnn.unrolling import unroll
 
 __all__ = ["Data", "Flow", "Run", "load_digits", "measure", "run"]
@@ -59,6 +61,9 @@ class Flow(NamedTuple):
         contribution: ‖∂E/∂θ|_k‖, the share of step k in the parameters' gradient, `(T,)`.
         spectral_norm: σ_max of the whole-state Jacobian of each step and image, `(T, M)`.
         forget: forget gate, mean over images, `(T, H)`; None without one.
+        horizon: the lag at which ‖∂E/∂s_k‖ has fallen under 1 % for good, of each image, `(M,)`.
+        exponent: the leading Lyapunov exponent over an image, nats per step, `(M,)`.
+        certificate: what is certain about every input, and along these images.
     """
 
     accuracy: Array
@@ -67,6 +72,9 @@ class Flow(NamedTuple):
     contribution: Array
     spectral_norm: Array
     forget: Array | None
+    horizon: Array
+    exponent: Array
+    certificate: certificates.Certificate
 
     @property
     def first_half_share(self) -> float:
@@ -74,7 +82,16 @@ class Flow(NamedTuple):
         half = self.contribution.shape[0] // 2
         return float(self.contribution[:half].sum() / self.contribution.sum())
 
-    def summary(self) -> dict[str, float | None]:
+    @property
+    def verdict(self) -> str:
+        """For every input where the weights decide, else along these images."""
+        weights, trajectory = self.certificate
+        assert trajectory is not None
+        if weights is not None and weights.statement().verdict != certificates.POSSIBLE:
+            return weights.statement().verdict
+        return trajectory.statement().verdict
+
+    def summary(self) -> dict[str, float | str | None]:
         """The scalars of the record, by name."""
         return {
             "test_accuracy": float(self.accuracy),
@@ -86,6 +103,9 @@ class Flow(NamedTuple):
             "first_half_share": self.first_half_share,
             "median_spectral_norm": float(jnp.median(self.spectral_norm)),
             "mean_forget_gate": None if self.forget is None else float(self.forget.mean()),
+            "memory_horizon": float(jnp.median(self.horizon)),
+            "leading_exponent": float(self.exponent.mean()),
+            "verdict": self.verdict,
         }
 
 
@@ -192,22 +212,20 @@ def measure(cell: Cell, network: Network, data: Data) -> Flow:
         return optax.softmax_cross_entropy_with_integer_labels(scores, labels).sum()
 
     adjoints = bptt.adjoints(cell, network.cell, xs, error)
-    norms = {f: jnp.linalg.norm(leaf, axis=-1).mean(1) for f, leaf in adjoints._asdict().items()}
+    sizes = {f: jnp.linalg.norm(leaf, axis=-1).mean(1) for f, leaf in adjoints._asdict().items()}
+    last = jax.tree.map(lambda leaf: leaf[-1], adjoints)
     J = closed_form(cell, network.cell, xs)
     return Flow(
         accuracy=accuracy(cell, network, data.test_xs, data.test_labels),
-        adjoint_h=norms["h"],
-        adjoint_c=norms.get("c"),
+        adjoint_h=sizes["h"],
+        adjoint_c=sizes.get("c"),
         contribution=_sizes(cell, network.cell, xs, error),
-        spectral_norm=jnp.linalg.svd(_dense(J)[:, : WATCHED // 2], compute_uv=False)[..., 0],
+        spectral_norm=norms.spectral(from_tree(J)),
         forget=jnp.diagonal(J.c.c, axis1=-2, axis2=-1).mean(1) if hasattr(J, "c") else None,
+        horizon=memory_horizon(products.adjoint_norms(cell, network.cell, xs, last)),
+        exponent=lyapunov.exponents(cell, network.cell, xs, count=1).value[:, 0],
+        certificate=certificates.certify(cell, network.cell, xs),
     )
-
-
-def _dense(J: Any) -> Array:
-    """Blocks `(T, M, H, H)` as one matrix `(T, M, S, S)` of the whole state."""
-    rows = [jnp.concatenate(list(row), axis=-1) for row in J]
-    return jnp.concatenate(rows, axis=-2)
 
 
 def _sizes(cell: Cell, params: Any, xs: Array, error: Callable[[Any], Array]) -> Array:

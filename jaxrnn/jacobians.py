@@ -65,7 +65,7 @@ def closed_form(
     >>> J.h.c.shape
     (7, 2, 5, 5)
     """
-    return _state_stack(_state_closed_form, cell, params, xs, state0, lengths, resets)
+    return _state_stack(state_closed_form, cell, params, xs, state0, lengths, resets)
 
 
 def forward_mode(
@@ -193,7 +193,7 @@ def c_partial(
     """
     check(cell, params, xs, state0, lengths, resets)
     _check_has_c(cell, params, xs, state0)
-    return _state_stack(_state_closed_form, cell, params, xs, state0, lengths, resets).c.c
+    return _state_stack(state_closed_form, cell, params, xs, state0, lengths, resets).c.c
 
 
 def c_path(
@@ -225,12 +225,7 @@ def c_path(
     (7, 2, 5, 5)
     """
     check(cell, params, xs, state0, lengths, resets)
-    _check_has_c(cell, params, xs, state0)
-    if getattr(getattr(cell, "phi", None), "readout", None) is None:
-        raise TypeError(
-            f"cell: expected a cell whose phi declares its read-out ∂h/∂c, such as "
-            f"jaxrnn.lstm(), got {cell.name}; give Pointwise(..., readout=...)"
-        )
+    check_readout(cell, params, xs, state0)
     return _c_path(cell, params, xs, state0, lengths, resets)
 
 
@@ -252,13 +247,17 @@ def _other_stack(
 def _masked_stack(
     method: Method, cell: Cell, params: ArrayTree, xs: Array, state0: Any, lengths: Any, resets: Any
 ) -> Any:
-    steps = _trajectory(cell, params, xs, state0, lengths, resets)
+    return of_steps(method, cell, params, _trajectory(cell, params, xs, state0, lengths, resets))
+
+
+def of_steps(method: Method, cell: Cell, params: ArrayTree, steps: Steps) -> Any:
+    """∂sᵢ/∂sᵢ₋₁ of each step: the identity where held, 0 where started afresh."""
     J = method(cell, params, steps.before, steps.xs)
-    if resets is not None:
-        J = select(resets, jax.tree.map(jnp.zeros_like, J), J)
+    if steps.resets is not None:
+        J = select(steps.resets, jax.tree.map(jnp.zeros_like, J), J)
     if steps.held is None:
         return J
-    return select(steps.held, identity(steps.before, J, xs.ndim - 1), J)
+    return select(steps.held, identity(steps.before, J, steps.xs.ndim - 1), J)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -279,7 +278,7 @@ def _trajectory(
     return trajectory(cell, params, xs, state0, states, lengths, resets)
 
 
-def _state_closed_form(cell: Cell, params: ArrayTree, state: Any, x: Array) -> Any:
+def state_closed_form(cell: Cell, params: ArrayTree, state: Any, x: Array) -> Any:
     return cell.state_jacobian(params, state, x)
 
 
@@ -316,6 +315,16 @@ def _c_path(
         path = select(resets, jnp.zeros_like(path), path)
     identity = jnp.broadcast_to(jnp.eye(path.shape[-1], dtype=path.dtype), path.shape)
     return path if held is None else select(held, identity, path)
+
+
+def check_readout(cell: Cell, params: ArrayTree, xs: Array, state0: Any) -> None:
+    """Raise TypeError unless the state is (h, c) and φ declares ∂h/∂c."""
+    _check_has_c(cell, params, xs, state0)
+    if getattr(getattr(cell, "phi", None), "readout", None) is None:
+        raise TypeError(
+            f"cell: expected a cell whose phi declares its read-out ∂h/∂c, such as "
+            f"jaxrnn.lstm(), got {cell.name}; give Pointwise(..., readout=...)"
+        )
 
 
 def _check_has_c(cell: Cell, params: ArrayTree, xs: Array, state0: Any) -> None:

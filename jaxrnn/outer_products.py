@@ -18,14 +18,16 @@ __all__ = ["sizes"]
 
 # In units of a multiplication: what it costs to write an entry of C and read it twice.
 ENTRY = 48
+SMALL = 2**20  # entries of C for all k that are formed at once
 
 
 def sizes(rows: Array, columns: Array, direction: Array) -> tuple[Array, Array]:
     """‖Cₖ‖ and ⟨Cₖ, direction⟩ for every k, where Cₖ = Σ_b rows[k, b] ⊗ columns[k, b].
 
     By Gram matrices where B²(M + N) ≤ 48·M·N, as for few sequences and large weights; else Cₖ
-    is formed, one k at a time. Each step is divided by its largest entries before anything is
-    squared, so that no norm underflows or overflows which is itself a number of the dtype.
+    is formed, one k at a time, or for all where that makes up to 2²⁰ entries. Each step is
+    divided by its largest entries before anything is squared, so that no norm underflows or
+    overflows which is itself a number of the dtype.
 
     Args:     rows `(T, B, M)`, columns `(T, B, N)`, direction `(M, N)`.
     Returns:  (norms, inner products), each `(T,)`.
@@ -37,8 +39,9 @@ def sizes(rows: Array, columns: Array, direction: Array) -> tuple[Array, Array]:
     direction, by_direction = norms.scaled(direction, (0, 1))
     rows, by_rows = norms.scaled(rows, (1, 2))
     columns, by_columns = norms.scaled(columns, (1, 2))
-    (_, B, M), N = rows.shape, columns.shape[2]
-    measure = by_grams if B * B * (M + N) <= ENTRY * M * N else one_by_one
+    (T, B, M), N = rows.shape, columns.shape[2]
+    formed = at_once if T * M * N <= SMALL else one_by_one
+    measure = by_grams if B * B * (M + N) <= ENTRY * M * N else formed
     norm, inner = measure(rows, columns.astype(rows.dtype), direction.astype(rows.dtype))
     by_columns = by_columns.astype(rows.dtype)
     inner = inner * jnp.broadcast_to(by_direction.astype(rows.dtype), inner.shape)
@@ -55,6 +58,13 @@ def by_grams(rows: Array, columns: Array, direction: Array) -> tuple[Array, Arra
         inner = jnp.einsum("tbn,mn->tbm", columns, direction) * rows
     # Rounding may leave the square of a sum that cancels below 0.
     return jnp.sqrt(jnp.maximum(square, jnp.zeros_like(square))), inner.sum((1, 2))
+
+
+def at_once(rows: Array, columns: Array, direction: Array) -> tuple[Array, Array]:
+    """Both from all of C."""
+    product = jnp.einsum("tbm,tbn->tmn", rows, columns)
+    inner = product * jnp.broadcast_to(direction, product.shape)
+    return jnp.sqrt(jnp.sum(product * product, (1, 2))), inner.sum((1, 2))
 
 
 def one_by_one(rows: Array, columns: Array, direction: Array) -> tuple[Array, Array]:

@@ -1,5 +1,6 @@
 """Pictures of gradient flow. Needs matplotlib: `pip install 'jaxrnn[plot]'`."""
 
+import itertools
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,10 +10,13 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from jaxrnn.demo import Flow, Run
+from jaxrnn.paths import CellPaths
 
-__all__ = ["contributions", "forget_gates", "gradient_flow", "save"]
+__all__ = ["cell_paths", "contributions", "forget_gates", "gradient_flow", "norms", "save"]
 
 COLORS = ("#0072B2", "#D55E00", "#009E73")  # Okabe & Ito: told apart by every eye
+PATHS = (*COLORS, "#CC79A7", "#56B4E9")
+EXACT = 1e-12
 BEFORE = {"linestyle": ":", "linewidth": 1.6}
 AFTER = {"linestyle": "-", "linewidth": 2.0}
 
@@ -105,6 +109,43 @@ def _label(axes: Any, title: str, x: str, y: str, scale: str = "linear") -> None
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25, linewidth=0.6)
     axes.legend(frameon=False, fontsize=8)
+
+
+def norms(log_norms: Mapping[str, Any]) -> Figure:
+    """‖∂s_{T-1}/∂sₖ‖ against lag: curves `(T,)` of natural logs by name, however far they reach."""
+    figure = Figure(figsize=(7, 4.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    for (name, curve), color in zip(log_norms.items(), itertools.cycle(COLORS), strict=False):
+        logs = np.asarray(curve) / np.log(10)
+        axes.plot(np.arange(len(logs))[::-1], logs, color=color, label=name)
+    axes.axhline(0.0, color="0.5", linewidth=0.8)
+    _label(axes, "How far a derivative reaches", "lag", "log₁₀ ‖∂s_T/∂s_k‖")
+    return figure
+
+
+def cell_paths(found: CellPaths) -> Figure:
+    """What the approximations of ∂cₜ/∂cₖ miss, and which path carries it; medians over a batch."""
+    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(1, 2)
+    lag = np.arange(len(found.exact))[::-1]
+
+    def median(leaf: Any) -> np.ndarray:
+        flat = np.asarray(leaf).reshape(len(lag), -1)
+        return np.median(flat, axis=1)
+
+    errors = {"forget gates alone": found.forget_error, "four terms": found.four_term_error}
+    for (name, error), color in zip(errors.items(), COLORS, strict=False):
+        missed = median(error)[:-1]
+        missed = np.where(missed > EXACT, missed, np.nan)  # a logarithm has no 0
+        axes[0].plot(lag[:-1], missed, color=color, label=name)
+    _label(axes[0], "What the approximations of ∂c_t/∂c_k miss", "lag", "relative error", "log")
+    for (name, share), color in zip(found.shares.items(), PATHS, strict=False):
+        axes[1].plot(lag[:-1], median(share)[:-1], color=color, label=name)
+    axes[1].axhline(0.0, color="0.5", linewidth=0.8)
+    _label(axes[1], "Which path carries it", "lag", "share")
+    return figure
 
 
 def forget_gates(run: Run) -> Figure:

@@ -14,7 +14,6 @@ which is O(H²) per step with no matmul, about the cost of writing it to memory.
 """
 
 import functools
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +22,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxrnn import arguments, norms, outer_products, projections
+from jaxrnn import affine_gradients, arguments, projections
 from jaxrnn.cell import Stepper, over_leading_axes
 from jaxrnn.pointwise import Pointwise, Sensitivities, add
 from jaxrnn.projections import Affine
@@ -264,37 +263,21 @@ class PointwiseCell:
         fed = self.phi.tangent(partials, projections.cast(dstate, dv.dtype), dv)
         return projections.cast(fed, dstate.h.dtype)
 
-    def contribution_sizes(
-        self, params: Any, partials: Any, states: Any, xs: Array, drives: Array, direction: Any
-    ) -> tuple[Any, Any]:
-        """‖Cₖ‖ and ⟨Cₖ, direction⟩ of Cₖ = (∂dₖ/∂δθ)ᵀ drives[k] for every step k, leaf by leaf.
-
-            W_ih   Cₖ = Σ_b δuₖᵇ ⊗ xₖᵇ        b, b_hh   Cₖ = Σ_b δuₖᵇ, Σ_b δaₖᵇ
-            W_hh   Cₖ = Σ_b δaₖᵇ ⊗ hₖ₋₁ᵇ
-
-        Args:    partials, states, xs `(T, *batch, ·)`; drives: adjoints of the drive δv, of
-                 which δu and δa are parts, `(T, *batch, G·H)`; direction: params.
-        Returns: (norms, inner products), two trees of params with leaves `(T,)`.
-        Cost:    see `outer_products.sizes`; `(T, G·H, ·)` is never formed.
-        """
+    def drive_parts(self, partials: Any, adjoint: Array) -> tuple[Array, ...]:
+        """The adjoints of δu and δa; one for both where they enter as their sum."""
+        if self.phi.merge is add:
+            return (adjoint,)
         merge = functools.partial(self.phi.merge, partials)
-        parts = jax.linear_transpose(merge, drives, drives)(drives)
-        (du, da), x, h = jax.tree.map(_flat_batch, (parts, xs, states.h))
+        return jax.linear_transpose(merge, adjoint, adjoint)(adjoint)
 
-        def biases(vectors: dict[str, Array]) -> tuple[Array | None, Array | None]:
-            moved = params._replace(**vectors)
-            return self.input_map(moved).bias, self.recurrent_map(moved).bias
+    def contribution_sizes(
+        self, params: Any, parts: tuple[Array, ...], states: Any, xs: Array, direction: Any
+    ) -> tuple[Any, Any]:
+        """‖Cₖ‖ and ⟨Cₖ, direction⟩ of each step's Cₖ = (∂dₖ/∂δθ)ᵀ λₖ; see `affine_gradients`."""
+        return affine_gradients.sizes(params, parts, xs, states.h, direction, self._biases)
 
-        vectors = {f: leaf for f, leaf in params._asdict().items() if f not in ("w_ih", "w_hh")}
-        like, pull = jax.vjp(biases, projections.cast(vectors, du.dtype))
-        summed = (du.sum(1), None if like[1] is None else da.sum(1))
-        (each,) = jax.vmap(pull)(summed)  # (T, ·) for every vector
-        measured = jax.vmap(norms.norm_and_inner, (0, None))
-        sizes = {f: measured(leaf, getattr(direction, f)) for f, leaf in each.items()}
-        sizes["w_ih"] = outer_products.sizes(du, x, direction.w_ih)
-        sizes["w_hh"] = outer_products.sizes(da, h, direction.w_hh)
-        fields = [sizes[f] for f in params._fields]
-        return type(params)(*[f[0] for f in fields]), type(params)(*[f[1] for f in fields])
+    def _biases(self, params: Any) -> tuple[Array | None, Array | None]:
+        return self.input_map(params).bias, self.recurrent_map(params).bias
 
     def sensitivities(self, params: Any, state: Any, u: Array) -> Sensitivities:
         """Every diagonal of ∂φ, from the tangent fed with ones. O(B·G·H)."""
@@ -391,8 +374,3 @@ def _check_pointwise(cell: PointwiseCell) -> None:
     arguments.check_state_like("phi.merge's result", merged, gates, "u (G·H,)")
     pushed = jax.eval_shape(cell.phi.tangent, partials, state, merged)
     arguments.check_state_like("phi.tangent's result", pushed, state, source)
-
-
-def _flat_batch(leaf: Array) -> Array:
-    """`(T, *batch, ·)` → `(T, B, ·)`."""
-    return leaf.reshape(leaf.shape[0], math.prod(leaf.shape[1:-1]), leaf.shape[-1])

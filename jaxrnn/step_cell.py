@@ -168,29 +168,27 @@ class StepCell:
         pushed = jax.jvp(lambda s: self.update(params, s, x), (state,), (dstate,))[1]
         return jax.tree.map(jnp.add, pushed, drive)
 
+    def drive_parts(self, partials: Any, adjoint: Any) -> Any:
+        """The adjoint itself."""
+        return adjoint
+
     def contribution_sizes(
-        self,
-        params: ArrayTree,
-        partials: Any,
-        states: Any,
-        xs: Array,
-        drives: Any,
-        direction: ArrayTree,
+        self, params: ArrayTree, parts: Any, states: Any, xs: Array, direction: ArrayTree
     ) -> tuple[ArrayTree, ArrayTree]:
-        """‖Cₖ‖ and ⟨Cₖ, direction⟩ of Cₖ = (∂sₖ/∂θ)ᵀ drives[k], leaf by leaf.
+        """‖Cₖ‖ and ⟨Cₖ, direction⟩ of Cₖ = (∂sₖ/∂θ)ᵀ parts[k], leaf by leaf.
 
         Returns: (norms, inner products), two trees of the params with leaves `(T,)`.
         Cost:    one reverse step and O(P) for each k, one after the other.
         """
 
         def measure(step: tuple[Any, Array, Any]) -> tuple[ArrayTree, ArrayTree]:
-            state, x, drive = step
+            state, x, adjoint = step
             _, pull = jax.vjp(lambda p: self.update(p, state, x), params)
-            (each,) = pull(drive)
+            (each,) = pull(adjoint)
             sizes = jax.tree.map(norms.norm_and_inner, each, direction)
             return jax.tree.transpose(jax.tree.structure(each), jax.tree.structure((0, 0)), sizes)
 
-        return jax.lax.map(measure, (states, xs, drives))
+        return jax.lax.map(measure, (states, xs, parts))
 
     def state_jacobian(self, params: ArrayTree, state: Any, x: Array) -> Any:
         """The hand-written `jacobian` where there is one, else `jax.jacfwd` of the step."""

@@ -25,7 +25,7 @@ from jaxrnn.unrolling import check, select, unroll
 
 __all__ = [
     "direct_adjoints",
-    "drives_and_total",
+    "parts_and_total",
     "run_back",
     "through_step",
     "to_drive",
@@ -66,10 +66,10 @@ def run_back(cell: Cell, params: ArrayTree, steps: Steps, direct: Any) -> Any:
     return jax.lax.scan(body, _nothing(direct), (direct, steps), reverse=True)[1]
 
 
-def drives_and_total(
+def parts_and_total(
     cell: Cell, params: ArrayTree, steps: Steps, direct: Any, chunk: int
 ) -> tuple[Any, ArrayTree]:
-    """The drive's adjoint of every step, and ∂E/∂θ; coefficients formed a chunk at a time."""
+    """`drive_parts` of every step, and ∂E/∂θ; coefficients are formed once, a chunk at a time."""
 
     def body(later: Any, step: tuple[Any, Steps]) -> tuple[Any, Any]:
         adjoint = jax.tree.map(jnp.add, step[0], later)
@@ -81,12 +81,13 @@ def drives_and_total(
         steps = linearised(cell, params, steps)
         later, drives = jax.lax.scan(body, later, (direct, steps), reverse=True)
         more = to_params(cell, params, steps, drives)
-        return (later, jax.tree.map(lambda t, m: t + m.astype(t.dtype), total, more)), drives
+        total = jax.tree.map(lambda t, m: t + m.astype(t.dtype), total, more)
+        return (later, total), cell.drive_parts(steps.partials, drives)
 
     wide = jax.tree.map(lambda p: jnp.zeros(p.shape, accumulator(p.dtype)), params)
     carry = _nothing(direct), wide
-    (_, total), drives = over_chunks(back, carry, (steps, direct), chunk, reverse=True)
-    return drives, jax.tree.map(lambda t, p: t.astype(p.dtype), total, params)
+    (_, total), parts = over_chunks(back, carry, (steps, direct), chunk, reverse=True)
+    return parts, jax.tree.map(lambda t, p: t.astype(p.dtype), total, params)
 
 
 def _nothing(direct: Any) -> Any:

@@ -17,7 +17,17 @@ import numpy as np
 import pytest
 
 import jaxrnn
-from jaxrnn import activations, bptt, jacobians, truncation
+from jaxrnn import (
+    activations,
+    bptt,
+    certificates,
+    jacobians,
+    lyapunov,
+    matrix_products,
+    paths,
+    products,
+    truncation,
+)
 
 T, B, D, H = 5, 2, 3, 4
 RNN, LSTM, GRU = jaxrnn.rnn(), jaxrnn.lstm(), jaxrnn.gru()
@@ -630,7 +640,7 @@ row("no initial state for verify",
 STRAY_STEPS = {
     "another structure": (lambda p, s, x: (s["h"],), TypeError, "expected .* state", "PyTreeDef"),
     "another key": (lambda p, s, x: {"c": s["h"]}, TypeError, "expected .* state", "PyTreeDef"),
-    "nothing": (lambda p, s, x: None, TypeError, "expected .* state", "PyTreeDef"),
+    "nothing": (lambda p, s, x: None, TypeError, "expected .* state", "None"),
     "one more": (lambda p, s, x: s | {"c": s["h"]}, TypeError, "expected .* state", "PyTreeDef"),
     "a shorter h": (lambda p, s, x: {"h": s["h"][1:]}, ValueError,
                     r"expected float32\[4\] .*state", r"float32\[3\]"),
@@ -855,6 +865,139 @@ for label, epsilon, error, words in (
     row(f"epsilon {label}", lambda v, e=epsilon: CURVE.smallest_window(e), error,
         "epsilon", *words)  # fmt: skip
 
+# --- how far it reaches -----------------------------------------------------------
+
+
+def whole(f, v, kind="lstm", **changes):
+    """A function of a trajectory in which everything fits but for the changes."""
+    given = {"cell": CELLS[kind], "params": v.params[kind], "xs": v.xs}
+    if f is products.adjoint_norms:
+        given["cotangent"] = v.states[kind]
+    if f is products.tangent_norms:
+        given["tangent"] = v.states[kind]
+    if f in (products.transport, paths.transport):
+        given |= {"k": 1, "t": 3}
+    return f(**(given | changes))
+
+
+REACH = {
+    "transport": products.transport,
+    "transport norms": products.transport_norms,
+    "frobenius norms": products.frobenius_norms,
+    "adjoint norms": products.adjoint_norms,
+    "tangent norms": products.tangent_norms,
+    "exponents": lyapunov.exponents,
+    "along": certificates.along,
+    "certify": certificates.certify,
+    "paths": paths.decompose,
+    "path transport": paths.transport,
+}
+for at, f in REACH.items():
+    call = functools.partial(whole, f)
+    row(f"{at} xs wrong D", lambda v, c=call: c(v, xs=v.xs[..., :2]), ValueError,
+        "xs", "expected last axis D = 3", r"got shape \(5, 2, 2\)")  # fmt: skip
+    row(f"{at} xs integer", lambda v, c=call: c(v, xs=v.xs.astype("int32")), TypeError,
+        "xs", FLOATING, r"got int32\[5, 2, 3\]")  # fmt: skip
+    row(f"{at} xs one axis", lambda v, c=call: c(v, xs=v.xs[0, 0]), ValueError,
+        "xs", TIME_MAJOR, r"got float32\[3\]")  # fmt: skip
+    row(f"{at} params of a gru", lambda v, c=call: c(v, params=v.params["gru"]), TypeError,
+        "params", PARAMS, "got a GRUParams")  # fmt: skip
+    row(f"{at} state0 of a gru", lambda v, c=call: c(v, state0=v.states["gru"]), TypeError,
+        "state0", STATE, "got a GRUState")  # fmt: skip
+    row(f"{at} of a function", lambda v, c=call: c(v, cell=bare_step), TypeError,
+        "cell", CELL, "got a function")  # fmt: skip
+    row(f"{at} of None", lambda v, c=call: c(v, cell=None), TypeError, "cell", CELL, "got None")
+    if f is lyapunov.exponents:
+        continue
+    row(f"{at} lengths beyond T", lambda v, c=call: c(v, lengths=np.array([6, 2])), ValueError,
+        "lengths", RANGE, "got 6", traced=False)  # fmt: skip
+    row(f"{at} resets integer", lambda v, c=call: c(v, resets=v.resets.astype(int)), TypeError,
+        "resets", "expected a boolean dtype", r"got int64\[5, 2\]")  # fmt: skip
+for at in ("transport", "path transport"):
+    for label, change, error, named in (
+        ("k > t", {"k": 4}, ValueError, ("k", r"expected an integer in \[0, 3\]", "got 4")),
+        ("t = T", {"t": 5}, ValueError, ("t", r"expected an integer in \[0, 4\]", "got 5")),
+        ("k negative", {"k": -1}, ValueError, ("k", "at least 0", "got -1")),
+        ("t negative", {"t": -1}, ValueError, ("t", "at least 0", "got -1")),
+        ("k float", {"k": 1.0}, TypeError, ("k", "expected an integer", "got 1.0")),
+        ("t bool", {"t": True}, TypeError, ("t", "expected an integer", "got True")),
+        ("t None", {"t": None}, TypeError, ("t", "expected an integer", "got None")),
+    ):
+        call = functools.partial(whole, REACH[at])
+        row(f"{at} {label}", lambda v, c=call, k=change: c(v, **k), error, *named)
+for at, name in (("adjoint norms", "cotangent"), ("tangent norms", "tangent")):
+    call = functools.partial(whole, REACH[at])
+    for label, change, error, got in (
+        ("of a gru", lambda v: v.states["gru"], TypeError, "got"),
+        ("an array", lambda v: v.states["lstm"].h, TypeError, r"got float32\[2, 4\]"),
+        ("None", lambda v: None, TypeError, "got None"),
+        ("without batch", lambda v: jax.tree.map(lambda s: s[0], v.states["lstm"]), ValueError,
+         r"got .*\(4,\)|got float32\[4\]"),
+        ("float64", lambda v: jax.tree.map(lambda s: s.astype("float64"), v.states["lstm"]),
+         TypeError, "got float64"),
+    ):  # fmt: skip
+        row(f"{name} {label}", lambda v, c=call, n=name, k=change: c(v, **{n: k(v)}), error,
+            name + r"(\.\w)?", "expected", got)  # fmt: skip
+for label, change, error, named in (
+    ("count zero", {"count": 0}, ValueError, ("count", "at least 1", "got 0")),
+    ("count beyond n", {"count": 9}, ValueError, ("count", "8", "got 9")),
+    ("count float", {"count": 2.0}, TypeError, ("count", "expected an integer", "got 2.0")),
+    ("warmup T", {"warmup": 5}, ValueError, ("warmup", "expected", "got 5")),
+    ("warmup negative", {"warmup": -1}, ValueError, ("warmup", "at least 0", "got -1")),
+    ("warmup bool", {"warmup": True}, TypeError, ("warmup", "expected an integer", "got True")),
+    ("interval zero", {"interval": 0}, ValueError, ("interval", "at least 1", "got 0")),
+    ("interval float", {"interval": 1.5}, TypeError, ("interval", "an integer", "got 1.5")),
+):
+    row(f"exponents {label}", lambda v, k=change: whole(lyapunov.exponents, v, **k), error, *named)
+for name in ("decompose", "transport"):
+    f = getattr(paths, name)
+    for kind in ("rnn", "gru"):
+        row(f"paths.{name} of a {kind}", lambda v, f=f, k=kind: whole(f, v, k), TypeError,
+            "cell", r"expected a cell with a state \(h, c\)", f"got {kind}")  # fmt: skip
+    row(f"paths.{name} without a read-out",
+        lambda v, f=f: whole(f, v, cell=dataclasses.replace(
+            LSTM, name="mute", phi=LSTM.phi._replace(readout=None))), TypeError,
+        "cell", "expected a cell whose phi declares its read-out", "got mute")  # fmt: skip
+for name in ("certify", "from_weights"):
+    f = getattr(certificates, name)
+    row(f"{name} of a gated cell", lambda v, f=f: f(LSTM, v.params["lstm"]), ValueError,
+        "cell", "expected one gate with a bound γ", "got lstm", "give xs")  # fmt: skip
+    row(f"{name} of an activation without γ",
+        lambda v, f=f: f(jaxrnn.rnn(tanh_with_gamma(None)), v.params["rnn"]), ValueError,
+        "cell", "expected one gate with a bound γ", "activation without γ")  # fmt: skip
+    row(f"{name} of weights of a gru", lambda v, f=f: f(RNN, v.params["gru"]), TypeError,
+        "params", r"RNNParams\(w_ih, w_hh, b\)", "got a GRUParams")  # fmt: skip
+    row(f"{name} of nothing", lambda v, f=f: f(None, v.params["rnn"]), TypeError,
+        "cell", CELL, "got None")  # fmt: skip
+for name in ("sequential", "associative", "product"):
+    f = getattr(matrix_products, name)
+    for label, matrices, error, got, traced in (
+        ("not square", lambda v: v.xs, ValueError, r"got float32\[5, 2, 3\]", True),
+        ("one matrix", lambda v: v.weight, ValueError, r"got float32\[4, 4\]", True),
+        ("a list", lambda v: [[[1.0]]], TypeError, "got a list", True),
+        ("integers", lambda v: v.resets[:, :1, None].astype(int), TypeError, "got int64", True),
+    ):
+        words = "expected a real floating dtype" if label == "integers" else "expected"
+        row(f"{name} of {label}", lambda v, f=f, m=matrices: f(m(v)), error,
+            "matrices", words, got, traced=traced)  # fmt: skip
+    row(f"{name} of NaN", lambda v, f=f: f(np.where(np.arange(3) == 1, np.nan, 1.0)[:, None, None]),
+        ValueError, "matrices", "expected finite", "first in step 1")  # fmt: skip
+for label, call, error, named in (
+    ("of a list", lambda v: jaxrnn.memory_horizon([0.0]), TypeError,
+     ("log_norms", "expected an array", "got a list")),
+    ("of a scalar", lambda v: jaxrnn.memory_horizon(v.xs[0, 0, 0]), ValueError,
+     ("log_norms", r"expected \(T, \*batch\)", r"got float32\[\]")),
+    ("of no step", lambda v: jaxrnn.memory_horizon(v.xs[:0]), ValueError,
+     ("log_norms", "T ≥ 1", r"got float32\[0, 2, 3\]")),
+    ("of all", lambda v: jaxrnn.memory_horizon(v.xs, 1.0), ValueError,
+     ("fraction", "0 < fraction < 1", "got 1.0")),
+    ("of nothing", lambda v: jaxrnn.memory_horizon(v.xs, 0.0), ValueError,
+     ("fraction", "0 < fraction < 1", "got 0.0")),
+    ("of a string", lambda v: jaxrnn.memory_horizon(v.xs, "1%"), TypeError,
+     ("fraction", "a real number", "got '1%'")),
+):  # fmt: skip
+    row(f"horizon {label}", call, error, *named)
+
 # --- verify -----------------------------------------------------------------------
 
 PAIRS = r"expected .*\(input_size, hidden_size\)"
@@ -923,9 +1066,9 @@ def test_bad_input_is_refused_by_name_while_tracing(row):
 
 
 def test_the_table_is_large_and_its_names_are_unique():
-    assert len(ROWS) >= 80
+    assert len(ROWS) >= 240
     assert len({row.id for row in ROWS}) == len(ROWS)
-    assert sum(row.traced for row in ROWS) >= 80
+    assert sum(row.traced for row in ROWS) >= 200
     assert all(row.error in (TypeError, ValueError) for row in ROWS)
     assert all(len(row.named) >= 3 for row in ROWS)
 

@@ -19,6 +19,9 @@ FIELDS = (  # of a demo's summary
     "first_half_share",
     "median_spectral_norm",
     "mean_forget_gate",
+    "memory_horizon",
+    "leading_exponent",
+    "verdict",
 )
 
 
@@ -157,15 +160,23 @@ def test_demo_writes_two_pictures_and_a_summary(tmp_path, capsys):
         assert run("demo", "--quick", "--out", str(tmp_path / "new")) == 0
     out = capsys.readouterr().out
     assert "tanh RNN" in out
+    for words in ("horizon, steps to 1 %", "leading exponent, nats", "LSTM, after training: "):
+        assert words in out
     assert str(tmp_path / "new") in out
     summary = json.loads((tmp_path / "new" / "summary.json").read_text())
     for name in ("gradient_flow.png", "forget_gates.png"):
         assert (tmp_path / "new" / name).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     for network in summary["networks"].values():
         for when in ("before", "after"):
-            values = [v for v in network[when].values() if v is not None]
-            assert np.all(np.isfinite(values))
+            verdict, *values = [network[when].pop("verdict"), *network[when].values()]
+            assert f"{verdict}" in out
+            assert verdict in ("vanishing certified", "explosion excluded", "explosion possible",
+                               "no certificate")  # fmt: skip
+            assert np.all(np.isfinite([v for v in values if v is not None]))
+            assert 1 <= network[when]["memory_horizon"] <= 64
     rnn, lstm = (summary["networks"][n] for n in ("tanh RNN", "LSTM"))
     assert rnn["before"]["adjoint_h_first_over_last"] < 1e-10  # it vanishes
     assert lstm["before"]["adjoint_h_first_over_last"] > 1e-7  # it does so more slowly
+    assert lstm["before"]["memory_horizon"] > rnn["before"]["memory_horizon"]
+    assert rnn["before"]["leading_exponent"] < lstm["before"]["leading_exponent"] < 0
     assert lstm["after"]["test_accuracy"] > 0.4

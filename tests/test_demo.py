@@ -51,6 +51,39 @@ def test_flow_equals_autodiff_of_the_loss(cell):
     assert (flow.forget is None) == (cell.name != "lstm")
 
 
+@pytest.mark.parametrize("cell", [jaxrnn.rnn(), jaxrnn.lstm()], ids=lambda c: c.name)
+def test_horizon_exponent_and_verdict_are_those_of_the_whole_state(cell):
+    data, network = small_data(), demo.init(cell, jax.random.key(1))
+    flow = demo.measure(cell, network, data)
+    T, xs = 7, data.test_xs[:, : demo.WATCHED]
+    states = jaxrnn.unroll(cell, network.cell, xs)
+
+    def loss(last, image):
+        scores = demo.logits(network, last.h)
+        return -jax.nn.log_softmax(scores)[data.test_labels[image]]
+
+    J = np.asarray(jaxrnn.matrix_products.from_tree(
+        jaxrnn.jacobians.reverse_mode(cell, network.cell, xs)), np.float64)  # fmt: skip
+    for image in (0, 9, 31):
+        last = jax.tree.map(lambda leaf, i=image: leaf[-1, i], states)
+        vector = np.concatenate([np.asarray(leaf) for leaf in jax.grad(loss)(last, image)])
+        sizes = [np.linalg.norm(vector)]
+        for i in range(T - 1, 0, -1):
+            vector = vector @ J[i, image]
+            sizes.append(np.linalg.norm(vector))
+        felt = [lag for lag, size in enumerate(sizes) if size > 0.01 * sizes[0]]
+        assert flow.horizon[image] == max(felt) + 1
+    assert flow.exponent.shape == (demo.WATCHED,)
+    bounds = flow.certificate.trajectory
+    most = np.linalg.norm(J, 2, axis=(-2, -1))
+    np.testing.assert_allclose(np.exp(bounds.step_upper), most, rtol=1e-2)
+    summary = flow.summary()
+    assert summary["verdict"] == (
+        bounds.statement().verdict if flow.certificate.weights is None else flow.verdict
+    )
+    assert summary["memory_horizon"] == np.median(flow.horizon)
+
+
 def test_spectral_norm_is_that_of_the_whole_state_jacobian():
     cell, data = jaxrnn.lstm(), small_data()
     network = demo.init(cell, jax.random.key(1))

@@ -27,7 +27,7 @@ def lengths(v):
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("f", [outer_products.sizes, outer_products.by_grams,
-                               outer_products.one_by_one])  # fmt: skip
+                               outer_products.one_by_one, outer_products.at_once])  # fmt: skip
 def test_norms_and_inner_products(f, shape):
     rows, columns, direction = drawn(*shape)
     norm, inner = f(rows, columns, direction)
@@ -43,17 +43,23 @@ def test_norms_and_inner_products(f, shape):
 
 def test_grams_serve_few_sequences_and_large_weights(monkeypatch):
     asked = []
-    for name in ("by_grams", "one_by_one"):
+    for name in ("by_grams", "one_by_one", "at_once"):
         f = getattr(outer_products, name)
         monkeypatch.setattr(
             outer_products, name, lambda *v, f=f, name=name: asked.append(name) or f(*v)
         )
     for shape in ((2, 1, 64, 64), (2, 39, 64, 64), (2, 6, 64, 1), (2, 40, 64, 64), (2, 8, 64, 1)):
         outer_products.sizes(*drawn(*shape))
-    assert asked == ["by_grams"] * 3 + ["one_by_one"] * 2
+    assert asked == ["by_grams"] * 3 + ["at_once"] * 2
+    asked.clear()
+    for shape in ((256, 40, 64, 64), (257, 40, 64, 64)):
+        outer_products.sizes(*drawn(*shape))
+    assert asked == ["at_once", "one_by_one"]
 
 
-@pytest.mark.parametrize("f", [outer_products.by_grams, outer_products.one_by_one])
+@pytest.mark.parametrize(
+    "f", [outer_products.by_grams, outer_products.one_by_one, outer_products.at_once]
+)
 def test_what_cancels_over_the_batch_comes_out_as_small_as_the_docstring_says(f):
     rows, columns, direction = drawn(3, 2, 8, 5)
     rows = rows.at[:, 1].set(-rows[:, 0])

@@ -1,0 +1,277 @@
+"""What is said about vanishing and exploding gradients, each claim run and measured.
+
+Every function makes a small net, measures it with the functions that serve any net, and returns
+a `Phenomenon`: the claim, the numbers, the norms against lag, and the net itself.
+
+    for case in ALL: print(case())
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jaxrnn import activations, certificates, lyapunov, paths, products
+from jaxrnn.cell import Cell
+from jaxrnn.cells.lstm import LSTMParams, lstm
+from jaxrnn.cells.rnn import RNNParams, RNNState, rnn
+from jaxrnn.horizon import memory_horizon
+from jaxrnn.linearisation import linearised, trajectory
+from jaxrnn.step_cell import from_step
+from jaxrnn.unrolling import unroll
+
+__all__ = [
+    "ALL",
+    "Phenomenon",
+    "exploding",
+    "exploding_lstm",
+    "exploding_without_eigenvalues",
+    "forget_bias",
+    "remembering",
+    "vanishing",
+    "without_cell_state",
+]
+
+Net = tuple[Cell, Any, Array]  # cell, params, xs
+
+D, H, T = 2, 32, 201  # lags up to 200
+LARGE = 128  # units of the net whose exponent is that of many
+SMALL = 0.01  # times the usual weights: gates stay at their bias
+
+
+@dataclasses.dataclass(frozen=True)
+class Phenomenon:
+    """A claim and what was measured.
+
+    claim: in a sentence.
+    numbers: what was measured, by name.
+    log_norms: log σ_max(∂s_{T-1}/∂sₖ) in nats, `(T,)`, by the name of the net.
+    nets: (cell, params, xs) by the same names, so that everything can be measured anew.
+    """
+
+    claim: str
+    numbers: dict[str, Any]
+    log_norms: dict[str, Array]
+    nets: dict[str, Net]
+
+    def __str__(self) -> str:
+        """The claim, then a line for each number."""
+        wide = max(map(len, self.numbers))
+        lines = [f"  {name:{wide}}  {_shown(value)}" for name, value in self.numbers.items()]
+        return "\n".join([self.claim, *lines])
+
+
+def _shown(value: Any) -> str:
+    return value if isinstance(value, str) else f"{float(value):.4g}"
+
+
+def _inputs(steps: int = T, scale: float = 1.0) -> Array:
+    return scale * jax.random.normal(jax.random.key(1), (steps, D))
+
+
+def _norms(nets: dict[str, Net]) -> dict[str, Array]:
+    return {name: products.transport_norms(*net) for name, net in nets.items()}
+
+
+def _largest_forget_gate(net: tuple[Any, Any, Array]) -> Array:
+    steps = trajectory(*net, None, unroll(*net), None, None)
+    return linearised(*net[:2], steps).partials.f.max()
+
+
+def vanishing(scale: float = 0.9) -> Phenomenon:
+    """γσ_max < 1: no input keeps the gradient of a tanh net alive."""
+    params = rnn().init(jax.random.key(0), D, H)
+    net: Net = (rnn(), params._replace(w_hh=scale * params.w_hh), _inputs())
+    found = certificates.certify(*net)
+    bound = found.weights
+    assert bound is not None
+    nets: dict[str, Net] = {"tanh RNN": net}
+    norms = _norms(nets)
+    return Phenomenon(
+        f"A tanh net whose W_hh is {scale:g} times orthogonal forgets, whatever it reads.",
+        {
+            "γσ_max": bound.gamma * bound.sigma_max,
+            "verdict": bound.statement().verdict,
+            "bound at lag 100": bound.bound**100,
+            "measured at lag 100": jnp.exp(norms["tanh RNN"][-101]),
+            "horizon, lag of 1 %": memory_horizon(norms["tanh RNN"]),
+        },
+        norms,
+        nets,
+    )
+
+
+def exploding(gain: float = 3.0) -> Phenomenon:
+    """Weights N(0, gain²/H), small inputs: a chaotic tanh net."""
+    k_w, k_in = jax.random.split(jax.random.key(0))
+    W = gain * jax.random.normal(k_w, (LARGE, LARGE)) / np.sqrt(LARGE)
+    params = RNNParams(0.1 * jax.random.normal(k_in, (LARGE, D)), W, jnp.zeros(LARGE))
+    nets: dict[str, Net] = {"tanh RNN": (rnn(), params, _inputs(4 * T))}
+    norms = _norms(nets)
+    found = certificates.certify(*nets["tanh RNN"])
+    assert found.weights is not None
+    assert found.trajectory is not None
+    rate = lyapunov.exponents(*nets["tanh RNN"], count=1, warmup=T)
+    return Phenomenon(
+        f"A tanh net with weights N(0, {gain:g}²/H) explodes: tanh does not saturate enough.",
+        {
+            "γσ_max": found.weights.gamma * found.weights.sigma_max,
+            "from the weights": found.weights.statement().verdict,
+            "along the inputs": found.trajectory.statement().verdict,
+            "leading exponent, nats per step": rate.value[0],
+            "its standard error": rate.error[0],
+            "measured at lag 200": jnp.exp(norms["tanh RNN"][-201]),
+        },
+        norms,
+        nets,
+    )
+
+
+def exploding_without_eigenvalues(steps: int = 21) -> Phenomenon:
+    """W = [[8, 8], [-8, -8]]: ρ = 0, and the gradient doubles at each step."""
+    W = jnp.array([[8.0, 8.0], [-8.0, -8.0]])
+    params = RNNParams(jnp.zeros((2, 1)), W, jnp.array([-4.0, 4.549306144334055]))
+    xs, at_rest = jnp.zeros((steps, 1)), RNNState(jnp.array([0.0, 0.5]))
+    bound = certificates.from_weights(rnn(), params)
+    norms = products.transport_norms(rnn(), params, xs, at_rest)
+    return Phenomenon(
+        "Every eigenvalue of W_hh is 0, and the gradient of a tanh net doubles at each step.",
+        {
+            "ρ(W_hh)": bound.spectral_radius,
+            "γσ_max": bound.gamma * bound.sigma_max,
+            "by eigenvalue": bound.by_eigenvalue().verdict,
+            "from the weights": bound.statement().verdict,
+            "growth per step": jnp.exp(norms[-3] - norms[-2]),
+            f"measured at lag {steps - 1}": jnp.exp(norms[0]),
+        },
+        {"tanh RNN": norms},
+        {"tanh RNN": (rnn(), params, xs)},
+    )
+
+
+def remembering(bias: float = 6.0) -> Phenomenon:
+    """A forget gate near 1 holds what a tanh net has lost."""
+    cell, xs = lstm(), _inputs()
+    params = cell.init(jax.random.key(0), D, H, forget_bias=bias)
+    params = params._replace(w_hh=SMALL * params.w_hh, w_ih=SMALL * params.w_ih)
+    plain = rnn().init(jax.random.key(0), D, H)
+    nets: dict[str, Net] = {"LSTM": (cell, params, xs), "tanh RNN": (rnn(), plain, xs)}
+    norms = _norms(nets)
+    along = paths.decompose(*nets["LSTM"])
+    return Phenomenon(
+        f"With forget bias {bias:g} an LSTM's cell state holds for hundreds of steps.",
+        {
+            "LSTM, ‖∂s/∂s‖ at lag 200": jnp.exp(norms["LSTM"][0]),
+            "tanh RNN, ‖∂h/∂h‖ at lag 200": jnp.exp(norms["tanh RNN"][0]),
+            "share of the memory path at lag 200": along.shares["memory"][0],
+            "forget gates alone are off by": along.forget_error[0],
+        },
+        norms,
+        nets,
+    )
+
+
+def exploding_lstm(scale: float = 6.0) -> Phenomenon:
+    """Every forget gate below ½, and the gradient explodes, through one gate's weights."""
+    cell, xs = lstm(), _inputs(scale=0.1)
+    params = cell.init(jax.random.key(0), D, H, forget_bias=-2.0)
+    W = params.w_hh.reshape(4, H, H)
+    # Recurrent weights of the candidate alone; i and o open, f shut.
+    W = jnp.zeros_like(W).at[2].set(scale * W[2])
+    b = jnp.repeat(jnp.array([3.0, -2.0, 0.0, 3.0]), H)
+    params = LSTMParams(0.1 * params.w_ih, W.reshape(4 * H, H), b)
+    nets: dict[str, Net] = {"LSTM": (cell, params, xs)}
+    norms = _norms(nets)
+    along = paths.decompose(*nets["LSTM"])
+    shares = {name: float(share[0]) for name, share in along.shares.items()}
+    return Phenomenon(
+        "Forget gates below 1 exclude no explosion: the other paths grow on their own.",
+        {
+            "largest forget gate": _largest_forget_gate(nets["LSTM"]),
+            "measured at lag 200": jnp.exp(norms["LSTM"][0]),
+            "∏ of the forget gates, lag 200": jnp.exp(along.forget[0]),
+            "verdict": str(certificates.along(*nets["LSTM"]).statement().verdict),
+            "leading exponent, nats per step": lyapunov.exponents(
+                *nets["LSTM"], count=1, warmup=20
+            ).value[0],
+            "the path that does it": max(shares, key=lambda name: shares[name]),
+            "its share at lag 200": max(shares.values()),
+        },
+        norms,
+        nets,
+    )
+
+
+def without_cell_state() -> Phenomenon:
+    """hₜ = oₜ: the LSTM without c is `rnn(sigmoid)`, with γ = ¼."""
+    cell, xs = lstm(), _inputs()
+    params = cell.init(jax.random.key(0), D, H)
+
+    def ablated(params: LSTMParams, state: RNNState, x: Array) -> RNNState:
+        z = params.w_ih @ x + params.w_hh @ state.h + params.b
+        return RNNState(h=jax.nn.sigmoid(z[3 * H :]))  # the output gate, and nothing else
+
+    stripped = from_step(ablated, init_state=lambda params: RNNState(jnp.zeros(H, xs.dtype)))
+    plain = RNNParams(*[leaf[3 * H :] for leaf in params])
+    nets: dict[str, Net] = {
+        "LSTM": (cell, params, xs),
+        "hₜ = oₜ": (stripped, params, xs),
+        "sigmoid RNN": (rnn(activations.sigmoid), plain, xs),
+    }
+    norms = _norms(nets)
+    bound = certificates.from_weights(rnn(activations.sigmoid), plain)
+    off = jnp.abs(norms["hₜ = oₜ"] - norms["sigmoid RNN"]).max()
+    return Phenomenon(
+        "Without its cell state the LSTM is a sigmoid RNN, and vanishes like one.",
+        {
+            "largest difference of log norms to the RNN": off,
+            "γσ_max": bound.gamma * bound.sigma_max,
+            "verdict": bound.statement().verdict,
+            "hₜ = oₜ, ‖∂h/∂h‖ at lag 20": jnp.exp(norms["hₜ = oₜ"][-21]),
+            "LSTM, ‖∂s/∂s‖ at lag 20": jnp.exp(norms["LSTM"][-21]),
+        },
+        norms,
+        nets,
+    )
+
+
+def forget_bias(biases: tuple[float, ...] = (-1.0, 0.0, 1.0, 2.0, 3.0, 4.0)) -> Phenomenon:
+    """The memory horizon against the forget bias b, beside log 0.01 / log σ(b)."""
+    cell, xs = lstm(), _inputs(4 * T)
+    nets: dict[str, Net] = {}
+    for b in biases:
+        params = cell.init(jax.random.key(0), D, H, forget_bias=b)
+        small = params._replace(w_hh=SMALL * params.w_hh, w_ih=SMALL * params.w_ih)
+        nets[f"bias {b:g}"] = (cell, small, xs)
+        nets[f"bias {b:g}, usual weights"] = (cell, params, xs)
+    norms = _norms(nets)
+    numbers: dict[str, Any] = {}
+    for b in biases:
+        small, usual = (norms[f"bias {b:g}{rest}"] for rest in ("", ", usual weights"))
+        horizons = int(memory_horizon(small)), int(memory_horizon(usual))
+        alone = np.log(0.01) / np.log(1 / (1 + np.exp(-b)))
+        numbers[f"forget bias {b:g}"] = (
+            f"{horizons[0]:4d} steps (a gate of σ(b): {alone:5.1f}), "
+            f"{horizons[1]:4d} with usual weights"
+        )
+    return Phenomenon(
+        "A gate held at σ(b) forgets in 4.6/log(1 + e⁻ᵇ) steps; feedback through W_hh adds to it.",
+        numbers,
+        norms,
+        nets,
+    )
+
+
+ALL: tuple[Callable[[], Phenomenon], ...] = (
+    vanishing,
+    exploding,
+    exploding_without_eigenvalues,
+    remembering,
+    exploding_lstm,
+    without_cell_state,
+    forget_bias,
+)

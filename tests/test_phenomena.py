@@ -1,0 +1,118 @@
+"""Each claim holds by its numbers, and the numbers are those of the net."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxrnn
+from jaxrnn import phenomena
+from jaxrnn.unrolling import by_autodiff
+
+
+@pytest.mark.parametrize("case", phenomena.ALL, ids=lambda case: case.__name__)
+def test_norms_are_those_of_autodiff_and_the_record_prints(case):
+    """σ_max of jacrev through the last steps of a plain scan, from where `unroll` has come.
+
+    A chaotic net would take two programs that round differently to different states.
+    """
+    found = case()
+    for name, (cell, params, xs) in found.nets.items():
+        if case is phenomena.exploding_without_eigenvalues:
+            continue  # starts from a state of its own: see the test below
+        states = jaxrnn.unroll(cell, params, xs)
+        T = xs.shape[0]
+        for lag in (1, 12):
+            at = jax.tree.map(lambda leaf, k=T - 1 - lag: leaf[k], states)
+            flat, unravel = jax.flatten_util.ravel_pytree(at)
+
+            def last(v, lag=lag, unravel=unravel, cell=cell, params=params, xs=xs, T=T):
+                states = by_autodiff(cell, params, xs[T - lag :], unravel(v))
+                return jax.flatten_util.ravel_pytree(jax.tree.map(lambda s: s[-1], states))[0]
+
+            want = np.linalg.norm(jax.jacrev(last)(flat), 2)
+            np.testing.assert_allclose(np.exp(found.log_norms[name][T - 1 - lag]), want, rtol=1e-9)
+    words = str(found)
+    assert words.startswith(found.claim)
+    assert all(name in words for name in found.numbers)
+    assert max(map(len, words.splitlines())) <= 100
+
+
+def number(found, name):
+    return float(found.numbers[name])
+
+
+def test_vanishing():
+    found = phenomena.vanishing()
+    assert found.numbers["verdict"] == "vanishing certified"
+    np.testing.assert_allclose(number(found, "γσ_max"), 0.9, rtol=1e-12)
+    measured, bound = number(found, "measured at lag 100"), number(found, "bound at lag 100")
+    assert 0 < measured <= bound < 3e-5
+    assert number(found, "horizon, lag of 1 %") <= np.ceil(np.log(0.01) / np.log(0.9))
+
+
+def test_exploding():
+    found = phenomena.exploding()
+    assert found.numbers["from the weights"] == found.numbers["along the inputs"]
+    assert found.numbers["along the inputs"] == "explosion possible"
+    rate, error = (number(found, n) for n in ("leading exponent, nats per step",
+                                              "its standard error"))  # fmt: skip
+    assert rate > 5 * error > 0
+    assert number(found, "measured at lag 200") > 1e3
+
+
+def test_exploding_without_eigenvalues():
+    found = phenomena.exploding_without_eigenvalues()
+    assert number(found, "ρ(W_hh)") == 0
+    # The fixed point is unstable: rounding leaves it by 1e-16·2ⁿ.
+    np.testing.assert_allclose(number(found, "growth per step"), 2, rtol=1e-6)
+    K = np.array([[8.0, 8.0], [-6.0, -6.0]])
+    for lag in range(1, 21):
+        want = np.log(np.linalg.norm(np.linalg.matrix_power(K, lag), 2))
+        np.testing.assert_allclose(found.log_norms["tanh RNN"][20 - lag], want, rtol=1e-6)
+
+
+def test_remembering():
+    found = phenomena.remembering()
+    assert number(found, "LSTM, ‖∂s/∂s‖ at lag 200") > 0.1
+    assert number(found, "tanh RNN, ‖∂h/∂h‖ at lag 200") < 1e-6
+    assert number(found, "share of the memory path at lag 200") > 0.9
+
+
+def test_the_lstm_explodes_although_every_forget_gate_is_small():
+    found = phenomena.exploding_lstm()
+    assert number(found, "largest forget gate") < 0.5
+    assert number(found, "measured at lag 200") > 1e3
+    assert number(found, "leading exponent, nats per step") > 0
+    assert found.numbers["verdict"] == "explosion possible"
+    assert found.numbers["the path that does it"] == "g"
+    assert number(found, "its share at lag 200") > 0.5
+    cell, params, xs = found.nets["LSTM"]
+    h = jaxrnn.unroll(cell, params, xs).h
+    before = jnp.concatenate([jnp.zeros_like(h[:1]), h[:-1]])
+    z = xs @ params.w_ih.T + before @ params.w_hh.T
+    z = z + jnp.broadcast_to(params.b, z.shape)
+    gate = jax.nn.sigmoid(jnp.split(z, 4, axis=-1)[1]).max()
+    np.testing.assert_allclose(number(found, "largest forget gate"), gate, rtol=1e-12)
+
+
+def test_without_its_cell_state_the_lstm_is_a_plain_rnn():
+    found = phenomena.without_cell_state()
+    np.testing.assert_allclose(
+        number(found, "largest difference of log norms to the RNN"), 0, atol=1e-10
+    )
+    cell, params, xs = found.nets["hₜ = oₜ"]
+    plain, own, _ = found.nets["sigmoid RNN"]
+    np.testing.assert_allclose(
+        jaxrnn.unroll(cell, params, xs).h, jaxrnn.unroll(plain, own, xs).h, atol=1e-14
+    )
+    assert found.numbers["verdict"] == "vanishing certified"
+    assert number(found, "hₜ = oₜ, ‖∂h/∂h‖ at lag 20") < 1e-9
+    assert number(found, "LSTM, ‖∂s/∂s‖ at lag 20") > 1e-4
+
+
+def test_the_horizon_grows_with_the_forget_bias():
+    found = phenomena.forget_bias()
+    steps = [int(value.split()[0]) for value in found.numbers.values()]
+    assert steps == sorted(set(steps))
+    assert steps[-1] > 10 * steps[1]
