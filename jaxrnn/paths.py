@@ -59,16 +59,16 @@ class CellPaths(NamedTuple):
         """A table over lags, medians over the batch."""
         names = list(self.shares)
         lines = [
-            "   lag   ‖∂c/∂c‖  four-term    forget   share of " + "".join(f"{n:>8}" for n in names)
+            f"{'':6}{'‖∂c/∂c‖':>10}{'error of':>11}{'':9}   share of each path",
+            f"{'lag':>6}{'exact':>10}{'4 terms':>11}{'f alone':>9}   "
+            + "".join(f"{name:>8}" for name in names),
         ]
-        lines += ["           exact      error     error"]
         T = len(self.exact)
         for lag in (m * 10**e for e in range(7) for m in LAGS if m * 10**e < T):
-            at = [np.median(np.asarray(leaf)[T - 1 - lag]) for leaf in jax.tree.leaves(self)]
-            named = [np.median(np.asarray(self.shares[n])[T - 1 - lag]) for n in names]
+            at = jax.tree.map(lambda leaf, k=T - 1 - lag: np.median(np.asarray(leaf)[k]), self)
             lines.append(
-                f"{lag:6d} {np.exp(at[0]):9.2e} {at[3]:10.2g} {at[4]:9.2g}            "
-                + "".join(f"{share:8.0%}" for share in named)
+                f"{lag:6d}{np.exp(at.exact):10.2e}{at.four_term_error:11.2g}{at.forget_error:9.2g}   "
+                + "".join(f"{at.shares[name]:8.1%}" for name in names)
             )
         return "\n".join(lines)
 

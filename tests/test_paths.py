@@ -254,5 +254,7 @@ def test_the_table_shows_lags_errors_and_shares():
     words = str(paths.decompose(CELL, params, xs))
     lines = words.splitlines()
     assert [line.split()[0] for line in lines[2:]] == ["1", "2", "5", "10", "20"]
-    assert all(name in lines[0] for name in PATHS)
+    assert lines[1].split()[-5:] == list(PATHS)
+    shares = [float(word[:-1]) for word in lines[-1].split()[-5:]]
+    assert abs(sum(shares) - 100) < 0.4
     assert max(map(len, lines)) <= 100
