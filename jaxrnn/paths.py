@@ -67,8 +67,8 @@ class CellPaths(NamedTuple):
         for lag in (m * 10**e for e in range(7) for m in LAGS if m * 10**e < T):
             at = jax.tree.map(lambda leaf, k=T - 1 - lag: np.median(np.asarray(leaf)[k]), self)
             lines.append(
-                f"{lag:6d}{np.exp(at.exact):10.2e}{at.four_term_error:11.2g}{at.forget_error:9.2g}   "
-                + "".join(f"{at.shares[name]:8.1%}" for name in names)
+                f"{lag:6d}{np.exp(at.exact):10.2e}{at.four_term_error:11.2g}"
+                f"{at.forget_error:9.2g}   " + "".join(f"{at.shares[name]:8.1%}" for name in names)
             )
         return "\n".join(lines)
 
