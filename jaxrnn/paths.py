@@ -27,12 +27,12 @@ from jax import Array
 
 from jaxrnn import arguments, norms
 from jaxrnn.cell import Cell
+from jaxrnn.chains import Chains, by_c, first_rows, readouts, run_back
 from jaxrnn.jacobians import check_readout
 from jaxrnn.linearisation import Steps, linearised, trajectory
-from jaxrnn.projections import accumulator
 from jaxrnn.scaling import Scaled, log_of, rescaled, times_power
-from jaxrnn.tangent_scan import over_chunks, plan
-from jaxrnn.unrolling import checked_state, select, start, unroll
+from jaxrnn.tangent_scan import plan
+from jaxrnn.unrolling import checked_state, start, unroll
 
 __all__ = ["CellPaths", "CellProducts", "decompose", "transport"]
 
@@ -79,20 +79,6 @@ class CellProducts(NamedTuple):
     exact: Scaled
     four_term: Scaled
     forget: Scaled
-
-
-class Chains(NamedTuple):
-    """Rows on their way back from cₜ, states with leaves `(*batch, rows, H)`.
-
-    exact: H rows of ∂cₜ/∂sₖ, then H rows of its derivative by each log αₚ.
-    four_term, forget: H rows (0, M), M a product of four terms; one row (0, ∏ f).
-    taken: steps behind, `(*batch,)`.
-    """
-
-    exact: Scaled
-    four_term: Scaled
-    forget: Scaled
-    taken: Array
 
 
 def decompose(
@@ -171,149 +157,41 @@ def _names(cell: Any) -> tuple[str, ...]:
 def _decompose(
     cell: Any, params: ArrayTree, xs: Array, state0: Any, lengths: Any, resets: Any
 ) -> CellPaths:
-    steps, readouts, chunk = _steps(cell, params, xs, state0, lengths, resets)
-    first = _first(start(cell, params, xs, state0), len(cell.gates) + 1)
+    steps, chunk = _steps(cell, params, xs, state0, lengths, resets)
+    first = first_rows(start(cell, params, xs, state0), len(cell.gates) + 1)
     measure = functools.partial(_measured, _names(cell))
-    return _back(cell, params, steps, readouts, first, chunk, measure)[1]
+    return run_back(cell, params, steps, first, chunk, measure)[1]
 
 
 @functools.partial(jax.jit, static_argnums=(0, 6))
 def _transport(
     cell: Any, params: ArrayTree, xs: Array, state0: Any, lengths: Any, resets: Any, k: int
 ) -> CellProducts:
-    steps, readouts, chunk = _steps(cell, params, xs, state0, lengths, resets)
-    first = _first(start(cell, params, xs, state0), 0)
-    at, after = readouts[k], readouts[k + 1 :]
-    steps = jax.tree.map(lambda leaf: leaf[k + 1 :], steps)
-    chains, _ = _back(cell, params, steps, after, first, chunk, lambda chains, readout: None)
-    return _matrices(chains, at)
+    steps, chunk = _steps(cell, params, xs, state0, lengths, resets)
+    first = first_rows(start(cell, params, xs, state0), 0)
+    at, after = (jax.tree.map(lambda leaf, cut=cut: leaf[cut], steps)
+                 for cut in (slice(k, k + 1), slice(k + 1, None)))  # fmt: skip
+    chains, _ = run_back(cell, params, after, first, chunk, lambda chains, readout: None)
+    return _matrices(chains, readouts(cell, linearised(cell, params, at))[0])
 
 
 def _steps(
     cell: Any, params: ArrayTree, xs: Array, state0: Any, lengths: Any, resets: Any
-) -> tuple[Steps, Array, int]:
-    """The steps, and the read-out that made each h out of its c: none where h₀ is held."""
+) -> tuple[Steps, int]:
     states = unroll(cell, params, xs, state0, lengths=lengths, resets=resets)
     steps = trajectory(cell, params, xs, state0, states, lengths, resets)
-    first = start(cell, params, xs, state0)
-    chunk = plan(cell, params, xs, first, None).chunk
-
-    def held_over(last: Array, item: tuple[Array, Array]) -> tuple[Array, Array]:
-        last = select(item[1], last, item[0])
-        return last, last
-
-    def formed(last: Array, steps: Steps) -> tuple[Array, Array]:
-        readout = cell.phi.readout(linearised(cell, params, steps).partials)
-        if steps.held is None:
-            return last, readout
-        return jax.lax.scan(held_over, last, (readout, steps.held))
-
-    nothing = jnp.zeros_like(first.c, dtype=accumulator(first.c.dtype))
-    return steps, over_chunks(formed, nothing, steps, chunk)[1], chunk
-
-
-def _first(state0: Any, paths: int) -> Chains:
-    """Lag 0: the rows of ∂cₜ/∂cₜ = 1, which owe nothing to any path yet."""
-    c = state0.c.astype(accumulator(state0.c.dtype))
-    H = c.shape[-1]
-    # Made of the state, so that it has its sharding.
-    none = 0 * c[..., None, :]
-    one = none + jnp.broadcast_to(jnp.eye(H, dtype=c.dtype), (*c.shape, H))
-    taken = jnp.zeros(c.shape[:-1], jnp.int32)
-
-    def rows(value: Array) -> Scaled:
-        fields = {field: jnp.zeros_like(value) for field in state0._fields}
-        return rescaled(type(state0)(**{**fields, "c": value}), taken)
-
-    exact = jnp.concatenate([one] + [jnp.zeros_like(one)] * paths, axis=-2)
-    return Chains(rows(exact), rows(one), rows(none + 1), taken)
-
-
-def _back(
-    cell: Any, params: Any, steps: Steps, readouts: Array, first: Chains, chunk: int, measure: Any
-) -> tuple[Chains, Any]:
-    def back(chains: Chains, item: tuple[Steps, Array]) -> tuple[Chains, Any]:
-        return _through(cell, params, item[0], chains, item[1]), measure(chains, item[1])
-
-    def chunk_back(chains: Chains, item: tuple[Steps, Array]) -> tuple[Chains, Any]:
-        steps = linearised(cell, params, item[0])
-        return jax.lax.scan(back, chains, (steps, item[1]), reverse=True)
-
-    return over_chunks(chunk_back, first, (steps, readouts), chunk, reverse=True)
-
-
-def _through(cell: Any, params: Any, step: Steps, chains: Chains, readout: Array) -> Chains:
-    """All chains from after a step to before it, as one stack of rows."""
-    exact, taken = chains.exact.value, chains.taken
-    four_term = _c_alone(exact, _by_c(chains.four_term.value, readout))
-    forget = _c_alone(exact, chains.forget.value.c)
-    counts = [rows.c.shape[-2] for rows in (exact, four_term, forget)]
-    stacked = jax.tree.map(lambda *rows: jnp.concatenate(rows, -2), exact, four_term, forget)
-    direct, gated = _apart(cell, params, step, stacked)
-    moved = direct._replace(h=direct.h + sum(gated))
-    H = moved.c.shape[-1]
-    if counts[0] > H:  # what each path adds in this step, to the derivative by its weight
-        own = [rows[..., :H, :] for rows in gated]
-        nothing = jnp.zeros_like(own[0])
-        through_h = jnp.concatenate([nothing, direct.h[..., :H, :], *own], axis=-2)
-        through_c = jnp.concatenate([nothing, direct.c[..., :H, :], *[nothing] * len(own)], -2)
-        added = counts[0]
-        moved = moved._replace(
-            h=moved.h.at[..., :added, :].add(through_h), c=moved.c.at[..., :added, :].add(through_c)
-        )
-    if step.resets is not None:
-        moved = select(step.resets, jax.tree.map(jnp.zeros_like, moved), moved)
-    one = jnp.ones_like(taken)
-    if step.held is not None:
-        moved = select(step.held, stacked, moved)
-        one = jnp.where(step.held, 0 * one, one)
-    ends = [counts[0], counts[0] + counts[1]]
-    cut = [jnp.split(leaf, ends, axis=-2) for leaf in moved]
-    parts = [type(moved)(*[leaf[j] for leaf in cut]) for j in range(3)]
-    return Chains(
-        rescaled(parts[0], chains.exact.exponent),
-        rescaled(parts[1], chains.four_term.exponent),
-        rescaled(parts[2], chains.forget.exponent),
-        taken + one,
-    )
-
-
-def _apart(cell: Any, params: Any, step: Steps, rows: Any) -> tuple[Any, list[Array]]:
-    """Jᵀ of each row: what passes without a weight, and what each gate's rows of W_hh pass to h."""
-    lead = step.xs.ndim - 1
-    weight = cell.recurrent_map(params).weight.astype(rows.c.dtype)
-    G = len(cell.gates)
-
-    def through_phi(row: Any) -> tuple[Any, Array]:
-        dv = jax.ShapeDtypeStruct((*row.c.shape[:-1], weight.shape[0]), row.c.dtype)
-        tangent = functools.partial(cell.phi.tangent, step.partials)
-        direct, dv = jax.linear_transpose(tangent, row, dv)(row)
-        return direct, cell.drive_parts(step.partials, dv)[-1]
-
-    direct, da = jax.vmap(through_phi, lead, lead)(rows)
-    blocks = zip(jnp.split(da, G, axis=-1), jnp.split(weight, G), strict=True)
-    return direct, [jnp.matmul(rows, W) for rows, W in blocks]
-
-
-def _c_alone(like: Any, c: Array) -> Any:
-    """Rows (0, c)."""
-    return type(like)(**{**{f: jnp.zeros_like(c) for f in like._fields}, "c": c})
-
-
-def _by_c(rows: Any, readout: Array) -> Array:
-    """Rows by (h, c) as rows by c, of which h is read out."""
-    return rows.c + rows.h * jnp.broadcast_to(readout[..., None, :], rows.h.shape)
+    return steps, plan(cell, params, xs, start(cell, params, xs, state0), None).chunk
 
 
 def _matrices(chains: Chains, readout: Array) -> CellProducts:
     H = readout.shape[-1]
-    exact = _by_c(chains.exact.value, readout)[..., :H, :]
+    exact = by_c(chains.exact.value, readout)[..., :H, :]
     diagonal = chains.forget.value.c[..., 0, :]
     on = jnp.broadcast_to(jnp.eye(H, dtype=exact.dtype), exact.shape)
     forget = on * jnp.broadcast_to(diagonal[..., None], exact.shape)
     return CellProducts(
         rescaled(exact, chains.exact.exponent),
-        rescaled(_by_c(chains.four_term.value, readout), chains.four_term.exponent),
+        rescaled(by_c(chains.four_term.value, readout), chains.four_term.exponent),
         rescaled(forget, chains.forget.exponent),
     )
 
@@ -328,7 +206,7 @@ def _measured(names: tuple[str, ...], chains: Chains, readout: Array) -> CellPat
     errors = [_error(P, exact, size) for P in (found.four_term, found.forget)]
     # By path, in the units of `exact`: ⟨P, ∂P/∂log α⟩ / ‖P‖².
     H = readout.shape[-1]
-    derivatives = _by_c(chains.exact.value, readout)[..., H:, :]
+    derivatives = by_c(chains.exact.value, readout)[..., H:, :]
     derivatives = times_power(derivatives, chains.exact.exponent - exact.exponent)
     by = jnp.where(size > 0, size, jnp.ones_like(size))[..., None, None]
     unit = exact.value / jnp.broadcast_to(by, exact.value.shape)

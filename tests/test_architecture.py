@@ -26,6 +26,7 @@ FLOORS = (
     ("tangent_scan",),
     ("unrolling",),
     ("linearisation",),
+    ("chains",),
     ("transposition",),
     ("jacobians",),
     ("bptt", "truncation", "products", "lyapunov", "paths"),
