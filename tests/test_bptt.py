@@ -271,6 +271,23 @@ def test_norms_and_inner_products_are_those_of_the_contributions(name, batch, ma
         assert np.all(abs(inner) <= (1 + 1e-12) * norm * jnp.sqrt(jnp.sum(g * g)))
 
 
+@pytest.mark.parametrize("chunk", [1, 4, 9, 11])
+@each_kind
+def test_no_chunk_changes_norms_or_total(name, chunk, monkeypatch):
+    """Chunks that divide T = 11 or not, in a loss and on steps with masks."""
+    params, xs, state0 = drawn(name, 11, (2,))
+    masks = masked(11, (2,))
+    plan = bptt.plan(ALL[name], params, xs, state0, chunk)
+    monkeypatch.setattr(bptt, "plan", lambda *_: plan)
+    bptt._norms.clear_cache()
+    got = bptt.contribution_norms(ALL[name], params, xs, loss, state0, **masks)
+    bptt._norms.clear_cache()
+    want = formed(
+        compiled(bptt.temporal_contributions, ALL[name], loss, params, xs, state0, **masks)
+    )
+    assert_close(got, want, 1e-12)
+
+
 @pytest.mark.parametrize("kind", ["lstm", "rnn-relu", "gru", "step"])
 def test_norms_of_tiny_adjoints_do_not_flush_to_zero(kind):
     """In float32 the square of 1e-25 is 0. A power of two scales every rounding with it."""
