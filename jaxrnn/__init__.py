@@ -14,7 +14,9 @@ from jaxrnn import (
     activations,
     bptt,
     certificates,
+    convert,
     jacobians,
+    layers,
     lyapunov,
     matrix_products,
     paths,
@@ -26,6 +28,7 @@ from jaxrnn import (
 from jaxrnn.cell import Cell
 from jaxrnn.cells.gru import GRUParams, GRUState, gru
 from jaxrnn.cells.lstm import LSTMParams, LSTMState, lstm
+from jaxrnn.cells.reset_first import ResetFirstParams, ResetFirstState, reset_first_gru
 from jaxrnn.cells.rnn import RNNParams, RNNState, rnn
 from jaxrnn.horizon import memory_horizon
 from jaxrnn.pointwise import Pointwise
@@ -46,12 +49,16 @@ __all__ = [
     "PointwiseCell",
     "RNNParams",
     "RNNState",
+    "ResetFirstParams",
+    "ResetFirstState",
     "activations",
     "bptt",
     "certificates",
+    "convert",
     "from_step",
     "gru",
     "jacobians",
+    "layers",
     "lstm",
     "lyapunov",
     "matrix_products",
@@ -59,6 +66,7 @@ __all__ = [
     "paths",
     "phenomena",
     "products",
+    "reset_first_gru",
     "rnn",
     "truncation",
     "unroll",

@@ -1,0 +1,72 @@
+"""Weights from a file: safetensors, or npz without pickle."""
+
+import pathlib
+import zipfile
+from typing import Any
+
+import numpy as np
+
+__all__ = ["load"]
+
+PICKLES = {".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle"}
+RECIPE = (
+    'python -c "import torch, safetensors.torch as s; '
+    "s.save_file(torch.load('{name}', weights_only=True), '{stem}.safetensors')\""
+)
+
+
+def load(path: str | pathlib.Path) -> dict[str, Any]:
+    """The arrays of a file by name.
+
+    Args:    path: `.safetensors` or `.npz`.
+    Returns: `{name: array}`.
+    Raises:  ValueError for a file that is missing, empty, cut off or of another kind, for an object
+             array, and for a pickle, which may run any code; ImportError without safetensors.
+
+    >>> import numpy as np, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     np.savez(f"{folder}/w.npz", a=np.arange(3.0))
+    ...     load(f"{folder}/w.npz")["a"].tolist()
+    [0.0, 1.0, 2.0]
+    """
+    if not isinstance(path, str | pathlib.Path):
+        raise TypeError(f"path: expected a string or a Path, got {path!r}")
+    path = pathlib.Path(path)
+    if path.suffix in PICKLES:
+        recipe = RECIPE.format(name=path.name, stem=path.stem)
+        raise ValueError(
+            f"path: expected .safetensors or .npz, got {path.name}, a pickle, which may run any "
+            f"code when read; convert it where you trust it:\n  {recipe}"
+        )
+    if path.suffix not in (".safetensors", ".npz"):
+        raise ValueError(f"path: expected .safetensors or .npz, got {path.name}")
+    if not path.is_file():
+        raise ValueError(f"path: expected a file, got {path}, which is none")
+    if path.stat().st_size == 0:
+        raise ValueError(f"path: expected weights, got {path.name}, which is empty")
+    return _npz(path) if path.suffix == ".npz" else _safetensors(path)
+
+
+def _npz(path: pathlib.Path) -> dict[str, Any]:
+    try:
+        # numpy leaves a file that it cannot read open.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (zipfile.BadZipFile, EOFError, OSError, ValueError) as error:
+        objects = "Object arrays" in str(error)
+        got = "an array of Python objects in it" if objects else "which cannot be read"
+        raise ValueError(f"path: expected an npz of numbers, got {path.name}, {got}") from error
+
+
+def _safetensors(path: pathlib.Path) -> dict[str, Any]:
+    try:
+        import safetensors
+        from safetensors import numpy as reader
+    except ImportError as error:
+        raise ImportError("safetensors is missing; pip install 'jaxrnn[io]'") from error
+    try:
+        return dict(reader.load_file(path))
+    except (safetensors.SafetensorError, OSError, ValueError, KeyError) as error:
+        raise ValueError(
+            f"path: expected safetensors, got {path.name}, which cannot be read: {error}"
+        ) from error

@@ -1,0 +1,64 @@
+"""Which layout weights are in, by the names of their leaves."""
+
+import re
+from types import ModuleType
+from typing import Any
+
+from jaxrnn.convert import equinox, flax_linen, flax_nnx, haiku, keras, torch
+from jaxrnn.convert.leaves import flat
+
+__all__ = ["LAYOUTS", "guess"]
+
+LAYOUTS: dict[str, ModuleType] = {
+    "torch": torch,
+    "flax-linen": flax_linen,
+    "flax-nnx": flax_nnx,
+    "haiku": haiku,
+    "equinox": equinox,
+    "keras": keras,
+}
+
+# One leaf that each layout has and no other does.
+SIGNS = {
+    "torch": r"weight_hh_l0",
+    "flax-linen": r"(hi|hr|h)\.kernel",
+    "flax-nnx": r"dense_h\.kernel|hi\.kernel",
+    "haiku": r"linear\.w|w_h",
+    "equinox": r"weight_hh",
+    "keras": r"recurrent_kernel",
+}
+
+
+def guess(arrays: Any) -> tuple[str, str]:
+    """(layout, prefix): the only ones that the names allow.
+
+    Raises: ValueError naming the candidates where there are several, or the names where none is.
+
+    >>> import numpy as np
+    >>> guess({"encoder.lstm.weight_hh_l0": np.ones((20, 5))})
+    ('torch', 'encoder.lstm')
+    """
+    names = list(flat(arrays))
+    found = []
+    for layout, sign in SIGNS.items():
+        matches = (re.fullmatch(rf"(?:(.*)\.)?(?:{sign})", name) for name in names)
+        found += [(layout, match[1] or "") for match in matches if match]
+    if any(name.split(".")[-2:] == ["if_", "kernel"] for name in names):  # nnx's LSTMCell
+        found = [(layout, prefix) for layout, prefix in found if layout != "flax-linen"]
+    else:
+        found = [
+            (layout, prefix)
+            for layout, prefix in found
+            if layout != "flax-nnx" or f"{prefix}.dense_h.kernel".lstrip(".") in names
+        ]
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        some = ", ".join(sorted(names)[:6]) or "nothing"
+        raise ValueError(
+            f"arrays: expected the leaves of {', '.join(LAYOUTS)}, got {some}; name the layout"
+        )
+    several = "; ".join(f"{layout} under {prefix or 'no prefix'}" for layout, prefix in found)
+    raise ValueError(
+        f"arrays: expected weights of one net, got {several}; name the layout and the prefix"
+    )

@@ -1,0 +1,88 @@
+"""A net that came out of a framework's weights, and what its layout needs to get back."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from jaxrnn import arguments
+from jaxrnn.cell import Cell
+from jaxrnn.cells.gru import GRUParams, gru
+from jaxrnn.cells.lstm import LSTMParams, lstm
+from jaxrnn.cells.rnn import RNNParams
+from jaxrnn.layers import Layer
+
+__all__ = ["Model", "blocks", "cell_of", "check_model", "filled", "kind_of", "single"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A cell and its layers, leaves NumPy arrays of the dtype they came in.
+
+    Fields:
+        cell: of every layer.
+        layers: a `jaxrnn.layers.Layer` of params each.
+        layout: the name of the layout it was read from.
+        kept: what the layout has and the params have not; `write` uses it where the params are
+            still what they were. After training: `dataclasses.replace(model, layers=trained)`.
+    """
+
+    cell: Cell
+    layers: tuple[Layer, ...]
+    layout: str
+    kept: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def params(self) -> Any:
+        """The params of a net of one layer and one direction.
+
+        Raises: ValueError for any other.
+        """
+        if len(self.layers) != 1 or self.layers[0].reverse is not None:
+            raise ValueError(
+                f"model: expected one layer of one direction, got {len(self.layers)} layers"
+                f"{' of two directions' if self.layers[0].reverse is not None else ''}; "
+                "use model.layers with jaxrnn.layers"
+            )
+        return self.layers[0].forward
+
+
+def kind_of(cell: Any) -> str:
+    """Its kind, lstm, gru or rnn, by the params; else its name."""
+    params = type(cell.shapes(1, 1)) if hasattr(cell, "shapes") else None
+    kinds = {LSTMParams: "lstm", GRUParams: "gru", RNNParams: "rnn"}
+    return kinds.get(params, getattr(cell, "name", "cell"))  # type: ignore[arg-type]
+
+
+def blocks(weight: Any, order: tuple[int, ...]) -> Any:
+    """The G blocks of rows of `(G·H, ·)`, block order[g] in place g."""
+    split = np.split(weight, len(order))
+    return np.concatenate([split[g] for g in order])
+
+
+def check_model(model: Any, kinds: tuple[str, ...], layout: str) -> None:
+    """Refuse what is no Model of one of the kinds of cell."""
+    if not isinstance(model, Model):
+        raise TypeError(f"model: expected a Model, got {arguments.describe(model)}")
+    if kind_of(model.cell) not in kinds:
+        raise ValueError(
+            f"model: expected a cell that {layout} has, {' or '.join(kinds)}, got "
+            f"{kind_of(model.cell)}"
+        )
+
+
+def filled(params: Any, *leaves: Any) -> Any:
+    """Params of NumPy arrays, which are annotated as JAX's."""
+    return params(*leaves)
+
+
+def single(cell: Any, params: Any, layout: str, **kept: Any) -> Model:
+    """A model of one layer and one direction."""
+    return Model(cell, (Layer(params),), layout, kept)
+
+
+def cell_of(gates: int, activation: Any) -> Any:
+    """The cell with so many gates."""
+    from jaxrnn.cells.rnn import rnn
+
+    return {4: lstm, 3: gru, 1: lambda: rnn(activation)}[gates]()

@@ -1,0 +1,437 @@
+"""Weights come back bit for bit, and act as in the layout they came from, written out in NumPy."""
+
+import dataclasses
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxrnn
+from jaxrnn import convert
+from jaxrnn.convert import cudnn, equinox, flax_linen, flax_nnx, haiku, keras, torch
+from tests.reference import logistic
+
+D, H = 3, 5
+
+
+def torch_shapes(G, layers=1, both=False, biased=True):
+    found = {}
+    for k in range(layers):
+        for suffix in ("", "_reverse")[: 1 + both]:
+            width = D if k == 0 else H * (1 + both)
+            found[f"weight_ih_l{k}{suffix}"] = (G * H, width)
+            found[f"weight_hh_l{k}{suffix}"] = (G * H, H)
+            if biased:
+                found |= {f"bias_{side}_l{k}{suffix}": (G * H,) for side in ("ih", "hh")}
+    return found
+
+
+def linen(gates, biased, extra):
+    found = {}
+    for g in gates:
+        found |= {f"i{g}.kernel": (D, H), f"h{g}.kernel": (H, H), f"{biased}{g}.bias": (H,)}
+    return found | extra
+
+
+LINEN_LSTM = linen("ifgo", "h", {})
+# layout and case: (module, shapes by name)
+LAYOUTS = {
+    **{f"torch {kind}{' deep' * deep}": (torch, torch_shapes(G, 1 + deep, bool(deep)))
+       for kind, G in (("lstm", 4), ("gru", 3), ("rnn", 1)) for deep in (0, 1)},
+    "torch lstm without bias": (torch, torch_shapes(4, biased=False)),
+    "torch gru without bias": (torch, torch_shapes(3, 2, biased=False)),
+    "equinox lstm": (equinox, {"weight_ih": (4 * H, D), "weight_hh": (4 * H, H), "bias": (4 * H,)}),
+    "equinox lstm without bias": (equinox, {"weight_ih": (4 * H, D), "weight_hh": (4 * H, H)}),
+    "equinox gru": (equinox, {"weight_ih": (3 * H, D), "weight_hh": (3 * H, H), "bias": (3 * H,),
+                              "bias_n": (H,)}),
+    "linen lstm": (flax_linen, LINEN_LSTM),
+    "linen gru": (flax_linen, linen("rzn", "i", {"hn.bias": (H,)})),
+    "linen simple": (flax_linen, {"i.kernel": (D, H), "i.bias": (H,), "h.kernel": (H, H)}),
+    "nnx optimized lstm": (flax_nnx, {"dense_i.kernel": (D, 4 * H), "dense_h.kernel": (H, 4 * H),
+                                      "dense_h.bias": (4 * H,)}),
+    "nnx gru": (flax_nnx, {"dense_i.kernel": (D, 3 * H), "dense_h.kernel": (H, 3 * H),
+                           "dense_i.bias": (3 * H,)}),
+    "nnx simple": (flax_nnx, {"dense_i.kernel": (D, H), "dense_h.kernel": (H, H),
+                              "dense_i.bias": (H,)}),
+    "haiku lstm": (haiku, {"linear.w": (D + H, 4 * H), "linear.b": (4 * H,)}),
+    "haiku gru": (haiku, {"w_i": (D, 3 * H), "w_h": (H, 3 * H), "b": (3 * H,)}),
+    "haiku rnn": (haiku, {"linear.w": (D, H), "linear.b": (H,), "linear_1.w": (H, H),
+                          "linear_1.b": (H,)}),
+    "haiku rnn of one bias": (haiku, {"linear.w": (D, H), "linear.b": (H,), "linear_1.w": (H, H)}),
+    "keras lstm": (keras, {"kernel": (D, 4 * H), "recurrent_kernel": (H, 4 * H), "bias": (4 * H,)}),
+    "keras lstm without bias": (keras, {"kernel": (D, 4 * H), "recurrent_kernel": (H, 4 * H)}),
+    "keras gru": (keras, {"kernel": (D, 3 * H), "recurrent_kernel": (H, 3 * H),
+                          "bias": (2, 3 * H)}),
+    "keras gru, reset first": (keras, {"kernel": (D, 3 * H), "recurrent_kernel": (H, 3 * H),
+                                       "bias": (3 * H,)}),
+    "keras simple": (keras, {"kernel": (D, H), "recurrent_kernel": (H, H), "bias": (H,)}),
+}  # fmt: skip
+each_layout = pytest.mark.parametrize("case", LAYOUTS)
+
+
+def drawn(case, seed=0, dtype="float64", spread=0.0):
+    """Leaves N(0, ¼), or over `spread` powers of ten."""
+    generator = np.random.default_rng(seed)
+    found = {}
+    for name, shape in LAYOUTS[case][1].items():
+        size = 10.0 ** generator.uniform(-spread, spread / 4, size=shape)
+        found[name] = (0.5 * size * generator.normal(size=shape)).astype(dtype)
+    return found
+
+
+def assert_bits(got, want):
+    assert set(got) == set(want)
+    for name, leaf in want.items():
+        assert got[name].dtype == leaf.dtype
+        np.testing.assert_array_equal(
+            np.ascontiguousarray(got[name]).view(np.uint8),
+            np.ascontiguousarray(leaf).view(np.uint8),
+            err_msg=name,
+        )
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@each_layout
+def test_every_bit_comes_back(case, dtype):
+    """Biases that differ in size by ten powers of ten, where a difference of sums would lose."""
+    module = LAYOUTS[case][0]
+    for seed in range(100):
+        leaves = drawn(case, seed, dtype, spread=10.0 if seed % 2 else 0.0)
+        model = module.read(leaves)
+        assert all(leaf.dtype == dtype for leaf in jax.tree.leaves(model.layers))
+        assert_bits(module.write(model), leaves)
+
+
+@pytest.mark.parametrize(("layers", "both"), [(1, False), (1, True), (3, False), (2, True)])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_flat_vector_comes_back_and_is_jaxs(layers, both, dtype):
+    from jax.experimental import rnn
+
+    sizes = {"input_size": D, "hidden_size": H, "num_layers": layers, "bidirectional": both}
+    count = rnn.get_num_params_in_lstm(*sizes.values())
+    for seed in range(100):
+        weights = np.random.default_rng(seed).normal(size=count).astype(dtype)
+        model = cudnn.read(weights, **sizes)
+        np.testing.assert_array_equal(cudnn.write(model), weights)
+    w_ih, w_hh, b_ih, b_hh = rnn.unpack_lstm_weights(jnp.asarray(weights), *sizes.values())
+    sides = [side for layer in model.layers for side in layer if side is not None]
+    for k, params in enumerate(sides):
+        np.testing.assert_array_equal(params.w_ih, w_ih[k])
+        np.testing.assert_array_equal(params.w_hh, w_hh[k])
+        np.testing.assert_array_equal(params.b, b_ih[k] + b_hh[k])
+
+
+def test_an_nnx_lstm_of_single_kernels_comes_back():
+    leaves = {name.replace("if.", "if_."): leaf for name, leaf in drawn("linen lstm").items()}
+    model = flax_nnx.read(leaves)
+    assert_bits(flax_nnx.write_lstm_cell(model), leaves)
+
+
+@each_layout
+def test_trained_weights_go_back_too(case):
+    """Changed params, written and read again, are the changed params to a rounding of the bias."""
+    module = LAYOUTS[case][0]
+    model = module.read(drawn(case))
+    generator = np.random.default_rng(1)
+    trained = jax.tree.map(
+        lambda leaf: leaf + 0.1 * generator.normal(size=leaf.shape), model.layers
+    )
+    if case == "nnx gru":
+        trained = tuple(
+            layer._replace(forward=layer.forward._replace(b_hn=np.zeros(H))) for layer in trained
+        )
+    if case == "torch gru without bias":  # a bias is needed now
+        assert "bias_hh_l0" in module.write(dataclasses.replace(model, layers=trained))
+    back = module.read(module.write(dataclasses.replace(model, layers=trained)))
+    for got, want in zip(jax.tree.leaves(back.layers), jax.tree.leaves(trained), strict=True):
+        np.testing.assert_allclose(got, want, rtol=0, atol=1e-15)
+
+
+# --- each layout's step, written out ------------------------------------------------------
+
+
+def by_hand(case, w, h, c, x):
+    """One step of the layout's own equations; (h, c)."""
+
+    def cut(z, order):
+        return dict(zip(order, np.split(z, len(order), axis=-1), strict=True))
+
+    def lstm(z):
+        new = logistic(z["f"]) * c + logistic(z["i"]) * np.tanh(z["g"])
+        return logistic(z["o"]) * np.tanh(new), new
+
+    def gru(u, a, b_hn):
+        n = np.tanh(u["n"] + logistic(u["r"] + a["r"]) * (a["n"] + b_hn))
+        z = logistic(u["z"] + a["z"])
+        return (1 - z) * n + z * h, c
+
+    def reset_first(u, r, z, U, kept):
+        n = np.tanh(u + (r * h) @ U)
+        return kept(z) * n + (1 - kept(z)) * h, c
+
+    def bias(name):
+        return w.get(name, 0.0)
+
+    library, kind, *_ = case.split()
+    if library == "torch":
+        u = x @ w["weight_ih_l0"].T + bias("bias_ih_l0")
+        a = h @ w["weight_hh_l0"].T + bias("bias_hh_l0")
+        if kind == "rnn":
+            return np.tanh(u + a), c
+        return lstm(cut(u + a, "ifgo")) if kind == "lstm" else gru(cut(u, "rzn"), cut(a, "rzn"), 0)
+    if library == "equinox":
+        u, a = x @ w["weight_ih"].T + bias("bias"), h @ w["weight_hh"].T
+        if kind == "lstm":
+            return lstm(cut(u + a, "ifgo"))
+        return gru(cut(u, "rzn"), cut(a, "rzn"), bias("bias_n"))
+    if library == "linen":
+        if kind == "simple":
+            return np.tanh(x @ w["i.kernel"] + w["i.bias"] + h @ w["h.kernel"]), c
+        u = {
+            g: x @ w[f"i{g}.kernel"] + bias(f"i{g}.bias") for g in "ifgorzn" if f"i{g}.kernel" in w
+        }
+        a = {g: h @ w[f"h{g}.kernel"] + bias(f"h{g}.bias") for g in u}
+        return lstm({g: u[g] + a[g] for g in u}) if kind == "lstm" else gru(u, a, 0)
+    if library == "nnx":
+        u = x @ w["dense_i.kernel"] + bias("dense_i.bias")
+        a = h @ w["dense_h.kernel"] + bias("dense_h.bias")
+        if kind == "simple":
+            return np.tanh(u + a), c
+        return gru(cut(u, "rzn"), cut(a, "rzn"), 0) if kind == "gru" else lstm(cut(u + a, "ifgo"))
+    if library == "haiku" and kind == "lstm":
+        z = cut(np.concatenate([x, h], -1) @ w["linear.w"] + w["linear.b"], "igfo")
+        return lstm(z | {"f": z["f"] + 1})
+    if library == "haiku" and kind == "rnn":
+        z = x @ w["linear.w"] + w["linear.b"] + h @ w["linear_1.w"] + bias("linear_1.b")
+        return np.maximum(z, 0), c
+    if library == "haiku":
+        u = cut(x @ w["w_i"] + w["b"], "zra")
+        U = cut(w["w_h"], "zra")
+        z, r = (logistic(u[g] + h @ U[g]) for g in "zr")
+        return reset_first(u["a"], r, z, U["a"], lambda z: z)  # h' = (1-z) h + z a
+    u = x @ w["kernel"]
+    if kind == "lstm":
+        return lstm(cut(u + h @ w["recurrent_kernel"] + bias("bias"), "ifgo"))
+    if kind == "simple":
+        return np.tanh(u + h @ w["recurrent_kernel"] + w["bias"]), c
+    if w["bias"].ndim == 2:
+        a = cut(h @ w["recurrent_kernel"] + w["bias"][1], "zrn")
+        return gru(cut(u + w["bias"][0], "zrn"), a, 0)
+    u, U = cut(u + w["bias"], "zrn"), cut(w["recurrent_kernel"], "zrn")
+    z, r = (logistic(u[g] + h @ U[g]) for g in "zr")
+    return reset_first(u["n"], r, z, U["n"], lambda z: 1 - z)
+
+
+@pytest.mark.parametrize(
+    "case", [case for case in LAYOUTS if "deep" not in case and "2" not in case]
+)
+def test_the_cell_steps_as_the_layout_does(case):
+    if case == "torch gru without bias":
+        pytest.skip("of two layers")
+    leaves, normal = drawn(case, 3), np.random.default_rng(4).normal
+    xs, h, c = normal(size=(6, 2, D)), normal(size=(2, H)), normal(size=(2, H))
+    model = LAYOUTS[case][0].read(leaves)
+    state0 = jax.tree.map(jnp.asarray, {"h": h, "c": c})
+    made = model.cell.init_state(model.params, (2,))
+    state0 = type(made)(**{field: state0[field] for field in made._fields})
+    states = jaxrnn.unroll(model.cell, model.params, xs, state0)
+    for i, x in enumerate(xs):
+        h, c = by_hand(case, leaves, h, c, x)
+        np.testing.assert_allclose(states.h[i], h, atol=1e-13)
+        if hasattr(states, "c"):
+            np.testing.assert_allclose(states.c[i], c, atol=1e-13)
+
+
+@pytest.mark.parametrize("case", ["torch lstm deep", "torch gru deep", "torch rnn deep"])
+def test_layers_and_directions_with_lengths(case):
+    """Two layers of two directions: each sequence alone, each direction by hand."""
+    leaves, T = drawn(case, 5), 6
+    xs = np.random.default_rng(6).normal(size=(T, 3, D))
+    lengths = np.array([6, 1, 4])
+    model = torch.read(leaves)
+    states = jaxrnn.layers.unroll_layers(model.cell, model.layers, xs, lengths=lengths)
+    got = jaxrnn.layers.outputs(states)
+    for b, length in enumerate(lengths):
+        fed = xs[:length, b]
+        for k in range(2):
+            sides = []
+            for suffix, order in (("", 1), ("_reverse", -1)):
+                one = {f"{name}_l0": leaves[f"{name}_l{k}{suffix}"]
+                       for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")}  # fmt: skip
+                h, c, out = np.zeros(H), np.zeros(H), []
+                for x in fed[::order]:
+                    h, c = by_hand(case, one, h, c, x)
+                    out.append(h)
+                sides.append(np.stack(out)[::order])
+            fed = np.concatenate(sides, axis=-1)
+        np.testing.assert_allclose(got[:length, b], fed, atol=1e-13)
+
+
+def test_models_pass_from_layout_to_layout():
+    """A GRU by way of every layout that has it computes the same."""
+    model = torch.read(drawn("torch gru"))
+    xs = np.random.default_rng(0).normal(size=(7, 2, D))
+    want = jaxrnn.unroll(model.cell, model.params, xs).h
+    for module in (equinox, flax_linen, keras, torch):
+        model = module.read(module.write(model))
+        np.testing.assert_allclose(jaxrnn.unroll(model.cell, model.params, xs).h, want, atol=1e-14)
+
+
+# --- what does not fit -----------------------------------------------------------------------
+
+
+def without(leaves, name):
+    return {key: leaf for key, leaf in leaves.items() if key != name}
+
+
+@each_layout
+def test_missing_extra_and_misshapen_leaves_are_named(case):
+    module, leaves = LAYOUTS[case][0], drawn(case)
+    with pytest.raises(ValueError, match="strange: expected no such leaf"):
+        module.read(leaves | {"strange": np.ones(3)})
+    named = "^(" + "|".join(map(re.escape, leaves)) + "|[a-z_.0-9]+): expected "
+    for name, leaf in leaves.items():
+        with pytest.raises(ValueError, match=named + r".*, got float64\["):
+            module.read(leaves | {name: leaf[None]})
+        with pytest.raises(TypeError, match=named + "float(32|64), as in the other leaves"):
+            module.read(leaves | {name: leaf.astype("float32")})
+        with pytest.raises(TypeError, match=rf"arrays\['{name}'\]: expected a real floating dtype"):
+            module.read(leaves | {name: leaf.astype(int)})
+        if "bias" not in name and not name.endswith("b"):
+            with pytest.raises(ValueError, match=named):
+                module.read(without(leaves, name))
+
+
+@pytest.mark.parametrize(("call", "error", "words"), [
+    (lambda: torch.read([1.0]), TypeError, "arrays: expected a dict of arrays by name, got a list"),
+    (lambda: torch.read({}), ValueError, "arrays: expected torch weights .* got nothing"),
+    (lambda: torch.read({"a": None}), TypeError, r"arrays\['a'\]: expected an array, got None"),
+    (lambda: torch.read(drawn("torch lstm"), prefix="rnn"), ValueError,
+     r"arrays: expected torch weights under the names rnn\.…, got bias_hh_l0"),
+    (lambda: torch.read(drawn("torch lstm"), prefix=3), TypeError, "prefix: expected a string"),
+    (lambda: torch.read(drawn("torch lstm") | {"weight_hr_l0": np.ones((2, H))}), ValueError,
+     "weight_hr_l0: expected no such leaf in torch weights"),
+    (lambda: torch.read({"weight_hh_l0": np.ones((2 * H, H))}), ValueError,
+     r"weight_hh_l0: expected G·H with H = 5 and G in \(4, 3, 1\), got 10"),
+    (lambda: torch.write(None), TypeError, "model: expected a Model, got None"),
+    (lambda: equinox.write(torch.read(drawn("torch rnn"))), ValueError,
+     "model: expected a cell that equinox has, lstm or gru, got rnn"),
+    (lambda: equinox.write(torch.read(drawn("torch lstm deep"))), ValueError,
+     "model: expected one layer of one direction, got 2 layers of two directions"),
+    (lambda: haiku.write(torch.read(drawn("torch rnn"))), ValueError, "model: expected relu"),
+    (lambda: flax_nnx.write(torch.read(drawn("torch gru"))), ValueError,
+     "model: expected b_hn of zeros"),
+    (lambda: keras.read(without(drawn("keras gru"), "bias")), ValueError, "bias: expected .*reset"),
+    (lambda: cudnn.read(np.ones(7), input_size=3, hidden_size=5), ValueError,
+     r"weights: expected shape \(200,\) for these sizes, got float64\[7\]"),
+    (lambda: cudnn.read(np.ones(200), input_size=0, hidden_size=5), ValueError,
+     "input_size: expected an integer of at least 1, got 0"),
+    (lambda: cudnn.read(None, input_size=3, hidden_size=5), TypeError,
+     "weights: expected an array"),
+    (lambda: jaxrnn.layers.unroll_layers(jaxrnn.lstm(), [], np.ones((2, 3))), TypeError,
+     "layers: expected a list of Layer"),
+    (lambda: jaxrnn.layers.unroll_layers(jaxrnn.lstm(), [None], np.ones((2, 3))), TypeError,
+     r"layers\[0\]: expected a Layer"),
+    (lambda: jaxrnn.layers.unroll_layers(
+        jaxrnn.lstm(), torch.read(drawn("torch lstm deep")).layers, np.ones((2, 4))), ValueError,
+     r"layers\[0\]: xs: expected last axis D = 3"),
+    (lambda: jaxrnn.layers.unroll_layers(
+        jaxrnn.lstm(), torch.read(drawn("torch lstm")).layers, np.ones((2, 3)), []), TypeError,
+     "state0: expected a list of Layer"),
+])  # fmt: skip
+def test_bad_input_is_named(call, error, words):
+    with pytest.raises(error, match=words):
+        call()
+
+
+def test_names_may_be_nested_prefixed_or_tuples():
+    leaves = drawn("haiku lstm")
+    nested = {"net/~/lstm/linear": {"w": leaves["linear.w"], "b": leaves["linear.b"]}}
+    model = haiku.read(nested, prefix="net/~/lstm".replace("/", "."))
+    assert_bits(haiku.write(model), leaves)
+    tuples = {tuple(name.split(".")): leaf for name, leaf in drawn("nnx gru").items()}
+    assert_bits(flax_nnx.write(flax_nnx.read(tuples)), drawn("nnx gru"))
+    assert convert.Model is type(model)
+
+
+# --- files and names -------------------------------------------------------------------------
+
+
+NAMES = {torch: "torch", flax_linen: "flax-linen", flax_nnx: "flax-nnx", haiku: "haiku",
+         equinox: "equinox", keras: "keras"}  # fmt: skip
+
+
+@pytest.mark.parametrize("prefix", ["", "net.encoder"])
+@each_layout
+def test_the_layout_is_told_by_the_names(case, prefix):
+    module, leaves = LAYOUTS[case][0], drawn(case)
+    named = {f"{prefix}.{name}".lstrip("."): leaf for name, leaf in leaves.items()}
+    assert convert.guess(named | {"head.weight": np.ones(3)}) == (NAMES[module], prefix)
+    assert convert.LAYOUTS[NAMES[module]] is module
+    read = module.read(named, prefix=prefix)
+    assert_bits(module.write(read), leaves)
+
+
+def test_an_nnx_lstm_of_single_kernels_is_told_from_linen():
+    leaves = {name.replace("if.", "if_."): leaf for name, leaf in drawn("linen lstm").items()}
+    assert convert.guess(leaves) == ("flax-nnx", "")
+
+
+def test_names_that_do_not_tell_are_refused_with_the_candidates():
+    two = {
+        f"{side}.{name}": leaf for side in ("a", "b") for name, leaf in drawn("keras lstm").items()
+    }
+    with pytest.raises(ValueError, match="of one net, got keras under a; keras under b; name the"):
+        convert.guess(two)
+    with pytest.raises(ValueError, match="got torch under no prefix; keras under no prefix"):
+        convert.guess(drawn("keras lstm") | drawn("torch lstm"))
+    with pytest.raises(
+        ValueError, match=r"arrays: expected the leaves of torch, .* got a, b; name"
+    ):
+        convert.guess({"a": np.ones(2), "b": np.ones(3)})
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_files_hold_the_bits(tmp_path, dtype):
+    from safetensors.numpy import save_file
+
+    leaves = drawn("torch gru deep", dtype=dtype)
+    np.savez(tmp_path / "w.npz", **leaves)
+    save_file(leaves, tmp_path / "w.safetensors")
+    for file in ("w.npz", "w.safetensors"):
+        assert_bits(convert.load(tmp_path / file), leaves)
+        assert_bits(convert.load(str(tmp_path / file)), leaves)
+
+
+def test_files_that_cannot_be_read_are_refused(tmp_path):
+    from safetensors.numpy import save_file
+
+    leaves = drawn("torch lstm")
+    save_file(leaves, tmp_path / "whole.safetensors")
+    np.savez(tmp_path / "whole.npz", **leaves)
+    for kind in ("safetensors", "npz"):
+        whole = (tmp_path / f"whole.{kind}").read_bytes()
+        (tmp_path / f"cut.{kind}").write_bytes(whole[: len(whole) // 2])
+        (tmp_path / f"empty.{kind}").write_bytes(b"")
+        (tmp_path / f"noise.{kind}").write_bytes(b"noise" * 100)
+        for name in ("cut", "noise"):
+            with pytest.raises(
+                ValueError, match=rf"path: expected .*, got {name}\.{kind}, which can"
+            ):
+                convert.load(tmp_path / f"{name}.{kind}")
+        with pytest.raises(ValueError, match=rf"got empty\.{kind}, which is empty"):
+            convert.load(tmp_path / f"empty.{kind}")
+        with pytest.raises(ValueError, match=r"path: expected a file, got .*none"):
+            convert.load(tmp_path / f"missing.{kind}")
+    np.savez(tmp_path / "objects.npz", a=np.array([{}], dtype=object))
+    with pytest.raises(ValueError, match=r"got objects\.npz, an array of Python objects in it"):
+        convert.load(tmp_path / "objects.npz")
+    for suffix in (".pt", ".pth", ".pkl", ".bin"):
+        with pytest.raises(ValueError, match=r"a pickle, .*\n  python -c .*save_file"):
+            convert.load(tmp_path / f"w{suffix}")
+    with pytest.raises(ValueError, match=r"path: expected \.safetensors or \.npz, got w\.txt"):
+        convert.load("w.txt")
+    with pytest.raises(TypeError, match="path: expected a string or a Path, got 3"):
+        convert.load(3)
