@@ -149,7 +149,11 @@ class TrajectoryBounds(NamedTuple):
     product: Array
 
     def statement(self) -> Statement:
-        """The verdict for these inputs, of the worst example in the batch."""
+        """The verdict for these inputs, of the worst example in the batch.
+
+        Time is the first axis: what comes out of `jax.vmap` wants `out_axes=1`, or batch axes in
+        place of the vmap.
+        """
         inequality = "∏ σ_min(Jᵢ) ≤ ‖∂s_{T-1}/∂sₖ‖ ≤ ∏ σ_max(Jᵢ)"
         upper, product = np.asarray(self.upper), np.asarray(self.product)
         if len(upper) < 2 or not upper.size:

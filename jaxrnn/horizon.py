@@ -10,21 +10,26 @@ from jaxrnn import arguments
 __all__ = ["memory_horizon"]
 
 
-def memory_horizon(log_norms: Array, fraction: float = 0.01) -> Array:
+def memory_horizon(
+    log_norms: Array, fraction: float = 0.01, *, lengths: Array | None = None
+) -> Array:
     """The smallest lag from which on nothing exceeds `fraction` of what lag 0 has.
 
-        min { l : ‖·‖ₖ ≤ fraction · ‖·‖_{T-1} for every k ≤ T-1-l }
+        min { l : ‖·‖ₖ ≤ fraction · ‖·‖ᵣ for every k ≤ r-l }
 
-    A curve that fades and comes back has not faded: this is the last crossing, not the first.
+    r, at lag 0, is the last step, or the last one that has anything at all, as where a loss reads
+    no later one. A curve that fades and comes back has not faded: this is the last crossing.
 
-    Args:    log_norms: `(T, *batch)`, natural logs, entry k of lag T-1-k, as the functions of
+    Args:    log_norms: `(T, *batch)`, natural logs, in the order of the steps, as the functions of
              `jaxrnn.products` and `jaxrnn.paths` give them; for contributions `jnp.log(norm)`.
-             fraction: in (0, 1).
-    Returns: integers `(*batch,)`; T where even lag T-1 has more: the sequence is too short to say.
+             fraction: in (0, 1); lengths: integers `(*batch,)` where sequences are padded: lag 0 is
+             then step lengths-1, so that padding is no memory.
+    Returns: integers `(*batch,)`; r+1 where even lag r has more: the sequence is too short to say.
+             0 where no step has anything.
     Raises:  TypeError or ValueError naming the argument.
 
     >>> import jax.numpy as jnp
-    >>> halved = jnp.log(0.5) * jnp.arange(9, -1, -1)
+    >>> halved = jnp.log(0.5) * jnp.arange(9.0, -1.0, -1.0)
     >>> int(memory_horizon(halved, 0.1)), int(memory_horizon(halved, 0.01)), 2**-7 < 0.01
     (4, 7, True)
     """
@@ -36,8 +41,18 @@ def memory_horizon(log_norms: Array, fraction: float = 0.01) -> Array:
     arguments.check_real("fraction", fraction, least=0.0)
     if not 0 < fraction < 1:
         raise ValueError(f"fraction: expected 0 < fraction < 1, got {fraction}")
-    T = log_norms.shape[0]
-    limit = log_norms[-1] + math.log(fraction)
-    felt = ~(log_norms <= jnp.broadcast_to(limit, log_norms.shape))  # NaN counts as felt
-    first = jnp.argmax(felt, axis=0)
-    return jnp.asarray(T, first.dtype) - first
+    log_norms = jnp.asarray(log_norms)
+    step = jnp.arange(log_norms.shape[0], dtype=jnp.int32)
+    step = jnp.broadcast_to(step.reshape(-1, *[1] * (log_norms.ndim - 1)), log_norms.shape)
+    live = log_norms != -jnp.inf
+    if lengths is not None:
+        arguments.check_lengths(lengths, log_norms[..., None])
+        live &= step < jnp.broadcast_to(lengths[None], step.shape).astype(step.dtype)
+    none = -jnp.ones_like(step)
+    last = jnp.where(live, step, none).max(0)
+    at = jnp.maximum(last, jnp.zeros_like(last))[None]
+    limit = jnp.take_along_axis(log_norms, at, axis=0) + math.log(fraction)
+    # What is no number has not faded.
+    felt = ~(log_norms <= jnp.broadcast_to(limit, log_norms.shape))
+    felt &= step <= jnp.broadcast_to(last[None], step.shape)
+    return last + 1 - jnp.argmax(felt, axis=0).astype(last.dtype)

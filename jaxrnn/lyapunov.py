@@ -140,7 +140,9 @@ def _windows(
         frame, R = jnp.linalg.qr(moved.value)
         return frame, log_of(jnp.abs(jnp.diagonal(R, axis1=-2, axis2=-1)), _each(moved, R))
 
-    cut = jax.tree.map(lambda a: a[:whole].reshape(-1, interval, *a.shape[1:]), steps)
+    cut = jax.tree.map(
+        lambda a: a[:whole].reshape(whole // interval, interval, *a.shape[1:]), steps
+    )
     frame, logs = jax.lax.scan(window, frame, cut)
     if whole < size:
         frame, last = window(frame, jax.tree.map(lambda a: a[whole:], steps))

@@ -56,8 +56,12 @@ class CellPaths(NamedTuple):
     shares: dict[str, Array]
 
     def __str__(self) -> str:
-        """A table over lags, medians over the batch."""
-        names = list(self.shares)
+        """A table over lags, medians over the batch.
+
+        Time is the first axis: what comes out of `jax.vmap` wants `out_axes=1`. Padding counts as
+        steps.
+        """
+        names = sorted(self.shares, key=lambda name: name != MEMORY)  # jit sorts a dict's names
         lines = [
             f"{'':6}{'‖∂c/∂c‖':>10}{'error of':>11}{'':9}   share of each path",
             f"{'lag':>6}{'exact':>10}{'4 terms':>11}{'f alone':>9}   "

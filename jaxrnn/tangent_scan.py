@@ -165,7 +165,7 @@ def over_chunks(
     def most(carry: Any) -> tuple[Any, list[Any]]:
         if not whole:
             return carry, []
-        cut = jax.tree.map(lambda a: a[:whole].reshape(-1, size, *a.shape[1:]), items)
+        cut = jax.tree.map(lambda a: a[:whole].reshape(whole // size, size, *a.shape[1:]), items)
         entries = jax.tree.map(lambda a: a[: whole // size], firsts)
         body = lambda c, item: f(c, paired(*item))  # noqa: E731
         carry, ys = jax.lax.scan(body, carry, (cut, entries), reverse=reverse)

@@ -995,6 +995,10 @@ for label, call, error, named in (
      ("fraction", "0 < fraction < 1", "got 0.0")),
     ("of a string", lambda v: jaxrnn.memory_horizon(v.xs, "1%"), TypeError,
      ("fraction", "a real number", "got '1%'")),
+    ("lengths of another batch", lambda v: jaxrnn.memory_horizon(v.xs, lengths=v.lengths),
+     ValueError, ("lengths", "expected the batch shape", "got")),
+    ("lengths a list", lambda v: jaxrnn.memory_horizon(v.xs[..., 0], lengths=[2, 5]), TypeError,
+     ("lengths", "expected an array", "got a list")),
 ):  # fmt: skip
     row(f"horizon {label}", call, error, *named)
 

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import jaxrnn
 from jaxrnn import memory_horizon
 
 
@@ -24,7 +25,29 @@ def test_it_is_the_last_crossing(fraction):
 
 @pytest.mark.parametrize(("logs", "want"), [
     ([0.0], 1), ([-9.0, 0.0], 1), ([0.0, -9.0, 0.0], 3), ([-np.inf, -np.inf, 0.0], 1),
-    ([-9.0, -9.0, -9.0], 3), ([np.nan, -9.0, 0.0], 3), ([np.inf, 0.0], 2)])  # fmt: skip
+    ([-9.0, -9.0, -9.0], 3), ([np.nan, -9.0, 0.0], 3), ([np.inf, 0.0], 2), ([np.inf, np.inf], 2),
+    ([-9.0, 0.0, -np.inf], 1), ([-1.0, 0.0, -np.inf, -np.inf], 2), ([-np.inf, -np.inf], 0),
+    ])  # fmt: skip
 def test_edges(logs, want):
-    """Too short to say is T; a reset fades; what is not a number has not faded."""
+    """Too short to say is all of it; a reset fades; what is not a number has not faded."""
     assert int(memory_horizon(jnp.asarray(logs))) == want
+
+
+def test_padding_is_no_memory():
+    """Held steps pass everything on, and contribute nothing: neither makes a horizon longer."""
+    cell = jaxrnn.lstm()
+    params = cell.init(jax.random.key(0), 3, 5, forget_bias=-1.0)
+    xs = jax.random.normal(jax.random.key(1), (100, 4, 3))
+    lengths = jnp.array([60, 80, 100, 0])
+    norms = jaxrnn.products.transport_norms(cell, params, xs, lengths=lengths)
+    got = memory_horizon(norms, lengths=lengths).tolist()
+    for b, length in enumerate([60, 80, 100]):
+        alone = jaxrnn.products.transport_norms(cell, params, xs[:length, b])
+        assert got[b] == int(memory_horizon(alone)) < 30
+    assert got[3] == 0
+    sizes = jaxrnn.bptt.contribution_norms(
+        cell, params, xs[:, :1], lambda s: s.h[-1].sum(), lengths=lengths[:1]
+    )
+    alone = jaxrnn.bptt.contribution_norms(cell, params, xs[:60, :1], lambda s: s.h[-1].sum())
+    for padded, cut in zip(sizes.norm, alone.norm, strict=True):
+        assert int(memory_horizon(jnp.log(padded))) == int(memory_horizon(jnp.log(cut))) < 30

@@ -626,3 +626,21 @@ def test_padding_does_not_spoil_the_gradients_of_a_step_that_is_singular_at_zero
     assert np.all(np.isfinite(by_params))
     assert np.all(np.isfinite(by_xs))
     np.testing.assert_array_equal(by_xs[3:, 0], 0.0)
+
+
+@pytest.mark.parametrize("name", ["rnn-tanh", "lstm", "gru"])
+def test_an_empty_batch_has_empty_results(name):
+    """B = 0 over more steps than a chunk, in everything that cuts a sequence."""
+    cell = CELLS[name]
+    params = cell.init(jax.random.key(0), 3, 4)
+    xs = jnp.zeros((70, 0, 3))
+    assert jaxrnn.unroll(cell, params, xs).h.shape == (70, 0, 4)
+    assert jaxrnn.unrolling.last_state(cell, params, xs).h.shape == (0, 4)
+    n = 4 * len(cell.state_type._fields)
+    assert jaxrnn.lyapunov.exponents(cell, params, xs, interval=3).value.shape == (0, n)
+    assert jaxrnn.products.transport_norms(cell, params, xs).shape == (70, 0)
+    assert jaxrnn.certificates.along(cell, params, xs).upper.shape == (70, 0)
+    sizes = jaxrnn.bptt.contribution_norms(cell, params, xs, lambda s: s.h.sum())
+    assert not any(leaf.any() for leaf in jax.tree.leaves(sizes))
+    if name == "lstm":
+        assert jaxrnn.paths.decompose(cell, params, xs).exact.shape == (70, 0)
