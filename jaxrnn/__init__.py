@@ -15,6 +15,7 @@ from jaxrnn import (
     bptt,
     certificates,
     convert,
+    diagnosis,
     jacobians,
     layers,
     lyapunov,
@@ -30,6 +31,7 @@ from jaxrnn.cells.gru import GRUParams, GRUState, gru
 from jaxrnn.cells.lstm import LSTMParams, LSTMState, lstm
 from jaxrnn.cells.reset_first import ResetFirstParams, ResetFirstState, reset_first_gru
 from jaxrnn.cells.rnn import RNNParams, RNNState, rnn
+from jaxrnn.diagnosis import diagnose
 from jaxrnn.horizon import memory_horizon
 from jaxrnn.pointwise import Pointwise
 from jaxrnn.pointwise_cell import PointwiseCell
@@ -55,6 +57,8 @@ __all__ = [
     "bptt",
     "certificates",
     "convert",
+    "diagnose",
+    "diagnosis",
     "from_step",
     "gru",
     "jacobians",

@@ -11,6 +11,7 @@ subtract only from 1 what is at most ½, so they keep all their digits down to t
 normal number.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -34,6 +35,7 @@ class Activation:
         derivative: z ↦ a'(z), computed from the pre-activation z, any shape.
         gamma: γ = sup |a'|, or a number above it; `None` when no bound is known.
         linear: whether a' is the constant γ.
+        range: (inf a, sup a), ±inf where a has no bound or none is known.
 
     Raises TypeError or ValueError if a field is not of its kind.
     Calling the activation calls `value`. Static for `jax.jit`, equal if its fields are equal.
@@ -50,12 +52,14 @@ class Activation:
     derivative: Callable[[Array], Array]
     gamma: float | None = None
     linear: bool = False
+    range: tuple[float, float] = (-math.inf, math.inf)
 
     def __post_init__(self) -> None:
         arguments.check_callable("activation.value", self.value, "z -> a(z)")
         arguments.check_callable("activation.derivative", self.derivative, "z -> a'(z)")
         if self.gamma is not None:
             arguments.check_real("activation.gamma", self.gamma, least=0.0)
+        arguments.check_range("activation.range", self.range)
 
     def __call__(self, z: Array) -> Array:
         """a(z)."""
@@ -102,13 +106,13 @@ def _identity_value(z: Array) -> Array:
     return z
 
 
-tanh = Activation("tanh", jnp.tanh, _tanh_derivative, gamma=1.0)
+tanh = Activation("tanh", jnp.tanh, _tanh_derivative, gamma=1.0, range=(-1.0, 1.0))
 """tanh(z), tanh'(z) = 4 σ'(2z) within 4 ulp for |z| ≤ 43 in float32, γ = 1."""
 
-sigmoid = Activation("sigmoid", jax.nn.sigmoid, _sigmoid_derivative, gamma=0.25)
+sigmoid = Activation("sigmoid", jax.nn.sigmoid, _sigmoid_derivative, gamma=0.25, range=(0.0, 1.0))
 """1/(1+e⁻ᶻ), σ'(z) = r(1-r), r = σ(-|z|), within 4 ulp for |z| ≤ 87 in float32, γ = ¼."""
 
-relu = Activation("relu", jax.nn.relu, _relu_derivative, gamma=1.0)
+relu = Activation("relu", jax.nn.relu, _relu_derivative, gamma=1.0, range=(0.0, math.inf))
 """max(z, 0), derivative 1 for z > 0 and 0 for z ≤ 0 (at 0 by convention), γ = 1."""
 
 identity = Activation("identity", _identity_value, jnp.ones_like, gamma=1.0, linear=True)

@@ -171,6 +171,13 @@ def check_real(name: str, value: Any, *, least: float | None = None) -> None:
         raise ValueError(f"{name}: expected a number of at least {least:g}, got {value}")
 
 
+def check_range(name: str, value: Any) -> None:
+    """Refuse what is not a pair (lowest, highest) of real numbers, ±inf allowed."""
+    pair = isinstance(value, tuple) and len(value) == 2
+    if not pair or not all(isinstance(end, int | float) for end in value) or value[0] >= value[1]:
+        raise ValueError(f"{name}: expected (lowest, highest), got {value!r}")
+
+
 def check_batch_shape(batch_shape: Any) -> None:
     """Refuse anything but a tuple of sizes."""
     if not isinstance(batch_shape, tuple):

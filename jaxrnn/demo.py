@@ -19,6 +19,7 @@ from jaxrnn import bptt, certificates, lyapunov, norms, products
 from jaxrnn.cell import Cell
 from jaxrnn.cells.lstm import lstm
 from jaxrnn.cells.rnn import rnn
+from jaxrnn.diagnosis import GradientFlow, diagnose
 from jaxrnn.horizon import memory_horizon
 from jaxrnn.jacobians import closed_form
 from jaxrnn.matrix_products import from_tree
@@ -111,11 +112,12 @@ class Flow(NamedTuple):
 
 
 class Run(NamedTuple):
-    """One network, before and after training."""
+    """One network, before and after training; the diagnosis is of the trained one."""
 
     name: str
     before: Flow
     after: Flow
+    diagnosis: GradientFlow
     steps: np.ndarray  # (K,)   training steps at which the test accuracy was taken
     accuracy: np.ndarray  # (K,)
 
@@ -206,12 +208,7 @@ def train(
 @functools.partial(jax.jit, static_argnums=0)
 def measure(cell: Cell, network: Network, data: Data) -> Flow:
     """The gradient's way back: adjoints, contributions, Jacobians of the whole state."""
-    xs, labels = data.test_xs[:, :WATCHED], data.test_labels[:WATCHED]
-
-    def error(states: Any) -> Array:
-        scores = logits(network, states.h[-1])
-        return optax.softmax_cross_entropy_with_integer_labels(scores, labels).sum()
-
+    xs, error = data.test_xs[:, :WATCHED], _error(network, data)
     adjoints = bptt.adjoints(cell, network.cell, xs, error)
     sizes = {f: jnp.linalg.norm(leaf, axis=-1).mean(1) for f, leaf in adjoints._asdict().items()}
     last = jax.tree.map(lambda leaf: leaf[-1], adjoints)
@@ -227,6 +224,23 @@ def measure(cell: Cell, network: Network, data: Data) -> Flow:
         exponent=lyapunov.exponents(cell, network.cell, xs, count=1).value[:, 0],
         certificate=certificates.certify(cell, network.cell, xs[:, :CERTIFIED]),
     )
+
+
+def diagnosed(cell: Cell, network: Network, data: Data) -> GradientFlow:
+    """The diagnosis of a network on the watched images, with its own loss."""
+    xs = data.test_xs[:, :WATCHED]
+    return diagnose(cell, network.cell, xs, _error(network, data))
+
+
+def _error(network: Network, data: Data) -> Callable[[Any], Array]:
+    """Cross entropy of the watched images after the last pixel, summed."""
+    labels = data.test_labels[:WATCHED]
+
+    def error(states: Any) -> Array:
+        scores = logits(network, states.h[-1])
+        return optax.softmax_cross_entropy_with_integer_labels(scores, labels).sum()
+
+    return error
 
 
 def _sizes(cell: Cell, params: Any, xs: Array, error: Callable[[Any], Array]) -> Array:
@@ -261,5 +275,6 @@ def run(
         trained, seen, reached = train(
             cell, network, data, steps, k_train, functools.partial(bar, name)
         )
-        runs.append(Run(name, before, measure(cell, trained, data), seen, reached))
+        after, diagnosis = measure(cell, trained, data), diagnosed(cell, trained, data)
+        runs.append(Run(name, before, after, diagnosis, seen, reached))
     return runs

@@ -29,6 +29,9 @@ class Pointwise(NamedTuple):
         slope: of a map of one gate, a number γ ≥ sup |∂h/∂u|, with ∂h/∂h₋ = 0 at fixed u and a;
             None if there is none. `certificates` rest on it.
         linear: whether that slope is the constant γ.
+        gate_values: (s₋, u, a) ↦ what each gate lets through, a tuple of `(*lead, H)` in the order
+            of the cell's gates; None if nobody is to look at them.
+        gate_ranges: (lowest, highest) value of each of them, ±inf where there is none.
 
     A cell of your own with a closed form, here a leaky unit on the params of `rnn`:
 
@@ -50,6 +53,8 @@ class Pointwise(NamedTuple):
     readout: Callable[[Any], Array] | None = None
     slope: float | None = None
     linear: bool = False
+    gate_values: Callable[[Any, Array, Array], tuple[Array, ...]] | None = None
+    gate_ranges: tuple[tuple[float, float], ...] = ()
 
 
 class Sensitivities(NamedTuple):

@@ -86,6 +86,15 @@ class PointwiseCell:
         for name, f in (("recurrent_bias", self.recurrent_bias), ("readout", self.phi.readout)):
             if f is not None:
                 arguments.check_callable(name, f, "or None")
+        if self.phi.gate_values is not None:
+            arguments.check_callable("phi.gate_values", self.phi.gate_values, "or None")
+            if len(self.phi.gate_ranges) != len(self.gates):
+                raise ValueError(
+                    f"phi.gate_ranges: expected one for each of {', '.join(self.gates)}, got "
+                    f"{len(self.phi.gate_ranges)}"
+                )
+            for gate, ends in zip(self.gates, self.phi.gate_ranges, strict=True):
+                arguments.check_range(f"phi.gate_ranges of {gate}", ends)
         if self.phi.slope is not None:
             arguments.check_real("phi.slope", self.phi.slope, least=0.0)
         arguments.check_record_type("shapes' result", type(self.shapes(1, 1)), tuple(SYMBOLS))

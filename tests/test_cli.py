@@ -174,6 +174,13 @@ def test_demo_writes_two_pictures_and_a_summary(tmp_path, capsys):
                                "no certificate")  # fmt: skip
             assert np.all(np.isfinite([v for v in values if v is not None]))
             assert 1 <= network[when]["memory_horizon"] <= 64
+    assert (tmp_path / "new" / "report.html").read_text().count("<h2>What is certain") == 2
+    nets = json.loads((tmp_path / "new" / "report.json").read_text())["nets"]
+    assert list(nets) == ["tanh RNN, trained", "LSTM, trained"]
+    for name, net in nets.items():
+        after = summary["networks"][name.removesuffix(", trained")]["after"]
+        assert net["examples"] == demo.WATCHED
+        assert abs(net["layers"][0]["exponents"][0] - after["leading_exponent"]) < 0.2
     rnn, lstm = (summary["networks"][n] for n in ("tanh RNN", "LSTM"))
     assert rnn["before"]["adjoint_h_first_over_last"] < 1e-10  # it vanishes
     assert lstm["before"]["adjoint_h_first_over_last"] > 1e-7  # it does so more slowly

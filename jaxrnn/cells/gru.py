@@ -86,6 +86,13 @@ def tangent(p: GRUPartials, dstate: GRUState, dv: Array) -> GRUState:
     return GRUState(h=p.z * dstate.h + p.kr * dvr + p.kz * dvz + p.kn * dvn)
 
 
+def gate_values(state: GRUState, u: Array, a: Array) -> tuple[Array, ...]:
+    """(r, z, n)."""
+    (ur, uz, un), (ar, az, an) = jnp.split(u, 3, axis=-1), jnp.split(a, 3, axis=-1)
+    r = sigmoid(ur + ar)
+    return r, sigmoid(uz + az), tanh(un + r * an)
+
+
 def gru() -> PointwiseCell:
     """The GRU with the reset gate applied after the recurrent matmul; gate order r, z, n.
 
@@ -130,7 +137,14 @@ def recurrent_bias(params: GRUParams) -> Array:
 GRU = PointwiseCell(
     name="gru",
     gates=GATES,
-    phi=Pointwise(update, partials, tangent, merge),
+    phi=Pointwise(
+        update,
+        partials,
+        tangent,
+        merge,
+        gate_values=gate_values,
+        gate_ranges=(sigmoid.range, sigmoid.range, tanh.range),
+    ),
     state_type=GRUState,
     shapes=shapes,
     init=init,

@@ -17,7 +17,7 @@ from chex import PRNGKey
 from jax import Array
 
 from jaxrnn import arguments
-from jaxrnn.activations import sigmoid_pair, tanh
+from jaxrnn.activations import sigmoid, sigmoid_pair, tanh
 from jaxrnn.pointwise import Pointwise
 from jaxrnn.pointwise_cell import PointwiseCell
 from jaxrnn.projections import GLOROT, ORTHOGONAL, Initializer, draw
@@ -89,6 +89,12 @@ def tangent(p: LSTMPartials, dstate: LSTMState, dz: Array) -> LSTMState:
     return LSTMState(h=p.r * dc + p.ko * dzo, c=dc)
 
 
+def gate_values(state: LSTMState, u: Array, a: Array) -> tuple[Array, ...]:
+    """(i, f, g, o)."""
+    i, f, g, o = jnp.split(u + a, 4, axis=-1)
+    return sigmoid(i), sigmoid(f), tanh(g), sigmoid(o)
+
+
 def readout(p: LSTMPartials) -> Array:
     """∂h/∂c = o (1-tanh²c) at a fixed output gate."""
     return p.r
@@ -137,7 +143,14 @@ def init(
 LSTM = PointwiseCell(
     name="lstm",
     gates=GATES,
-    phi=Pointwise(update, partials, tangent, readout=readout),
+    phi=Pointwise(
+        update,
+        partials,
+        tangent,
+        readout=readout,
+        gate_values=gate_values,
+        gate_ranges=(sigmoid.range, sigmoid.range, tanh.range, sigmoid.range),
+    ),
     state_type=LSTMState,
     shapes=shapes,
     init=init,

@@ -73,10 +73,19 @@ def _rnn(activation: Activation) -> PointwiseCell:
     def partials(state: RNNState, u: Array, a: Array) -> RNNPartials:
         return RNNPartials(k=activation.derivative(u + a))
 
+    phi = Pointwise(
+        update,
+        partials,
+        tangent,
+        slope=activation.gamma,
+        linear=activation.linear,
+        gate_values=lambda state, u, a: (activation.value(u + a),),
+        gate_ranges=(activation.range,),
+    )
     return PointwiseCell(
         name=f"rnn[{activation.name}]",
         gates=GATES,
-        phi=Pointwise(update, partials, tangent, slope=activation.gamma, linear=activation.linear),
+        phi=phi,
         state_type=RNNState,
         shapes=shapes,
         init=init,

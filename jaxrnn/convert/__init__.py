@@ -11,12 +11,13 @@ bias, a 1 that is added as it runs, is kept in the Model for the way back. `load
 
 from jaxrnn.convert import cudnn, equinox, flax_linen, flax_nnx, haiku, keras, torch
 from jaxrnn.convert.files import load
-from jaxrnn.convert.layouts import LAYOUTS, guess
+from jaxrnn.convert.layouts import LAYOUTS, candidates, guess
 from jaxrnn.convert.model import Model
 
 __all__ = [
     "LAYOUTS",
     "Model",
+    "candidates",
     "cudnn",
     "equinox",
     "flax_linen",

@@ -7,7 +7,7 @@ from typing import Any
 from jaxrnn.convert import equinox, flax_linen, flax_nnx, haiku, keras, torch
 from jaxrnn.convert.leaves import flat
 
-__all__ = ["LAYOUTS", "guess"]
+__all__ = ["LAYOUTS", "candidates", "guess"]
 
 LAYOUTS: dict[str, ModuleType] = {
     "torch": torch,
@@ -38,6 +38,27 @@ def guess(arrays: Any) -> tuple[str, str]:
     >>> guess({"encoder.lstm.weight_hh_l0": np.ones((20, 5))})
     ('torch', 'encoder.lstm')
     """
+    found = candidates(arrays)
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        some = ", ".join(sorted(flat(arrays))[:6]) or "nothing"
+        raise ValueError(
+            f"arrays: expected the leaves of {', '.join(LAYOUTS)}, got {some}; name the layout"
+        )
+    several = "; ".join(f"{layout} under {prefix or 'no prefix'}" for layout, prefix in found)
+    raise ValueError(
+        f"arrays: expected weights of one net, got {several}; name the layout and the prefix"
+    )
+
+
+def candidates(arrays: Any) -> list[tuple[str, str]]:
+    """Every (layout, prefix) that the names allow.
+
+    >>> import numpy as np
+    >>> candidates({f"{side}.weight_hh_l0": np.ones((20, 5)) for side in ("encoder", "decoder")})
+    [('torch', 'encoder'), ('torch', 'decoder')]
+    """
     names = list(flat(arrays))
     found = []
     for layout, sign in SIGNS.items():
@@ -51,14 +72,4 @@ def guess(arrays: Any) -> tuple[str, str]:
             for layout, prefix in found
             if layout != "flax-nnx" or f"{prefix}.dense_h.kernel".lstrip(".") in names
         ]
-    if len(found) == 1:
-        return found[0]
-    if not found:
-        some = ", ".join(sorted(names)[:6]) or "nothing"
-        raise ValueError(
-            f"arrays: expected the leaves of {', '.join(LAYOUTS)}, got {some}; name the layout"
-        )
-    several = "; ".join(f"{layout} under {prefix or 'no prefix'}" for layout, prefix in found)
-    raise ValueError(
-        f"arrays: expected weights of one net, got {several}; name the layout and the prefix"
-    )
+    return found

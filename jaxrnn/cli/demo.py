@@ -1,0 +1,95 @@
+"""`jaxrnn demo`."""
+
+import datetime
+import json
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import optax
+
+import jaxrnn
+from jaxrnn import arguments
+from jaxrnn.cli.writing import writing_to
+
+__all__ = ["demo_command"]
+
+
+def demo_command(out: pathlib.Path, quick: bool, seed: int) -> int:
+    """Run the demo, print its table, write figures and summary.json."""
+    from tqdm import tqdm
+
+    from jaxrnn import demo
+
+    try:
+        from jaxrnn import plot, report
+    except ImportError as error:
+        raise ImportError(f"{error.name} is missing; pip install 'jaxrnn[demo]'") from error
+
+    arguments.check_size("seed", seed, least=0)
+    data = demo.load_digits(seed)
+    with writing_to(out):  # before the training: a folder that cannot be is not worth the wait
+        out.mkdir(parents=True, exist_ok=True)
+    runs = demo.run(
+        data,
+        steps=100 if quick else 2000,
+        seed=seed,
+        bar=lambda name, steps: tqdm(
+            steps, desc=f"training the {name}", unit="×50 steps", disable=None
+        ),
+    )
+    figures = {
+        "gradient_flow.png": plot.gradient_flow(runs),
+        "forget_gates.png": plot.forget_gates(runs[-1]),
+    }
+    summary = {
+        "date": datetime.date.today().isoformat(),
+        "versions": {
+            "jaxrnn": jaxrnn.__version__,
+            "jax": jax.__version__,
+            "optax": optax.__version__,
+        },
+        "device": jax.devices()[0].device_kind,
+        "seed": seed,
+        "steps": int(runs[0].steps[-1]),
+        "networks": {
+            run.name: {"before": run.before.summary(), "after": run.after.summary()} for run in runs
+        },
+    }
+    print(demo_table(runs))
+    with writing_to(out):
+        for file, figure in figures.items():
+            plot.save(figure, out / file)
+        (out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
+        flows = {f"{run.name}, trained": run.diagnosis for run in runs}
+        paths = report.write(flows, out)
+    written = ", ".join([*figures, "summary.json", *[path.name for path in paths]])
+    print(f"\nWritten to {out}/: {written}")
+    return 0
+
+
+def demo_table(runs: Sequence[Any]) -> str:
+    """The summaries side by side."""
+    columns = [
+        (r.name, when, getattr(r, when).summary()) for r in runs for when in ("before", "after")
+    ]
+    labels = {
+        "test_accuracy": "test accuracy",
+        "adjoint_h_first_over_last": "‖∂E/∂h₁‖ / ‖∂E/∂hₙ‖",
+        "adjoint_c_first_over_h_last": "‖∂E/∂c₁‖ / ‖∂E/∂hₙ‖",
+        "first_half_share": "gradient from first half",
+        "median_spectral_norm": "σ_max of a step, median",
+        "mean_forget_gate": "forget gate, mean",
+        "memory_horizon": "horizon, steps to 1 %",
+        "leading_exponent": "leading exponent, nats",
+    }
+    lines = ["", " " * 26 + "".join(f"{name:>12}" for name, _, _ in columns)]
+    lines.append(" " * 26 + "".join(f"{when:>12}" for _, when, _ in columns))
+    for field, label in labels.items():
+        values = [summary[field] for _, _, summary in columns]
+        cells = [f"{'–':>12}" if v is None else f"{v:>12.3g}" for v in values]
+        lines.append(f"{label:26}" + "".join(cells))
+    lines.append("")
+    lines += [f"{name}, {when} training: {s['verdict']}" for name, when, s in columns]
+    return "\n".join(lines)

@@ -1,0 +1,11 @@
+"""One pass over a model and a batch: how its gradients flow back through time, and what to do.
+
+`diagnose` measures and returns a `GradientFlow`: printed, a summary with advice; in a notebook, a
+table; by `jaxrnn.report`, a page.
+"""
+
+from jaxrnn.diagnosis.advice import Advice, advise
+from jaxrnn.diagnosis.examination import diagnose
+from jaxrnn.diagnosis.flow import GradientFlow, LayerFlow
+
+__all__ = ["Advice", "GradientFlow", "LayerFlow", "advise", "diagnose"]

@@ -1,0 +1,74 @@
+"""A batch taken in chunks of examples, and cut to what is finite."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrnn.cell import Cell
+from jaxrnn.diagnosis.measurement import first_nonfinite
+from jaxrnn.layers import Layer
+
+__all__ = ["chunk_size", "chunks", "finite_lengths", "lengths_of", "taken"]
+
+NUMBERS = 2**28  # that a chunk of examples may hold at a time
+PASSES = 3  # of looking for what is not finite: the input, what a layer makes of it, what is left
+
+
+def chunk_size(net: tuple[Layer, ...], xs: Any, chunk: int | None) -> int:
+    """Examples at a time: chunks of one size, so that they compile once."""
+    T, B, _ = xs.shape
+    if chunk is None:
+        widths = [leaf.shape[0] for leaf in jax.tree.leaves(net) if leaf.ndim == 2]
+        numbers = T * (xs.shape[2] + 12 * max(widths, default=1))  # coefficients, drives, states
+        chunk = max(NUMBERS // numbers, 1)
+    return math.ceil(B / math.ceil(B / chunk))
+
+
+def chunks(B: int, size: int) -> list[Any]:
+    """Numbers of the examples of each chunk; the last may go on beyond B."""
+    return [np.arange(first, first + size) for first in range(0, B, size)]
+
+
+def taken(rows: Any, tree: Any, axis: int) -> Any:
+    """The examples of a chunk; beyond the last one, the last again."""
+    return jax.tree.map(
+        lambda leaf: jnp.asarray(
+            leaf.take(np.minimum(rows, leaf.shape[axis] - 1), axis)
+            if rows[-1] >= leaf.shape[axis]
+            else leaf[(slice(None),) * axis + (slice(rows[0], rows[-1] + 1),)]
+        ),
+        tree,
+    )
+
+
+def lengths_of(rows: Any, lengths: Any) -> Any:
+    """Of the examples of a chunk; 0 beyond the last one, so that it counts once."""
+    if lengths is None:
+        return None
+    own = lengths[np.minimum(rows, len(lengths) - 1)]
+    return jnp.asarray(np.where(rows < len(lengths), own, 0), jnp.int32)
+
+
+def finite_lengths(
+    cell: Cell, net: tuple[Layer, ...], xs: Any, lengths: Any, size: int
+) -> tuple[Any, Any, Any]:
+    """Lengths up to the first number that is none, that step, and where it was seen."""
+    T, B, _ = xs.shape
+    step, source = np.full(B, -1, np.int32), np.full(B, -1, np.int32)
+    if B % size and lengths is None:
+        lengths = np.full(B, T, np.int32)
+    for _ in range(PASSES):
+        seen = [
+            first_nonfinite(cell, net, taken(rows, xs, 1), lengths_of(rows, lengths))
+            for rows in chunks(B, size)
+        ]
+        now, where = (np.concatenate([np.asarray(s[i]) for s in seen])[:B] for i in (0, 1))
+        if (where < 0).all():
+            break
+        step, source = np.where(where < 0, step, now), np.where(where < 0, source, where)
+        full = np.full(B, T, np.int32) if lengths is None else lengths
+        lengths = np.where(where < 0, full, now)
+    return lengths, step, source

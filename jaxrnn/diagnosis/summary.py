@@ -1,0 +1,154 @@
+"""The figures of a diagnosis that matter, as plain numbers."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jaxrnn.example_gradients import windows
+
+if TYPE_CHECKING:
+    from jaxrnn.diagnosis.flow import GradientFlow, LayerFlow
+
+__all__ = ["by_lag", "curve", "summarise", "window_for"]
+
+RANKS = {
+    "least": 0.0, "lower": 0.25, "median": 0.5, "upper": 0.75, "nine_in_ten": 0.9, "most": 1.0,
+}  # fmt: skip
+BIAS = 0.01  # that a truncated gradient may have
+
+
+def by_lag(logs: Any, lengths: Any) -> np.ndarray:
+    """`(T, B)` in the order of the steps, with lag in place of time; NaN beyond a sequence.
+
+    >>> by_lag(np.array([[1.0, 1.0], [2.0, 2.0], [3.0, 0.0]]), np.array([3, 2]))
+    array([[ 3.,  2.],
+           [ 2.,  1.],
+           [ 1., nan]])
+    """
+    logs, lengths = np.asarray(logs, np.float64), np.asarray(lengths)
+    index = lengths[None] - 1 - np.arange(len(logs))[:, None]
+    taken = np.take_along_axis(logs, np.maximum(index, 0), axis=0)
+    return np.where(index >= 0, taken, np.nan)
+
+
+def curve(logs: Any, lengths: Any) -> np.ndarray:
+    """Median over the examples at each lag, up to the longest: natural logs."""
+    found = by_lag(logs, lengths)[: int(np.max(lengths, initial=0))]
+    return np.nanmedian(found, axis=1) if found.size else np.zeros(0)
+
+
+def window_for(layer: "LayerFlow", T: int) -> int | None:
+    """The smallest measured window whose median bias is under 1 %, as is that of longer ones."""
+    bias = np.median(np.asarray(layer.bias), axis=1)
+    good = [K for K, b in zip(windows(T), bias, strict=True) if b <= BIAS]
+    failing = [K for K, b in zip(windows(T), bias, strict=True) if not b <= BIAS]
+    return min((K for K in good if max(failing, default=0) < K), default=None)
+
+
+def summarise(flow: "GradientFlow") -> dict[str, Any]:
+    """See `GradientFlow.summary`; numbers, strings, lists and None alone."""
+    lengths = np.asarray(flow.lengths)
+    T = flow.layers[0].adjoint.shape[0]
+    bad = np.asarray(flow.nonfinite)
+    nonfinite = None
+    if (bad >= 0).any():
+        first = int(np.where(bad >= 0, bad, T).argmin())
+        source = int(np.asarray(flow.source)[first])
+        nonfinite = {
+            "examples": int((bad >= 0).sum()),
+            "first_step": int(bad[first]),
+            "example": first,
+            "where": "input" if source == 0 else flow.names[source - 1],
+        }
+    return {
+        "cell": flow.cell,
+        "loss": flow.loss,
+        "steps": T,
+        "examples": len(lengths),
+        "length": _spread(lengths),
+        "watched": list(flow.watched),
+        "nonfinite": nonfinite,
+        "layers": [
+            {"name": name, **_layer(layer, lengths, T)}
+            for name, layer in zip(flow.names, flow.layers, strict=True)
+        ],
+    }
+
+
+def _layer(layer: "LayerFlow", lengths: np.ndarray, T: int) -> dict[str, Any]:
+    relative = curve(layer.adjoint_by_lag, lengths)
+    with np.errstate(invalid="ignore"):  # 0 over 0 is no ratio
+        relative = relative - relative[:1]
+    found: dict[str, Any] = {
+        "horizon_10_percent": _spread(layer.horizon_10),
+        "horizon_1_percent": _spread(layer.horizon_1),
+        "log_growth": _number(np.nanmax(relative, initial=-np.inf)),
+        "log_at_longest_lag": _number(relative[-1]) if relative.size else None,
+        "log_gradient": _spread(layer.gradient),
+        "bias": {
+            str(K): _number(np.median(b))
+            for K, b in zip(windows(T), np.asarray(layer.bias), strict=True)
+        },
+        "window_for_1_percent_bias": window_for(layer, T),
+    }
+    if layer.exponents is not None:
+        value, error = np.asarray(layer.exponents.value), np.asarray(layer.exponents.error)
+        found["exponents"] = [_number(v) for v in value.mean(0)]
+        found["exponent_error"] = _number(np.sqrt((error[:, 0] ** 2).mean()))
+        found["exponent_steps"] = len(layer.exponents.windows)
+    if layer.bounds is not None:
+        found["window"] = len(layer.bounds.product)
+        found["step_norm"] = _spread(np.exp(np.asarray(layer.bounds.step_upper)))
+        statement = layer.bounds.statement()
+        found["verdict_these_inputs"] = {"verdict": statement.verdict, "because": _words(statement)}
+    if layer.weights is not None:
+        statement = layer.weights.statement()
+        found["verdict_any_input"] = {"verdict": statement.verdict, "because": _words(statement)}
+        found["gamma_sigma_max"] = _number(layer.weights.bound)
+        found["spectral_radius"] = _number(layer.weights.spectral_radius)
+    if layer.gates is not None:
+        found["gates"] = {
+            gate: {
+                "mean": _number(np.mean(each.mean)),
+                "low": _number(np.mean(each.low)),
+                "high": _number(np.mean(each.high)),
+                "unit_mean": _spread(each.mean),
+            }
+            for gate, each in layer.gates.items()
+        }
+    if layer.paths is not None and len(layer.paths.exact) > 1:
+        found["path_shares_at_longest_lag"] = {
+            name: _number(np.median(np.asarray(share)[0]))
+            for name, share in layer.paths.shares.items()
+        }
+    return found
+
+
+def _words(statement: Any) -> str:
+    return f"{statement.verdict}: {statement.sentence}; by {statement.inequality}"
+
+
+def _spread(values: Any) -> dict[str, Any]:
+    """Least, quartiles, what nine in ten do not exceed, most."""
+    values = np.asarray(values, np.float64).ravel()
+    values = values[~np.isnan(values)]
+    names = {
+        "least": 0.0,
+        "lower": 0.25,
+        "median": 0.5,
+        "upper": 0.75,
+        "most_of_90": 0.9,
+        "most": 1.0,
+    }
+    if not values.size:
+        return dict.fromkeys(names)
+    # By rank, not between ranks: -inf and inf have no mean.
+    ordered = np.sort(values)
+    at = {name: round(q * (values.size - 1)) for name, q in names.items()}
+    return {name: _number(ordered[index]) for name, index in at.items()}
+
+
+def _number(value: Any) -> float | None:
+    """A finite number, or None: JSON has no other."""
+    value = float(value)
+    return value if np.isfinite(value) else None

@@ -1,0 +1,120 @@
+"""A diagnosis as a page and as JSON."""
+
+import datetime
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jinja2
+import numpy as np
+
+import jaxrnn
+from jaxrnn.diagnosis import GradientFlow
+from jaxrnn.diagnosis.printing import heading, rows
+from jaxrnn.diagnosis.summary import curve
+from jaxrnn.report.pictures import pictures
+
+__all__ = ["data", "html", "write"]
+
+SCHEMA = 1
+TITLE = "How the gradients of this net flow through time"
+Flows = GradientFlow | Mapping[str, GradientFlow]
+
+
+def data(flows: Flows) -> dict[str, Any]:
+    """What `report.json` has: the summary, the advice and the curves of each net.
+
+    The schema is documented in docs/diagnose.md; all logs are natural, null is what is no number.
+    """
+    return {
+        "schema": SCHEMA,
+        "date": datetime.date.today().isoformat(),
+        "versions": {"jaxrnn": jaxrnn.__version__, "jax": jax.__version__},
+        "nets": {
+            name: {
+                **flow.summary(),
+                "advice": [_plain(advice._asdict()) for advice in flow.advice],
+                "curves": [_curves(flow, index) for index in range(len(flow.layers))],
+            }
+            for name, flow in _named(flows).items()
+        },
+    }
+
+
+def html(flows: Flows, title: str = TITLE) -> str:
+    """The page: one file that asks for nothing else.
+
+    Args:   flows: a GradientFlow, or several by name, side by side.
+    Raises: TypeError for anything else.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("jaxrnn.report", "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["figure"] = lambda v: "–" if v is None else f"{v:.3g}"
+    environment.filters["percent"] = lambda v: "–" if v is None else f"{v:.1%}"
+    nets = []
+    for name, flow in _named(flows).items():
+        numbers = flow.summary()
+        # What is not there is falsy in the template, not an error.
+        for layer in numbers["layers"]:
+            for field in ("verdict_any_input", "verdict_these_inputs", "gates", "window"):
+                layer.setdefault(field, None)
+        nets.append(
+            {
+                "name": name,
+                "heading": heading(numbers),
+                "numbers": numbers,
+                "rows": rows(numbers),
+                "windows": list(numbers["layers"][0]["bias"]),
+                "advice": flow.advice,
+                "pictures": pictures(flow, salt=name),
+            }
+        )
+    made = f"jaxrnn {jaxrnn.__version__}, jax {jax.__version__}, {datetime.date.today():%d %B %Y}"
+    return environment.get_template("template.html").render(title=title, made=made, nets=nets)
+
+
+def write(flows: Flows, folder: str | pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
+    """Write `report.html` and `report.json` into a folder, made if it is missing.
+
+    Returns: their paths.
+    Raises:  TypeError for what is no GradientFlow; OSError where the folder cannot be written.
+    """
+    page, numbers = html(flows), json.dumps(data(flows), indent=1, allow_nan=False)
+    folder = pathlib.Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = folder / "report.html", folder / "report.json"
+    for path, text in zip(paths, (page, numbers + "\n"), strict=True):
+        path.write_text(text, encoding="utf-8")
+    return paths
+
+
+def _named(flows: Any) -> dict[str, GradientFlow]:
+    found = dict(flows) if isinstance(flows, Mapping) else {"model": flows}
+    if not found or not all(isinstance(flow, GradientFlow) for flow in found.values()):
+        raise TypeError(f"flows: expected a GradientFlow, or a dict of them, got {flows!r:.80}")
+    return found
+
+
+def _curves(flow: GradientFlow, index: int) -> dict[str, Any]:
+    layer = flow.layers[index]
+    return {
+        "name": flow.names[index],
+        "log_adjoint_by_lag": _list(curve(layer.adjoint_by_lag, flow.lengths)),
+        "log_contribution_by_lag": _list(curve(layer.contribution_by_lag, flow.lengths)),
+    }
+
+
+def _list(values: Any) -> list[float | None]:
+    return [float(v) if np.isfinite(v) else None for v in values]
+
+
+def _plain(fields: dict[str, Any]) -> dict[str, Any]:
+    value = fields["value"]
+    return {**fields, "value": value if np.isfinite(value) else None}

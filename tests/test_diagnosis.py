@@ -1,0 +1,424 @@
+"""A diagnosis against autodiff and the rest of the library; planted illnesses named rightly."""
+
+import json
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxrnn
+from jaxrnn import activations, bptt, products
+from jaxrnn.diagnosis import GradientFlow
+from jaxrnn.diagnosis.batches import chunk_size, chunks
+from jaxrnn.diagnosis.summary import by_lag, curve
+from jaxrnn.diagnosis.watching import sizes
+from jaxrnn.layers import Layer
+from tests.table import CELLS, draw_params
+
+T, B, D, H = 40, 6, 3, 5
+
+
+def normal(*shape, seed=0, dtype=jnp.float64):
+    return jax.random.normal(jax.random.key(seed), shape, dtype)
+
+
+def orthogonal(H, seed=0):
+    return jnp.asarray(np.linalg.qr(np.random.default_rng(seed).normal(size=(H, H)))[0])
+
+
+@pytest.fixture(scope="module")
+def of_last_loss():
+    cell = jaxrnn.lstm()
+    params, xs = cell.init(jax.random.key(0), D, H), normal(T, B, D)
+    loss = lambda states: (states.h[-1] ** 2).sum()  # noqa: E731
+    return cell, params, xs, loss, jaxrnn.diagnose(cell, params, xs, loss)
+
+
+def test_curves_of_a_loss_are_those_of_bptt(of_last_loss):
+    cell, params, xs, loss, flow = of_last_loss
+    (layer,) = flow.layers
+    assert flow.loss == "last"
+    assert layer.random_adjoint is None
+    whole = bptt.adjoints(cell, params, xs, loss)
+    want = np.sqrt(sum((leaf**2).sum(-1) for leaf in jax.tree.leaves(whole)))
+    np.testing.assert_allclose(np.exp(layer.adjoint), want, rtol=1e-11)
+    for b in range(B):
+        own = xs[:, b : b + 1]
+        sizes = bptt.contribution_norms(cell, params, own, loss)
+        want = np.sqrt(sum(leaf**2 for leaf in jax.tree.leaves(sizes.norm)))
+        np.testing.assert_allclose(np.exp(layer.contribution[:, b]), want, rtol=1e-11)
+        grads = jax.grad(lambda p, own=own: loss(jaxrnn.unrolling.by_autodiff(cell, p, own)))(
+            params
+        )
+        want = np.sqrt(sum((leaf**2).sum() for leaf in jax.tree.leaves(grads)))
+        np.testing.assert_allclose(np.exp(layer.gradient[b]), want, rtol=1e-11)
+        for horizon, part in ((layer.horizon_10, 0.1), (layer.horizon_1, 0.01)):
+            assert int(horizon[b]) == int(jaxrnn.memory_horizon(layer.contribution[:, b], part))
+
+
+def test_what_is_watched_is_what_the_library_says(of_last_loss):
+    cell, params, xs, _, flow = of_last_loss
+    (layer,) = flow.layers
+    own = xs[:, jnp.array(flow.watched)]
+    exponents = jaxrnn.lyapunov.exponents(cell, params, own, count=8, warmup=T // 10)
+    np.testing.assert_allclose(layer.exponents.value, exponents.value, atol=1e-12)
+    S = len(layer.bounds.product)
+    states = jaxrnn.unroll(cell, params, own)
+    entering = jax.tree.map(lambda s: s[T - S - 1], states) if S < T else None
+    bounds = jaxrnn.certificates.along(cell, params, own[T - S :], entering)
+    np.testing.assert_allclose(layer.bounds.product, bounds.product, atol=1e-11)
+    paths = jaxrnn.paths.decompose(cell, params, own[T - S :], entering)
+    np.testing.assert_allclose(layer.paths.exact, paths.exact, atol=1e-11)
+    J = jaxrnn.jacobians.closed_form(cell, params, own[:, :1])
+    dense = np.block([[J.h.h, J.h.c], [J.c.h, J.c.c]])[:, 0]
+    sigma = np.linalg.svd(dense, compute_uv=False)
+    at = np.linspace(0, T - 1, len(layer.spectrum)).astype(int)
+    np.testing.assert_allclose(layer.spectrum, sigma[at], rtol=1e-10, atol=1e-14)
+
+
+def test_a_loss_on_many_steps_has_its_curves_and_random_ones_for_the_lags():
+    cell = jaxrnn.gru()
+    params, xs = cell.init(jax.random.key(0), D, H), normal(T, B, D)
+    flow = jaxrnn.diagnose(cell, params, xs, lambda states: states.h.sum())
+    random = jaxrnn.diagnose(cell, params, xs)
+    (layer,), (alone,) = flow.layers, random.layers
+    assert (flow.loss, random.loss) == ("steps", "random")
+    whole = bptt.adjoints(cell, params, xs, lambda states: states.h.sum())
+    np.testing.assert_allclose(np.exp(layer.adjoint), np.linalg.norm(whole.h, axis=-1), rtol=1e-11)
+    for field in ("adjoint", "contribution"):
+        got, want = getattr(layer, f"random_{field}"), getattr(alone, field)
+        np.testing.assert_allclose(got, want, atol=1e-12)
+        np.testing.assert_allclose(getattr(layer, f"{field}_by_lag"), want, atol=1e-12)
+    np.testing.assert_array_equal(layer.horizon_1, alone.horizon_1)
+    np.testing.assert_allclose(layer.bias, alone.bias, atol=1e-12)
+
+
+def test_random_cotangents_are_unit_vectors_on_the_output():
+    """Of a linear orthogonal net each keeps its length 1; mean of norms, whatever the draws."""
+    cell = jaxrnn.rnn(activations.identity)
+    params = jaxrnn.RNNParams(normal(H, D), orthogonal(H), jnp.zeros(H))
+    flow = jaxrnn.diagnose(cell, params, normal(T, B, D), draws=3)
+    np.testing.assert_allclose(flow.layers[0].adjoint, 0.0, atol=1e-12)
+    lstm = jaxrnn.lstm()
+    of_lstm = jaxrnn.diagnose(lstm, lstm.init(jax.random.key(0), D, H), normal(T, B, D), draws=1)
+    np.testing.assert_allclose(of_lstm.layers[0].adjoint[-1], 0.0, atol=1e-12)
+
+
+def test_one_draw_is_the_adjoint_norm_of_that_cotangent():
+    cell = jaxrnn.lstm()
+    params, xs = cell.init(jax.random.key(0), D, H), normal(T, 2, D)
+    many = [
+        jaxrnn.diagnose(cell, params, xs, draws=1, key=jax.random.key(n)).layers[0].adjoint
+        for n in range(3)
+    ]
+    assert not np.allclose(many[0], many[1])
+    # Between σ_min and σ_max of the transport, whatever the cotangent.
+    top = products.transport_norms(cell, params, xs)
+    assert all((each <= top + 1e-9).all() for each in many)
+
+
+@pytest.mark.parametrize("kind", ["random", "last", "steps"])
+@pytest.mark.parametrize("masked", [False, True])
+def test_chunks_give_what_the_whole_gives(masked, kind):
+    cell = CELLS["rnn-tanh"]
+    keys = jax.random.split(jax.random.key(3), 4)
+    net = [
+        Layer(draw_params(cell, D, H, keys[0], 0.5), draw_params(cell, D, H, keys[1], 0.5)),
+        Layer(draw_params(cell, 2 * H, 4, keys[2], 0.5), draw_params(cell, 2 * H, 4, keys[3], 0.5)),
+    ]
+    xs = normal(13, 7, D)
+    lengths = jnp.array([13, 2, 5, 13, 0, 1, 9]) if masked else None
+    loss = {
+        "random": None,
+        "last": lambda s: (s[-1].forward.h[-1] ** 2).sum() + s[-1].reverse.h[0].sum(),
+        "steps": lambda s: (jaxrnn.layers.outputs(s) ** 2).sum(),
+    }[kind]
+    whole = jaxrnn.diagnose(cell, net, xs, loss, lengths=lengths, chunk=7)
+    parts = jaxrnn.diagnose(cell, net, xs, loss, lengths=lengths, chunk=3)
+    assert whole.loss == parts.loss == kind
+    assert jax.tree.structure(whole) == jax.tree.structure(parts)
+    for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(parts), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-10)
+    assert [advice.illness for advice in whole.advice] == [a.illness for a in parts.advice]
+
+
+def test_layers_have_the_curves_of_their_adjoints():
+    cell = CELLS["gru"]
+    keys = jax.random.split(jax.random.key(3), 2)
+    net = [
+        Layer(draw_params(cell, D, H, keys[0], 0.5)),
+        Layer(draw_params(cell, H, 4, keys[1], 0.5)),
+    ]
+    xs, loss = normal(13, 4, D), lambda states: (states[-1].forward.h[-1] ** 2).sum()
+    flow = jaxrnn.diagnose(cell, net, xs, loss)
+    assert flow.names == ("layer 1", "layer 2")
+    whole = jaxrnn.layers.adjoints(cell, net, xs, loss)
+    for layer, want in zip(flow.layers, whole, strict=True):
+        norms = np.linalg.norm(want.forward.h, axis=-1)
+        np.testing.assert_allclose(np.exp(layer.adjoint), norms, rtol=1e-10)
+
+
+def test_batch_axes_are_flattened_and_none_is_one():
+    cell = jaxrnn.gru()
+    params, xs = cell.init(jax.random.key(0), D, H), normal(9, 2, 3, D)
+    loss = lambda states: (states.h[-1] ** 2).sum()  # noqa: E731
+    lengths = jnp.array([[9, 2, 3], [4, 5, 9]])
+    both = jaxrnn.diagnose(cell, params, xs, loss, lengths=lengths)
+    flat = jaxrnn.diagnose(cell, params, xs.reshape(9, 6, D), loss, lengths=lengths.ravel())
+    for a, b in zip(jax.tree.leaves(both), jax.tree.leaves(flat), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-12)
+    one = jaxrnn.diagnose(cell, params, xs[:, 0, 0], loss)
+    np.testing.assert_allclose(
+        one.layers[0].adjoint[:, 0], both.layers[0].adjoint[:, 0], atol=1e-12
+    )
+
+
+def test_a_cell_of_your_own_is_diagnosed_by_its_step():
+    step = lambda p, s, x: jaxrnn.RNNState(jnp.tanh(p.w_ih @ x + p.w_hh @ s.h + p.b))  # noqa: E731
+    ours = jaxrnn.rnn()
+    cell = jaxrnn.from_step(step, init=ours.init, init_state=ours.init_state)
+    params, xs = ours.init(jax.random.key(0), D, H), normal(9, B, D)
+    mine, theirs = jaxrnn.diagnose(cell, params, xs), jaxrnn.diagnose(ours, params, xs)
+    assert mine.layers[0].gates is None
+    np.testing.assert_allclose(mine.layers[0].adjoint, theirs.layers[0].adjoint, atol=1e-11)
+    np.testing.assert_allclose(mine.layers[0].gradient, theirs.layers[0].gradient, atol=1e-11)
+
+
+def test_the_record_is_a_pytree_and_prints(of_last_loss):
+    *_, flow = of_last_loss
+    again = jax.jit(lambda flow: flow)(flow)
+    assert isinstance(again, GradientFlow)
+    assert again.names == flow.names
+    lines = str(flow).splitlines()
+    assert max(map(len, lines[2:])) <= 80
+    assert "horizon" in lines[2]
+    page = flow._repr_html_()
+    assert page.count("<tr>") == 1 + len(flow.layers)
+    assert "polyline" in page
+    json.dumps(flow.summary(), allow_nan=False)
+
+
+# --- planted illnesses ----------------------------------------------------------------
+
+
+def rnn_with(W, activation=activations.tanh, inputs=0.5):
+    cell = jaxrnn.rnn(activation)
+    H = len(W)
+    return cell, jaxrnn.RNNParams(inputs * normal(H, D, seed=1), jnp.asarray(W), jnp.zeros(H))
+
+
+def gated(cell, scale=1.0, recurrent=1.0, **biases):
+    """Usual weights, the named blocks of b at a value."""
+    H = 16
+    params = cell.init(jax.random.key(0), D, H, dtype=jnp.float64)
+    params = jax.tree.map(lambda leaf: scale * leaf, params)
+    params = params._replace(w_hh=recurrent * params.w_hh)
+    for gate, value in biases.items():
+        at = cell.gates.index(gate) * H
+        params = params._replace(b=params.b.at[at : at + H].set(value))
+    return cell, params
+
+
+LSTM, GRU = jaxrnn.lstm(), jaxrnn.gru()
+Q = orthogonal(16)
+ILL = {
+    "forget gates shut": (gated(LSTM, f=-5.0), {"forget gates shut"}),
+    "forget gates shut, GRU": (gated(GRU, z=-5.0), {"update gates shut"}),
+    "half forgotten": (gated(LSTM, scale=0.3, f=0.0), {"vanishing"}),
+    "input gates shut": (gated(LSTM, i=-6.0, f=5.0), {"input gates shut"}),
+    "output gates shut": (gated(LSTM, o=-6.0, f=5.0), {"output gates shut"}),
+    "nothing new taken in": (gated(GRU, z=6.0), {"update gates open"}),
+    "exploding tanh RNN": (rnn_with(3 * normal(64, 64) / 8, inputs=0.05), {"exploding"}),
+    "exploding relu RNN": (rnn_with(1.5 * Q, activations.identity, 0.1), {"exploding"}),
+    "exploding LSTM": (gated(LSTM, recurrent=20.0, f=1.0), {"exploding"}),
+    "saturated tanh RNN": (rnn_with(0.5 * Q, inputs=20.0), {"saturated"}),
+    "dead relu RNN": (
+        (rnn_with(Q, activations.relu)[0],
+         rnn_with(Q, activations.relu)[1]._replace(b=-20.0 * jnp.ones(16))),
+        {"dead units"},
+    ),
+    "contracting tanh RNN": (rnn_with(0.3 * Q), {"vanishing"}),
+    "healthy orthogonal RNN": (rnn_with(Q, activations.identity, 0.1), set()),
+    "healthy tanh RNN": (rnn_with(Q, inputs=0.02), set()),
+    "healthy LSTM": (gated(LSTM, scale=0.3, f=5.0), set()),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("loss", [None, lambda states: (states.h[-1] ** 2).sum()])
+@pytest.mark.parametrize("case", ILL)
+def test_a_planted_illness_is_named_and_no_other(case, loss):
+    (cell, params), want = ILL[case]
+    flow = jaxrnn.diagnose(cell, params, normal(100, 8, D), loss)
+    advice = flow.advice
+    assert {each.illness for each in advice if each.illness} == want, flow
+    assert all(each.finding and each.remedy for each in advice)
+    assert all(any(c.isdigit() for c in each.finding) for each in advice)
+    if not want:
+        assert advice[0].remedy == "Nothing to do."
+        assert len(advice) == 1
+
+
+@pytest.mark.parametrize("name", ["forget gates shut", "forget gates shut, GRU", "input gates shut",
+                                  "output gates shut", "half forgotten"])  # fmt: skip
+def test_the_number_of_the_remedy_cures_the_gate(name):
+    (cell, params), (illness,) = ILL[name]
+    xs = normal(100, 8, D)
+    (advice, *_) = jaxrnn.diagnose(cell, params, xs).advice
+    assert advice.illness == illness
+    gate = {"f": "f", "u": "z", "i": "i", "o": "o", "v": "f"}[illness[0]]
+    at = cell.gates.index(gate) * 16
+    cured = params._replace(b=params.b.at[at : at + 16].add(advice.value))
+    again = jaxrnn.diagnose(cell, cured, xs)
+    assert illness not in {each.illness for each in again.advice}
+    if gate in "fz":
+        before = jaxrnn.diagnose(cell, params, xs).layers[0].horizon_1
+        assert float(jnp.median(again.layers[0].horizon_1)) > 3 * float(jnp.median(before))
+
+
+def test_the_factor_against_an_explosion_excludes_it():
+    (cell, params), _ = ILL["exploding tanh RNN"]
+    xs = normal(100, 8, D)
+    advice = jaxrnn.diagnose(cell, params, xs).advice[0]
+    assert advice.illness == "exploding"
+    scaled = params._replace(w_hh=advice.value * params.w_hh)
+    verdict = jaxrnn.certificates.certify(cell, scaled).weights.statement().verdict
+    assert verdict in ("explosion excluded", "vanishing certified")
+    again = jaxrnn.diagnose(cell, scaled, xs)
+    assert "exploding" not in {each.illness for each in again.advice}
+
+
+def test_an_illness_of_one_layer_is_not_that_of_another():
+    both = [Layer(gated(LSTM, f=5.0, scale=0.3)[1], gated(LSTM, f=-5.0)[1])]
+    flow = jaxrnn.diagnose(LSTM, both, normal(100, 8, D))
+    ill = {(each.illness, each.layer) for each in flow.advice if each.illness}
+    assert ill == {("forget gates shut", "layer 1, reverse")}
+
+
+@pytest.mark.parametrize("loss", [None, lambda states: (states.h[-1] ** 2).sum()])
+def test_nan_from_a_step_on_is_named_and_the_rest_measured_before_it(loss):
+    cell, params = gated(LSTM, f=-5.0)
+    xs = normal(100, 8, D)
+    bad = xs.at[37:, 2].set(jnp.nan).at[60, 5, 1].set(jnp.inf)
+    flow = jaxrnn.diagnose(cell, params, bad, loss)
+    want = np.full(8, -1)
+    want[[2, 5]] = 37, 60
+    np.testing.assert_array_equal(flow.nonfinite, want)
+    np.testing.assert_array_equal(flow.source, np.where(want < 0, -1, 0))
+    first, *rest = flow.advice
+    assert (first.illness, first.value) == ("not finite", 37.0)
+    assert "step 37 of example 2" in first.finding
+    assert "forget gates shut" in {each.illness for each in rest}
+    cut = jnp.where(want < 0, 100, want)
+    clean = jaxrnn.diagnose(cell, params, xs, loss, lengths=jnp.asarray(cut))
+    for field in ("adjoint", "contribution", "gradient", "horizon_1", "bias"):
+        got, own = getattr(flow.layers[0], field), getattr(clean.layers[0], field)
+        np.testing.assert_allclose(got, own, atol=1e-12)
+
+
+def test_a_state_that_overflows_is_named_with_its_layer_and_step():
+    cell, params = rnn_with(1e3 * Q, activations.relu)
+    params = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), params)
+    xs = jnp.abs(normal(100, 4, D, dtype=jnp.float32))
+    states = jaxrnn.unroll(cell, params, xs)
+    finite = np.isfinite(np.asarray(states.h)).all((1, 2))
+    flow = jaxrnn.diagnose(cell, params, xs)
+    assert flow.advice[0].illness == "not finite"
+    assert flow.advice[0].layer == "layer 1"
+    assert int(flow.nonfinite.min()) == int(np.flatnonzero(~finite)[0])
+    assert "exploding" in {each.illness for each in flow.advice}
+
+
+def test_nothing_finite_at_all_is_said_and_nothing_else():
+    cell, params = gated(LSTM)
+    flow = jaxrnn.diagnose(cell, params, jnp.full((9, 2, D), jnp.nan))
+    assert [each.illness for each in flow.advice] == ["not finite"]
+    assert flow.layers[0].exponents is None
+    assert "–" in str(flow)
+    flow._repr_html_()
+
+
+def test_clipping_is_advised_where_the_norms_spread_and_with_their_quantile():
+    cell, params = rnn_with(Q, activations.identity, 0.1)
+    weights = jnp.ones(20).at[0].set(1000.0)
+    loss = lambda states: (weights[:, None] * states.h[-1]).sum()  # noqa: E731
+    flow = jaxrnn.diagnose(cell, params, normal(50, 20, D), loss)
+    (advice,) = [each for each in flow.advice if "Clip" in each.remedy]
+    norms = np.sort(np.exp(np.asarray(flow.layers[0].gradient)))
+    assert math.isclose(advice.value, norms[round(0.9 * 19)], rel_tol=1e-9)
+
+
+# --- the pieces ------------------------------------------------------------------------
+
+
+def test_lag_is_counted_from_each_sequences_own_end():
+    logs = np.arange(12.0).reshape(4, 3)
+    got = by_lag(logs, np.array([4, 2, 0]))
+    want = np.array([[9, 4, np.nan], [6, 1, np.nan], [3, np.nan, np.nan], [0, np.nan, np.nan]])
+    np.testing.assert_array_equal(got, want)
+    np.testing.assert_array_equal(curve(logs, np.array([2, 2, 1])), [3.0, 1.0 - 0.5])
+
+
+@pytest.mark.parametrize(("B", "chunk"), [(1, 4), (7, 3), (8, 3), (9, 4), (32, 16)])
+def test_chunks_are_of_one_size_and_cover_every_example_once(B, chunk):
+    xs = np.zeros((3, B, 2))
+    size = chunk_size([Layer(jaxrnn.RNNParams(*map(np.zeros, ((4, 2), (4, 4), (4,)))))], xs, chunk)
+    rows = np.concatenate(chunks(B, size))
+    assert size <= max(chunk, 1)
+    assert set(rows[rows < B]) == set(range(B))
+    assert len(rows) - B < size
+    assert {len(each) for each in chunks(B, size)} == {size}
+
+
+@pytest.mark.parametrize("n", [2, 64, 512, 4096])
+def test_less_is_watched_of_a_larger_state(n):
+    found = sizes(1000, 32, n)
+    assert 1 <= found.examples <= 4
+    assert 2 <= found.window <= 1000
+    assert found.examples * found.window * n**3 <= max(1e10, 4 * n**3)
+
+
+# --- bad input -------------------------------------------------------------------------
+
+
+def spoilt(**changes):
+    cell = changes.pop("cell", LSTM)
+    given = {"params": LSTM.init(jax.random.key(0), D, H), "xs": normal(7, 4, D)} | changes
+    return lambda: jaxrnn.diagnose(cell, given.pop("params"), given.pop("xs"), **given)
+
+
+PARAMS = LSTM.init(jax.random.key(0), D, H)
+BAD = {
+    "cell": (spoilt(cell=3), TypeError, "^cell: expected a cell"),
+    "params of another": (spoilt(params=(1, 2)), TypeError, r"^layers\[0\]: expected a Layer"),
+    "no layers": (spoilt(params=[]), TypeError, "^layers: expected a list of Layer"),
+    "xs width": (spoilt(xs=normal(7, 4, D + 1)), ValueError, "^xs: expected last axis D = 3"),
+    "xs rank": (spoilt(xs=normal(7)), ValueError, r"^xs: expected shape \(T, \*batch, D\)"),
+    "xs dtype": (spoilt(xs=jnp.ones((7, 4, D), int)), TypeError, "^xs: expected .*float"),
+    "no example": (spoilt(xs=normal(7, 0, D)), ValueError, "^xs: expected at least one step"),
+    "no step": (spoilt(xs=normal(0, 4, D)), ValueError, "^xs: expected at least one step"),
+    "lengths": (spoilt(lengths=jnp.array([8, 1, 1, 1])), ValueError, r"^lengths: .*\[0, T\].*8"),
+    "lengths shape": (spoilt(lengths=jnp.array([8])), ValueError, "^lengths: expected the batch"),
+    "loss": (spoilt(loss=lambda s: s.h), ValueError, "^loss: expected .* one real scalar"),
+    "no loss": (spoilt(loss=3), TypeError, "^loss: expected"),
+    "draws": (spoilt(draws=0), ValueError, "^draws: expected an integer of at least 1, got 0"),
+    "chunk": (spoilt(chunk=-1), ValueError, "^chunk: expected an integer of at least 1, got -1"),
+    "key": (spoilt(key=7), TypeError, "^key: expected"),
+    "progress": (spoilt(progress=True), TypeError, "^progress: expected"),
+    "weights": (
+        spoilt(params=PARAMS._replace(w_hh=PARAMS.w_hh.at[3, 1].set(jnp.nan))),
+        ValueError, r"^params.w_hh: expected finite numbers, got nan at \(3, 1\)",
+    ),
+    "traced": (
+        lambda: jax.jit(lambda xs: jaxrnn.diagnose(LSTM, PARAMS, xs).lengths)(normal(7, 4, D)),
+        TypeError, "^xs: expected an array outside of jax.jit",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_refused_by_name(case):
+    call, error, words = BAD[case]
+    with pytest.raises(error, match=words):
+        call()
