@@ -168,7 +168,7 @@ def _saturated(name: str, share: float) -> Advice:
         name,
         f"units spend {share:.0%} of their steps within a tenth of the ends of their range, where "
         "the slope is almost 0.",
-        "Halve w_ih, w_hh and b, or normalise the input, and measure again.",
+        "Halve w_ih, w_hh and b and train on, or normalise the input.",
         0.5,
     )
 

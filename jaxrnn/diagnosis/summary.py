@@ -9,7 +9,7 @@ from jaxrnn.example_gradients import windows
 if TYPE_CHECKING:
     from jaxrnn.diagnosis.flow import GradientFlow, LayerFlow
 
-__all__ = ["by_lag", "curve", "summarise", "window_for"]
+__all__ = ["by_lag", "curve", "relative", "summarise", "window_for"]
 
 RANKS = {
     "least": 0.0, "lower": 0.25, "median": 0.5, "upper": 0.75, "nine_in_ten": 0.9, "most": 1.0,
@@ -33,8 +33,20 @@ def by_lag(logs: Any, lengths: Any) -> np.ndarray:
 
 def curve(logs: Any, lengths: Any) -> np.ndarray:
     """Median over the examples at each lag, up to the longest: natural logs."""
+    return _median(by_lag(logs, lengths)[: int(np.max(lengths, initial=0))])
+
+
+def relative(logs: Any, lengths: Any) -> np.ndarray:
+    """`by_lag` up to the longest, each example relative to its own lag 0; NaN where that is 0."""
     found = by_lag(logs, lengths)[: int(np.max(lengths, initial=0))]
-    return np.nanmedian(found, axis=1) if found.size else np.zeros(0)
+    first = found[:1]
+    return np.where(np.isfinite(first), found - np.where(np.isfinite(first), first, 0.0), np.nan)
+
+
+def _median(rows: np.ndarray) -> np.ndarray:
+    """Of each row, without what is NaN; NaN where all is."""
+    some = [row[~np.isnan(row)] for row in rows]
+    return np.array([np.median(row) if row.size else np.nan for row in some])
 
 
 def window_for(layer: "LayerFlow", T: int) -> int | None:
@@ -76,14 +88,12 @@ def summarise(flow: "GradientFlow") -> dict[str, Any]:
 
 
 def _layer(layer: "LayerFlow", lengths: np.ndarray, T: int) -> dict[str, Any]:
-    relative = curve(layer.adjoint_by_lag, lengths)
-    with np.errstate(invalid="ignore"):  # 0 over 0 is no ratio
-        relative = relative - relative[:1]
+    faded = _median(relative(layer.adjoint_by_lag, lengths))
     found: dict[str, Any] = {
         "horizon_10_percent": _spread(layer.horizon_10),
         "horizon_1_percent": _spread(layer.horizon_1),
-        "log_growth": _number(np.nanmax(relative, initial=-np.inf)),
-        "log_at_longest_lag": _number(relative[-1]) if relative.size else None,
+        "log_growth": _number(np.nanmax(faded, initial=-np.inf)),
+        "log_at_longest_lag": _number(faded[-1]) if faded.size else None,
         "log_gradient": _spread(layer.gradient),
         "bias": {
             str(K): _number(np.median(b))

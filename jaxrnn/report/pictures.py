@@ -11,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from jaxrnn.diagnosis import GradientFlow, LayerFlow
-from jaxrnn.diagnosis.summary import by_lag, curve
+from jaxrnn.diagnosis.summary import relative
 from jaxrnn.gate_statistics import GateStatistics
 from jaxrnn.plot import PATHS
 
@@ -21,6 +21,7 @@ INK = "#010203"  # stands for the page's own colour
 KEEPING = {"f": "forget gate", "z": "update gate", "h": "output"}  # the gate worth a map
 STYLES = ("-", "--", ":", "-.")
 LN10 = np.log(10)
+QUARTILES = (0.25, 0.5, 0.75)
 STYLE = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
@@ -85,23 +86,20 @@ def _svg(figure: Figure, salt: str, alt: str) -> str:
 
 
 def _curves(flow: GradientFlow, field: str) -> list[tuple[str, np.ndarray, np.ndarray]]:
-    """(name, median, quartiles) by lag, log₁₀ relative to the median of lag 0."""
+    """(name, median, quartiles) by lag, log₁₀ of each example relative to its own lag 0."""
     found = []
     for name, layer in zip(flow.names, flow.layers, strict=True):
-        logs = getattr(layer, f"{field}_by_lag")
-        middle, logs = curve(logs, flow.lengths), by_lag(logs, flow.lengths)
-        logs = logs[: len(middle)]
-        logs = np.where(np.isfinite(logs), logs, np.nan)
-        low, high = (np.array([_quantile(row, q) for row in logs]) for q in (0.25, 0.75))
-        first = middle[:1] if np.isfinite(middle[:1]).all() else 0.0
-        middle = np.where(np.isfinite(middle), middle, np.nan)
-        found.append((name, (middle - first) / LN10, (np.stack([low, high]) - first) / LN10))
+        logs = relative(getattr(layer, f"{field}_by_lag"), flow.lengths) / LN10
+        low, middle, high = (np.array([_quantile(row, q) for row in logs]) for q in QUARTILES)
+        found.append((name, middle, np.stack([low, high])))
     return found
 
 
 def _quantile(row: np.ndarray, q: float) -> float:
+    """NaN where there is none, or it is the logarithm of 0."""
     row = row[~np.isnan(row)]
-    return float(np.quantile(row, q)) if row.size else np.nan
+    value = np.quantile(row, q, method="nearest") if row.size else np.nan
+    return float(value) if np.isfinite(value) else np.nan
 
 
 def _lines(flow: GradientFlow, field: str, what: str) -> Figure:
