@@ -10,6 +10,9 @@
 (20, 4, 5, 5)
 """
 
+import importlib
+import types
+
 from jaxrnn import (
     activations,
     bptt,
@@ -40,6 +43,14 @@ from jaxrnn.unrolling import unroll
 from jaxrnn.verification import verify
 
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> types.ModuleType:
+    """`jaxrnn.plot` and `jaxrnn.report`, imported when asked for: they need extras."""
+    if name in ("plot", "report"):
+        return importlib.import_module(f"jaxrnn.{name}")
+    raise AttributeError(f"module 'jaxrnn' has no attribute '{name}'")
+
 
 __all__ = [
     "Cell",

@@ -152,12 +152,18 @@ REFUSED = {
         "two.safetensors", "xs.npy", ("--layout", "torch"), "'dec', 'enc'; give --prefix",
     ),
     "no net": ("strange.safetensors", "xs.npy", (), "weights: expected the leaves of torch"),
-    "no such prefix": ("m.npz", "xs.npy", ("--prefix", "a"), "prefix: expected one of the names"),
+    "no such prefix": (
+        "m.npz", "xs.npy", ("--prefix", "a"), "prefix: expected one of those in the file, net.lstm",
+    ),
     "a leaf too few": ("missing.safetensors", "xs.npy", (), "bias_hh_l0"),
     "a leaf too many": ("more.safetensors", "xs.npy", (), "weight_hr_l0"),
     "a gate too many": ("odd.safetensors", "xs.npy", (), "weight_hh_l0"),
     "an activation": (
         "m.safetensors", "xs.npy", ("--activation", "gelu"), "activation: expected one of tanh",
+    ),
+    "an activation of an lstm": (
+        "m.safetensors", "xs.npy", ("--activation", "relu"),
+        "activation: expected none for torch weights of lstm",
     ),
     "no data": ("m.safetensors", "nope.npy", (), "data: expected a file, got nope.npy"),
     "data of text": ("m.safetensors", "xs.csv", (), "data: expected a .npy file, got xs.csv"),

@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         data: pathlib.Path,
         layout: str | None = None,
         prefix: str | None = None,
-        activation: str = "tanh",
+        activation: str | None = None,
         lengths: pathlib.Path | None = None,
         batch_first: bool = False,
         chunk: int | None = None,
@@ -68,7 +68,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             data: .npy of what the net reads: (T, B, D), or (T, D) for one example.
             layout: of the weights, where their names do not tell.
             prefix: of the names of the net's leaves, where there are several nets.
-            activation: of an RNN, which its weights do not tell: tanh, relu, sigmoid, identity.
+            activation: of an RNN, which its weights do not tell: tanh (assumed), relu, sigmoid,
+                identity.
             lengths: .npy of integers (B,) where sequences are padded.
             batch_first: data is (B, T, D).
             chunk: examples at a time; by default from the sizes.

@@ -20,7 +20,7 @@ class Options(NamedTuple):
 
     layout: str | None
     prefix: str | None
-    activation: str
+    activation: str | None
     lengths: pathlib.Path | None
     batch_first: bool
     chunk: int | None
@@ -72,7 +72,7 @@ def read_weights(path: pathlib.Path, options: Options) -> convert.Model:
     if options.layout is not None and options.layout not in convert.LAYOUTS:
         known = ", ".join(convert.LAYOUTS)
         raise ValueError(f"layout: expected one of {known}, got {options.layout}")
-    if options.activation not in ACTIVATIONS:
+    if options.activation not in (None, *ACTIVATIONS):
         known = ", ".join(ACTIVATIONS)
         raise ValueError(f"activation: expected one of {known}, got {options.activation}")
     layout = options.layout
@@ -84,20 +84,20 @@ def read_weights(path: pathlib.Path, options: Options) -> convert.Model:
         if layout is None or prefix is None:
             layout, prefix = guessed(arrays, layout, prefix)
         chosen: dict[str, Any] = {"prefix": prefix}
-        if options.activation != "tanh":
+        if options.activation is not None and layout not in ("haiku", "equinox"):  # theirs are set
             chosen["activation"] = getattr(activations, options.activation)
-        return convert.LAYOUTS[layout].read(arrays, **chosen)
+        model = convert.LAYOUTS[layout].read(arrays, **chosen)
     except ValueError as error:
         words = str(error)
         for name in ("path:", "arrays:"):
             words = words.replace(name, "weights:", 1) if words.startswith(name) else words
         raise ValueError(words) from error
-    except TypeError as error:
-        if "activation" not in str(error):
-            raise
+    if options.activation is not None and model.cell.name != f"rnn[{options.activation}]":
         raise ValueError(
-            f"activation: expected none for {layout}, whose cells have their own"
-        ) from error
+            f"activation: expected none for {layout} weights of {model.cell.name}, got "
+            f"{options.activation}"
+        )
+    return model
 
 
 def guessed(arrays: dict[str, Any], layout: str | None, prefix: str | None) -> tuple[str, str]:
@@ -110,7 +110,9 @@ def guessed(arrays: dict[str, Any], layout: str | None, prefix: str | None) -> t
         names = {name.replace("/", "."): leaf for name, leaf in arrays.items()}
         own = {n: leaf for n, leaf in names.items() if n.startswith(dotted) or not prefix}
         if not own:
-            raise ValueError(f"prefix: expected one of the names in the file, got {prefix}")
+            known = sorted({name.rpartition(".")[0] for name in names if "." in name})
+            some = ", ".join(known[:6]) or "none, the names have no prefix"
+            raise ValueError(f"prefix: expected one of those in the file, {some}, got {prefix}")
         return convert.guess(own)[0], prefix
     found = [pair for pair in convert.candidates(arrays) if layout in (None, pair[0])]
     if layout is not None and len(found) == 1:

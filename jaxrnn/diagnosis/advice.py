@@ -2,6 +2,7 @@
 
     illness             when
     not finite          some number is none
+    no gradient         the loss does not depend on this layer
     exploding           ‖∂E/∂sₖ‖ grows more than 100-fold with the lag, or would at the rate of λ₁
     dead units          a tenth of the relu units or more are 0 throughout
     saturated           the units of a one-gate cell spend over half of their steps at an end
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from jaxrnn.diagnosis.summary import curve, window_for
+from jaxrnn.diagnosis.summary import exponents, window_for
 
 if TYPE_CHECKING:
     from jaxrnn.diagnosis.flow import GradientFlow, LayerFlow
@@ -61,14 +62,24 @@ def advise(flow: "GradientFlow") -> tuple[Advice, ...]:
     exploding = False
     figures = flow.summary()["layers"]
     for name, layer, numbers in zip(flow.names, flow.layers, figures, strict=True):
-        if layer.exponents is None:
+        if not int(flow.lengths.max()):
+            continue
+        gates = _gates(flow, name, layer, numbers)
+        if not np.isfinite(np.asarray(layer.gradient)).any():
+            dead = [advice for advice in gates if advice.illness == "dead units"]
+            found += dead or [_no_gradient(flow, name)]
             continue
         explosion = _exploding(flow, name, layer, numbers)
         exploding |= bool(explosion)
         found += [explosion] if explosion else []
         if explosion is None:
-            found += _gates(flow, name, layer, numbers)
-            found += _vanishing(flow, name, layer, numbers, found)
+            found += gates
+            # A net of one gate that is at its ends has its cause of vanishing.
+            found += (
+                []
+                if gates and len(layer.gates or {}) == 1
+                else _vanishing(flow, name, layer, numbers)
+            )
     found += _clipping(flow, exploding) + _truncation(flow)
     return tuple(found) or (_nothing(flow, figures),)
 
@@ -90,20 +101,33 @@ def _nonfinite(flow: "GradientFlow") -> list[Advice]:
     return [Advice("not finite", where, finding, remedy, float(step))]
 
 
+def _no_gradient(flow: "GradientFlow", name: str) -> Advice:
+    return Advice(
+        "no gradient",
+        name,
+        f"the gradient of every weight is 0 for all {len(flow.lengths)} examples: the loss does "
+        "not depend on this layer, or only through units that are off.",
+        "Let the loss read what comes of it.",
+        math.nan,
+    )
+
+
 def _exploding(
     flow: "GradientFlow", name: str, layer: "LayerFlow", numbers: dict[str, Any]
 ) -> Advice | None:
-    rate, error = numbers["exponents"][0], numbers["exponent_error"] or 0.0
-    if rate is None:  # every product is 0
-        return None
+    rate, error = _rate(layer), numbers.get("exponent_error") or 0.0
     longest, growth = int(flow.lengths.max()), numbers["log_growth"]
-    measured = math.inf if growth is None else growth
-    if measured <= GROWN and (rate - 2 * error) * longest <= GROWN:
+    measured = -math.inf if growth is None else growth
+    if measured <= GROWN and not (rate - 2 * error) * longest > GROWN:
         return None
     finding = (
-        f"‖∂E/∂s‖ grows by up to {_times(measured)} with the lag; the leading exponent is "
-        f"{rate:+.3g} ± {error:.1g} nats a step."
+        f"‖∂E/∂s‖ grows by up to {_power(measured)} times with the lag"
+        if measured > GROWN
+        else f"over {longest} steps nearby states part by {_power(rate * longest)} times"
     )
+    if not math.isnan(rate):
+        finding += f"; the leading exponent is {rate:+.3g} ± {error:.1g} nats a step"
+    finding += "."
     bound = numbers.get("gamma_sigma_max")
     if bound is not None and bound > 1:
         factor = 1 / bound
@@ -186,16 +210,15 @@ def _shut(name: str, gate: str, numbers: dict[str, Any], meaning: str) -> Advice
 
 
 def _vanishing(
-    flow: "GradientFlow", name: str, layer: "LayerFlow", numbers: dict[str, Any], others: Any
+    flow: "GradientFlow", name: str, layer: "LayerFlow", numbers: dict[str, Any]
 ) -> list[Advice]:
-    reach = numbers["horizon_1_percent"]["median"]
-    length = float(np.median(np.asarray(flow.lengths)))
-    if reach is None or reach >= length / 2:
+    lengths = np.asarray(flow.lengths, np.float64)
+    seen = np.asarray(layer.horizon_1)[lengths > 0] / lengths[lengths > 0]
+    reach, length = numbers["horizon_1_percent"]["median"], float(np.median(lengths))
+    if np.median(seen) >= 0.5:
         return []
-    if any(advice.layer == name and advice.illness != "exploding" for advice in others):
-        return []  # it has its cause
     finding = (
-        f"nothing from {reach:.0f} steps back or more adds over 1 % of what the last step does, in "
+        f"nothing from {_steps(reach)} back or more adds over 1 % of what the last step does, in "
         f"sequences of {length:.0f}."
     )
     for gate in ("f", "z"):
@@ -214,11 +237,18 @@ def _vanishing(
                 f"to a mean of 1 - 1/{length:.0f}."
             )
             return [Advice(illness, name, finding, remedy, shift)]
-    rate = numbers["exponents"][0]
-    if rate is None or rate >= 0:
+    rate = _rate(layer)
+    if rate == -math.inf:
         remedy = (
-            "The leading exponent is not below 0: the last steps of this loss outweigh the rest."
+            "Every product of Jacobians is exactly 0 in the end: each unit is off at some step. "
+            "Raise b, or take an activation whose slope is never 0."
         )
+        return [Advice("vanishing", name, finding, remedy, math.nan)]
+    if math.isnan(rate):
+        remedy = "The sequences are too short for exponents: measure longer ones."
+        return [Advice("vanishing", name, finding, remedy, math.nan)]
+    if rate >= 0:
+        remedy = "The leading exponent is not below 0: the last steps outweigh others that last."
         return [Advice("vanishing", name, finding, remedy, math.nan)]
     factor = math.exp(-rate)
     remedy = (
@@ -242,10 +272,15 @@ def _clipping(flow: "GradientFlow", exploding: bool) -> list[Advice]:
         f"the gradients of {logs.size} examples have norms of {_power(middle)} in the median and "
         f"{_power(most)} at most."
     )
-    chosen = logs[round(0.9 * (logs.size - 1))]  # what nine in ten stay under
+    chosen = logs[int(0.9 * (logs.size - 1))]  # what one in ten exceeds
+    # The gradient of a batch is the sum over its examples: at most the sum of their norms.
+    batch = np.logaddexp.reduce(np.minimum(logs, chosen))
     if exploding:
-        lag_0 = [curve(layer.contribution_by_lag, flow.lengths)[0] for layer in flow.layers]
-        chosen = np.logaddexp.reduce(2 * np.array(lag_0)) / 2
+        ends = np.maximum(np.asarray(flow.lengths) - 1, 0)[None]
+        lag_0 = [np.take_along_axis(np.asarray(layer.contribution_by_lag, np.float64), ends, 0)[0]
+                 for layer in flow.layers]  # fmt: skip
+        lag_0 = np.logaddexp.reduce(2 * np.stack(lag_0), axis=0) / 2
+        chosen, batch = np.median(lag_0), np.logaddexp.reduce(lag_0)
         finding += f" What the last step adds by itself is {_power(chosen)}."
     if flow.loss == "random":
         ratio = math.exp(min(chosen - middle, 700.0))
@@ -254,23 +289,31 @@ def _clipping(flow: "GradientFlow", exploding: bool) -> list[Advice]:
             "with that loss, this becomes a number."
         )
         return [Advice("", "", "Clipping: " + finding, remedy, ratio)]
-    value = math.exp(min(chosen, 700.0))
-    remedy = f"Clip the norm at {value:.3g}: optax.clip_by_global_norm({value:.3g})."
+    value = math.exp(min(batch, 700.0))
+    remedy = (
+        f"Clip the norm of this batch's gradient at {value:.3g}, which no sum of "
+        f"{'last steps' if exploding else 'the nine in ten'} exceeds: "
+        f"optax.clip_by_global_norm({value:.3g})."
+    )
     return [Advice("", "", "Clipping: " + finding, remedy, value)]
 
 
 def _truncation(flow: "GradientFlow") -> list[Advice]:
     T = flow.layers[0].adjoint.shape[0]
+    if any(name.endswith("reverse") for name in flow.names):
+        return []  # its last steps are the first of the sequence: nothing can be cut
     # A layer for which no window will do needs the whole sequence.
-    window = max(window_for(layer, T) or T for layer in flow.layers)
+    reached = [layer for layer in flow.layers if np.isfinite(np.asarray(layer.gradient)).any()]
+    window = max((window_for(layer, T) or T for layer in reached), default=T)
     if window > float(np.median(np.asarray(flow.lengths))) / 2:
         return []
     return [
         Advice(
             "",
             "",
-            f"Truncation: the last {window} steps give the gradient but for less than 1 %.",
-            f"Back-propagation through {window} steps of {T} is enough for this net as it is; it "
+            f"Truncation: the last {_steps(window)} give the gradient but for less than 1 %"
+            f"{' in each layer by itself' * (len(flow.layers) > 1 and flow.loss != 'last')}.",
+            f"Back-propagation through {_steps(window)} of {T} is enough for this net as it is; it "
             "will not teach it longer lags.",
             float(window),
         )
@@ -287,19 +330,24 @@ def _nothing(flow: "GradientFlow", figures: list[dict[str, Any]]) -> Advice:
     return Advice(
         "",
         "",
-        f"Gradients reach back {least:.0f} steps of {length:.0f} and do not grow.{rate}",
+        f"Gradients reach back {_steps(min(least, length))} of {length:.0f} and do not grow.{rate}",
         "Nothing to do.",
         math.nan,
     )
 
 
+def _rate(layer: "LayerFlow") -> float:
+    """The leading exponent; NaN where none was measured."""
+    return math.nan if layer.exponents is None else float(exponents(layer)[0])
+
+
+def _steps(count: float) -> str:
+    return f"{count:.0f} step{'s' * (round(count) != 1)}"
+
+
 def _logit(p: float) -> float:
     p = min(max(p, 1e-12), 1 - 1e-12)
     return math.log(p) - math.log1p(-p)
-
-
-def _times(log: float) -> str:
-    return f"{_power(log)} times"
 
 
 def _power(log: float) -> str:

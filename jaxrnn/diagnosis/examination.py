@@ -125,6 +125,8 @@ def _checked(
         batch = tuple(xs.shape[1:-1])
     if 0 in batch or xs.shape[0] == 0:
         raise ValueError(f"xs: expected at least one step of one example, got {tuple(xs.shape)}")
+    if lengths is not None and not np.asarray(lengths).any():
+        raise ValueError("lengths: expected at least one above 0, got zeros alone")
     arguments.check_size("draws", draws, least=1)
     if chunk is not None:
         arguments.check_size("chunk", chunk, least=1)
@@ -203,6 +205,7 @@ def _watched(
         state = jax.eval_shape(cell.init_state, params)
         n = sum(leaf.shape[-1] for leaf in jax.tree.leaves(state))
         chosen = order[: sizes(int(ends.max()), len(ends), n).examples]
+        chosen = chosen[2 * ends[chosen] >= ends.max()]  # a short one would cut the others
         T, count = int(ends[chosen].min()), max(count, len(chosen))
         if T < 2:
             found.append(None)

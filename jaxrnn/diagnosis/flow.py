@@ -92,8 +92,8 @@ class GradientFlow:
         cell: its name.
         loss: "last" for a loss that reads the last step alone, "steps" for any other, "random" for
             unit random cotangents.
-        watched: the examples whose exponents, bounds, spectra and paths were taken, the longest; of
-            a layer with a large state the first of them alone.
+        watched: the examples whose exponents, bounds, spectra and paths were taken, the longest, up
+            to the length of the shortest of them; of a layer with a large state the first alone.
     """
 
     layers: tuple[LayerFlow, ...]

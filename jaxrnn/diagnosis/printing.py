@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jaxrnn.certificates import EXCLUDED, VANISHING
 from jaxrnn.diagnosis.summary import curve
 
 if TYPE_CHECKING:
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["heading", "html", "rows", "text"]
 
+CERTAIN = (VANISHING, EXCLUDED)
 HEADINGS = ("horizon 10 %", "1 %", "exponent", "σ_max", "verdict")
 
 
@@ -21,17 +23,22 @@ def rows(numbers: dict[str, Any]) -> list[list[str]]:
     found = []
     for layer in numbers["layers"]:
         exponent, norm = (layer.get("exponents") or [None])[0], layer.get("step_norm") or {}
-        verdict = layer.get("verdict_any_input") or {}
-        if verdict.get("verdict") in (None, "explosion possible", "no certificate"):
-            verdict = layer.get("verdict_these_inputs") or {}
+        said = [layer.get(f"verdict_{of}") or {} for of in ("any_input", "these_inputs")]
+        # The strongest of what is certain; if nothing is, what is seen along these inputs.
+        certain = [v["verdict"] for v in said if v.get("verdict") in CERTAIN]
+        verdict = min(certain, key=CERTAIN.index, default=said[1].get("verdict", "–"))
         horizons = [layer[f"horizon_{p}_percent"]["median"] for p in (10, 1)]
         found.append(
             [
                 layer["name"],
                 *["–" if h is None else f"{h:.0f}" for h in horizons],
-                "–" if exponent is None else f"{exponent:+.3f}",
+                f"{exponent:+.3f}"
+                if exponent is not None
+                else "–"
+                if "exponents" not in layer
+                else "-∞",
                 "–" if norm.get("median") is None else f"{norm['median']:.3g}",
-                verdict.get("verdict", "–"),
+                verdict,
             ]
         )
     return found
@@ -41,7 +48,7 @@ def heading(numbers: dict[str, Any]) -> str:
     """What was measured, a line."""
     loss = {
         "last": "a loss on the last step",
-        "steps": "a loss on many steps",
+        "steps": "a loss on many steps, lags by random cotangents",
         "random": "random cotangents on the last output",
     }[numbers["loss"]]
     return (

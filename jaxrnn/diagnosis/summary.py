@@ -9,7 +9,7 @@ from jaxrnn.example_gradients import windows
 if TYPE_CHECKING:
     from jaxrnn.diagnosis.flow import GradientFlow, LayerFlow
 
-__all__ = ["by_lag", "curve", "relative", "summarise", "window_for"]
+__all__ = ["by_lag", "curve", "exponents", "relative", "summarise", "window_for"]
 
 RANKS = {
     "least": 0.0, "lower": 0.25, "median": 0.5, "upper": 0.75, "nine_in_ten": 0.9, "most": 1.0,
@@ -51,7 +51,11 @@ def _median(rows: np.ndarray) -> np.ndarray:
 
 def window_for(layer: "LayerFlow", T: int) -> int | None:
     """The smallest measured window whose median bias is under 1 %, as is that of longer ones."""
-    bias = np.median(np.asarray(layer.bias), axis=1)
+    reached = np.isfinite(np.asarray(layer.gradient))  # 0 is left out of 0 by any window
+    bias = np.asarray(layer.bias)[:, reached]
+    if not bias.size:
+        return None
+    bias = np.median(bias, axis=1)
     good = [K for K, b in zip(windows(T), bias, strict=True) if b <= BIAS]
     failing = [K for K, b in zip(windows(T), bias, strict=True) if not b <= BIAS]
     return min((K for K in good if max(failing, default=0) < K), default=None)
@@ -87,6 +91,14 @@ def summarise(flow: "GradientFlow") -> dict[str, Any]:
     }
 
 
+def exponents(layer: "LayerFlow") -> np.ndarray:
+    """Mean over the watched examples of which it is finite; -inf where it is of none."""
+    assert layer.exponents is not None
+    rows = np.asarray(layer.exponents.value, np.float64).T
+    finite = [row[np.isfinite(row)] for row in rows]
+    return np.array([row.mean() if row.size else -np.inf for row in finite])
+
+
 def _layer(layer: "LayerFlow", lengths: np.ndarray, T: int) -> dict[str, Any]:
     faded = _median(relative(layer.adjoint_by_lag, lengths))
     found: dict[str, Any] = {
@@ -102,8 +114,8 @@ def _layer(layer: "LayerFlow", lengths: np.ndarray, T: int) -> dict[str, Any]:
         "window_for_1_percent_bias": window_for(layer, T),
     }
     if layer.exponents is not None:
-        value, error = np.asarray(layer.exponents.value), np.asarray(layer.exponents.error)
-        found["exponents"] = [_number(v) for v in value.mean(0)]
+        error = np.asarray(layer.exponents.error)
+        found["exponents"] = [_number(v) for v in exponents(layer)]
         found["exponent_error"] = _number(np.sqrt((error[:, 0] ** 2).mean()))
         found["exponent_steps"] = len(layer.exponents.windows)
     if layer.bounds is not None:

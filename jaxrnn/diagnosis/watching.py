@@ -13,6 +13,7 @@ from jaxrnn.certificates import Certificate
 from jaxrnn.layers import Reading
 from jaxrnn.linearisation import trajectory
 from jaxrnn.matrix_products import from_tree
+from jaxrnn.projections import accumulator
 from jaxrnn.unrolling import unroll
 
 __all__ = ["Sizes", "Watched", "sizes", "watch"]
@@ -78,4 +79,4 @@ def _spectrum(cell: Cell, params: Any, xs: Array, states: Any, at: Array) -> Arr
     steps = trajectory(cell, params, xs, None, states, None, None)
     before, xs = jax.tree.map(lambda leaf: leaf[at], (steps.before, steps.xs))
     J = from_tree(cell.state_jacobian(params, before, xs))
-    return jnp.linalg.svd(J, compute_uv=False)
+    return jnp.linalg.svd(J.astype(accumulator(J.dtype)), compute_uv=False)
