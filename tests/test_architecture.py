@@ -20,7 +20,7 @@ FLOORS = (
     ("activations", "cell", "pointwise", "projections"),
     ("norms",),
     ("outer_products", "scaling", "horizon"),
-    ("matrix_products", "affine_gradients"),
+    ("matrix_products", "affine_gradients", "clipping"),
     ("pointwise_cell", "step_cell"),
     ("cells",),
     ("tangent_scan",),

@@ -59,7 +59,7 @@ def diagnose(
     >>> params = cell.init(jax.random.key(0), 3, 5, forget_bias=-3.0)
     >>> xs = jax.random.normal(jax.random.key(1), (40, 4, 3))
     >>> flow = jaxrnn.diagnose(cell, params, xs)
-    >>> [advice.illness for advice in flow.advice]
+    >>> [advice.illness for advice in flow.advice if advice.illness]
     ['forget gates shut']
     """
     net, batch = _checked(cell, params, xs, lengths, draws, chunk, key, progress)

@@ -1,0 +1,226 @@
+"""Clipping: optax bit for bit where optax is right, float64's numbers everywhere else."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxrnn import clipping
+
+CASES = 100_000
+SHAPES = {"a": (3,), "b": {"c": (2, 2), "d": ()}}
+COUNT = 8
+
+
+def drawn(low, high, dtype, seed=0, cases=CASES):
+    """Trees with a magnitude of their own each, and leaves a few powers of ten apart."""
+    generator = np.random.default_rng(seed)
+    sizes = 10.0 ** generator.uniform(low, high, (cases, 1))
+    entries = sizes * 10.0 ** generator.uniform(-3, 0, (cases, COUNT))
+    entries = np.abs(entries) * generator.choice([-1.0, 1.0], entries.shape)
+    info = jnp.finfo(dtype)
+    entries = np.clip(entries, -float(info.max), float(info.max))
+    small = np.abs(entries) < float(info.tiny)
+    entries = np.where(small, np.copysign(float(info.tiny), entries), entries)
+    flat = jnp.asarray(entries.astype(dtype))
+    return {"a": flat[:, :3], "b": {"c": flat[:, 3:7].reshape(-1, 2, 2), "d": flat[:, 7]}}
+
+
+def flat(tree):
+    """`(cases, 8)` in float64."""
+    parts = [tree["a"], tree["b"]["c"].reshape(-1, 4), tree["b"]["d"][:, None]]
+    return np.concatenate([np.asarray(part).astype(np.float64) for part in parts], axis=1)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def run(transformation, c, trees):
+    clip = transformation(c)
+    return jax.vmap(lambda tree: clip.update(tree, clip.init(tree)))(trees)
+
+
+def within(got, want, dtype, ulps):
+    eps, tiny = float(jnp.finfo(dtype).eps), float(jnp.finfo(dtype).tiny)
+    allowed = ulps * eps * np.maximum(np.abs(want), tiny)
+    assert (np.abs(got - want) <= allowed).all(), np.max(np.abs(got - want) / allowed)
+
+
+@pytest.mark.parametrize("c", [1.0, 0.37, 1e-6, 1e6])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_bit_for_bit_what_optax_gives_where_optax_is_right(dtype, c):
+    trees = drawn(-14, 14, dtype)
+    got, _ = run(clipping.clip_by_global_norm, c, trees)
+    want, _ = run(optax.clip_by_global_norm, c, trees)
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(("dtype", "low", "high"), [
+    ("float32", -38, 38.6), ("float64", -307, 308.2), ("float16", -4, 4.9), ("bfloat16", -38, 38.6),
+])  # fmt: skip
+def test_right_to_4_ulp_at_every_magnitude(dtype, low, high):
+    trees = drawn(low, high, dtype)
+    got, state = run(clipping.clip_by_global_norm, 1.0, trees)
+    x = flat(trees)
+    top = np.abs(x).max(1, keepdims=True)
+    size = np.sqrt(((x / top) ** 2).sum(1, keepdims=True))  # of x / top: no square overflows
+    clipped = top * size >= 1
+    want = np.where(clipped, x / top / size, x)
+    within(flat(got), want, dtype, 4)
+    assert not state.nonfinite.any()
+    wide = np.float64 if dtype == "float64" else np.float32
+    with np.errstate(over="ignore"):
+        norm = (top * size)[:, 0].astype(wide)
+    known = np.isfinite(norm) & (norm > np.finfo(wide).tiny)
+    within(np.asarray(state.norm)[known], norm[known], wide, 4)
+    edge = np.abs(top * size - 1)[:, 0] < 1e-2
+    np.testing.assert_array_equal(np.asarray(state.clipped)[~edge], clipped[~edge, 0])
+    factor = np.where(clipped, 1 / top / size, 1.0)[:, 0]
+    fits = factor > np.finfo(wide).tiny
+    within(np.asarray(state.factor)[fits], factor[fits], wide, 8)
+
+
+def test_what_optax_gets_wrong():
+    clip = clipping.clip_by_global_norm(1.0)
+    for entries, want in (
+        (np.float32([3e38, 3e38]), [2**-0.5, 2**-0.5]),
+        (np.float32([3e25, 4e25]), [0.6, 0.8]),
+        (np.float32([3e-25, 4e-25]), [3e-25, 4e-25]),
+        (np.full(300, 300, np.float16), np.full(300, 300**-0.5)),
+    ):
+        tree = {"w": jnp.asarray(entries)}
+        got, _ = clip.update(tree, clip.init(tree))
+        np.testing.assert_allclose(got["w"].astype(float), want, rtol=1e-3)
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-30, 1.0, 1e30])
+def test_the_norm_has_a_gradient_everywhere(scale):
+    x = scale * np.array([0.6, 0.0, -0.8])
+    tree = {"w": jnp.asarray(x, jnp.float32)}
+    value, grads = jax.value_and_grad(clipping.global_norm)(tree)
+    np.testing.assert_allclose(value, scale, rtol=1e-6)
+    want = [0.6, 0.0, -0.8] if scale else [0.0, 0.0, 0.0]
+    np.testing.assert_allclose(grads["w"], want, atol=1e-6)
+    tangent = jax.jvp(clipping.global_norm, (tree,), (tree,))[1]
+    np.testing.assert_allclose(tangent, scale, rtol=1e-6)
+
+
+def test_many_small_entries_are_not_lost_beside_a_trusted_norm():
+    """Each square vanishes in float32, their sum must not."""
+    tree = jnp.full(10_000_000, 0.9e-19, jnp.float32).at[0].set(1e-15)
+    want = np.sqrt(1e-30 + (1e7 - 1) * 0.81e-38)
+    np.testing.assert_allclose(clipping.global_norm([tree]), want, rtol=1e-5)
+
+
+BAD = [jnp.inf, -jnp.inf, jnp.nan]
+
+
+@pytest.mark.parametrize("bad", BAD)
+def test_what_is_not_finite_is_the_callers_choice(bad):
+    tree = {"a": jnp.float32([1.0, bad]), "b": jnp.float32([3.0])}
+    outcomes = {}
+    for policy in (clipping.propagate, clipping.skip, clipping.flag):
+        clip = clipping.clip_by_global_norm(1.0, policy)
+        outcomes[policy.__name__] = clip.update(tree, clip.init(tree))
+    same, state = outcomes["propagate"]
+    np.testing.assert_array_equal(same["a"], tree["a"])
+    assert float(same["b"][0]) == 3.0
+    assert (int(state.nonfinite), int(state.clipped), bool(state.flagged)) == (1, 0, False)
+    for name, flagged in (("skip", False), ("flag", True)):
+        updates, state = outcomes[name]
+        assert not any(leaf.any() for leaf in jax.tree.leaves(updates))
+        assert bool(state.flagged) == flagged
+    clip = clipping.clip_by_global_norm(1.0, clipping.flag)
+    good = {"a": jnp.float32([3.0, 0.0]), "b": jnp.float32([4.0])}
+    updates, after = clip.update(good, state)
+    np.testing.assert_allclose(updates["a"], [0.6, 0.0], rtol=1e-6)
+    assert (bool(after.flagged), int(after.nonfinite), int(after.clipped)) == (True, 1, 1)
+
+
+def test_a_policy_of_your_own_sees_the_raw_gradient_and_the_state():
+    def halve(updates, state):
+        return jax.tree.map(lambda u: jnp.where(jnp.isfinite(u), u / 2, 0), updates), state
+
+    clip = clipping.clip_by_global_norm(1.0, halve)
+    tree = jnp.float32([4.0, jnp.nan])
+    updates, _ = jax.jit(clip.update)(tree, clip.init(tree))
+    np.testing.assert_array_equal(updates, [2.0, 0.0])
+
+
+def test_it_goes_into_a_chain_and_counts():
+    optimizer = optax.chain(clipping.clip_by_global_norm(1.0), optax.sgd(1.0))
+    params = jnp.float32([0.0, 0.0])
+    state = optimizer.init(params)
+    for grads in ([3.0, 4.0], [0.3, 0.4], [30.0, 40.0]):
+        updates, state = jax.jit(optimizer.update)(jnp.float32(grads), state, params)
+    np.testing.assert_allclose(updates, [-0.6, -0.8], rtol=1e-6)
+    assert int(state[0].clipped) == 2
+    np.testing.assert_allclose(state[0].norm, 50.0)
+    np.testing.assert_allclose(state[0].factor, 0.02, rtol=1e-6)
+
+
+@pytest.mark.parametrize("quantile", [0.5, 0.9])
+@pytest.mark.parametrize("scale", [1e-20, 1.0, 1e20])
+def test_the_running_quantile_is_that_of_the_norms(quantile, scale):
+    clip = clipping.clip_by_running_quantile(quantile, rate=0.02)
+    logs = jax.random.normal(jax.random.key(0), (20_000,), jnp.float32)
+    grads = (scale * jnp.exp(logs))[:, None]
+
+    def step(state, g):
+        updates, state = clip.update(g, state)
+        return state, (state.log_threshold, updates, state.clipped)
+
+    state, (threshold, updates, clipped) = jax.lax.scan(step, clip.init(grads[0]), grads)
+    later = np.asarray(threshold)[5000:] - np.log(scale)
+    want = np.quantile(np.asarray(logs), quantile)
+    assert abs(later.mean() - want) < 0.05
+    share = (clipped[-1] - clipped[5000]) / 15_000
+    assert abs(float(share) - (1 - quantile)) < 0.01
+    held = np.asarray(threshold)[4999:-1]  # against the threshold of the gradients before
+    assert (np.log(np.abs(np.asarray(updates)[5000:, 0])) <= held + 1e-4).all()
+    assert int(state.nonfinite) == 0
+
+
+def test_what_is_not_finite_moves_no_quantile():
+    clip = clipping.clip_by_running_quantile(0.9)
+    first = clip.init(jnp.zeros(2))
+    _, bad = clip.update(jnp.array([jnp.nan, 1.0]), first)
+    assert jnp.isnan(bad.log_threshold)
+    updates, good = clip.update(jnp.array([3.0, 4.0]), bad)
+    np.testing.assert_allclose(updates, [3.0, 4.0])
+    _, after = clip.update(jnp.array([jnp.inf, 1.0]), good)
+    assert float(after.log_threshold) == float(good.log_threshold)
+    assert int(after.nonfinite) == 2
+
+
+GOOD = {"w": jnp.ones(3)}
+REFUSED = {
+    "0": (lambda: clipping.clip_by_global_norm(0.0), ValueError, "max_norm: .*above 0, got 0"),
+    "inf": (lambda: clipping.clip_by_global_norm(np.inf), ValueError, "max_norm: expected"),
+    "nan": (lambda: clipping.clip_by_global_norm(np.nan), ValueError, "max_norm: expected"),
+    "text": (lambda: clipping.clip_by_global_norm("1"), TypeError, "max_norm: expected"),
+    "policy": (lambda: clipping.clip_by_global_norm(1.0, "skip"), TypeError, "nonfinite: expected"),
+    "quantile": (lambda: clipping.clip_by_running_quantile(1.0), ValueError, "quantile: expected"),
+    "rate": (lambda: clipping.clip_by_running_quantile(0.5, -1.0), ValueError, "rate: expected"),
+    "empty": (lambda: clipping.clip_by_global_norm(1.0).init({}), ValueError, "params: .*any"),
+    "integers": (
+        lambda: clipping.clip_by_global_norm(1.0).init({"n": jnp.ones(3, int)}),
+        TypeError, r"params\['n'\]: expected .*float",
+    ),
+    "integer updates": (
+        lambda: clipping.clip_by_global_norm(1.0).update(
+            {"w": jnp.ones(3, int)}, clipping.clip_by_global_norm(1.0).init(GOOD)),
+        TypeError, r"updates\['w'\]: expected .*float",
+    ),
+    "norm of nothing": (lambda: clipping.global_norm([]), ValueError, "tree: expected a tree with"),
+    "norm of text": (lambda: clipping.global_norm(["a"]), TypeError, r"tree\[0\]: expected"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_bad_input_is_refused_by_name(case):
+    call, error, words = REFUSED[case]
+    with pytest.raises(error, match="^" + words):
+        call()
