@@ -420,6 +420,19 @@ def test_clipping_is_advised_where_the_norms_spread_and_with_their_quantile():
     assert f"{want:.3g}" in advice.remedy
 
 
+def test_examples_without_a_gradient_say_nothing_about_a_threshold():
+    cell, params = rnn_with(Q, activations.identity, 0.1)
+    weights = jnp.ones(40).at[0].set(1000.0).at[20:].set(0.0)
+    loss = lambda states: (weights[:, None] * states.h[-1]).sum()  # noqa: E731
+    flow = jaxrnn.diagnose(cell, params, normal(50, 40, D), loss)
+    (advice,) = [each for each in flow.advice if "Clip" in each.remedy]
+    norms = np.sort(np.exp(np.asarray(flow.layers[0].gradient)))[20:]
+    want = np.minimum(norms, norms[17]).sum()
+    assert math.isclose(advice.value, want, rel_tol=1e-9)
+    assert f"{norms[9]:.3g} in the median" in advice.finding
+    assert "inf" not in str(advice)
+
+
 # --- the pieces ------------------------------------------------------------------------
 
 

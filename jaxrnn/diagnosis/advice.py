@@ -262,8 +262,8 @@ def _clipping(flow: "GradientFlow", exploding: bool) -> list[Advice]:
     # Of all layers together, ‖g‖² = Σ ‖g_l‖².
     logs = np.stack([np.asarray(layer.gradient, np.float64) for layer in flow.layers])
     logs = np.logaddexp.reduce(2 * logs, axis=0) / 2
-    logs = np.sort(logs[~np.isnan(logs)])
-    if not logs.size or not np.isfinite(logs[-1]):
+    logs = np.sort(logs[np.isfinite(logs)])  # a gradient of 0 says nothing about a threshold
+    if not logs.size:
         return []
     middle, most = logs[(logs.size - 1) // 2], logs[-1]
     if not exploding and most - middle <= math.log(TAIL):
