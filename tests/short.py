@@ -1,0 +1,67 @@
+"""What the short profile runs of the tests whose every case compiles for seconds.
+
+Each case of such a test is a program of its own, and together they were three quarters of the
+suite's time. The short profile, `pytest`, runs the cases whose ids match the pattern here;
+`pytest -m ""` runs all of them.
+"""
+
+import re
+
+KEPT = {
+    "test_bptt.py::test_each_term_is_the_gradient_by_that_steps_own_copy":
+        r"(lstm|gru)-\(2, 3\)-True|step-\(\)-True|lstm-\(\)-False|rnn-tanh-\(3,\)-False",
+    "test_bptt.py::test_norms_and_inner_products_are_those_of_the_contributions":
+        r"lstm-\(2, 3\)-True|gru-\(40,\)-True|gru-\(\)-False|step-\(\)-False|rnn-tanh-\(3,\)-True",
+    "test_diagnosis.py::test_chunks_give_what_the_whole_gives":
+        r"True-random|True-steps|False-last",
+    "test_diagnosis.py::test_half_precision_is_diagnosed_about_as_its_float32": r"bfloat16",
+    "test_example_gradients.py::test_every_size_is_that_of_the_example_alone":
+        r"lstm-True|gru-False|step-True|rnn-tanh-False",
+    "test_layers.py::test_states_and_adjoints_are_those_of_plain_scans":
+        r"lstm-lengths1-True|gru-None-True|rnn-tanh-lengths1-False|lstm-None-False",
+    "test_lyapunov.py::test_exponents_are_those_of_a_qr_over_complex_step_jacobians":
+        r"lstm|rnn-tanh",
+    "test_phenomena.py::test_norms_are_those_of_autodiff_and_the_record_prints":
+        r"exploding_lstm|remembering|vanishing",
+    "test_products.py::test_a_million_steps_of_known_systems": r"100000-.*",
+    "test_products.py::test_products_split_at_any_point_agree": r"gru|rnn-tanh",
+    "test_products.py::test_sequential_and_associative_agree_over_many_steps": r"60",
+    "test_products.py::test_the_transport_of_every_pair_is_the_product": r"lstm|rnn-relu",
+    "test_regularizers.py::test_a_reset_ends_it": r"gru",
+    "test_regularizers.py::test_its_slope_is_the_difference_quotient": r"lstm|leaky",
+    "test_regularizers.py::test_flossing_brings_the_leading_exponent_to_its_target":
+        r"rnn-tanh|lstm",
+    "test_regularizers.py::test_omega_and_its_gradient_are_those_written_out":
+        r"lstm|leaky|rnn-relu",
+    "test_regularizers.py::test_padding_adds_nothing": r"lstm",
+    "test_regularizers.py::test_the_gradient_at_fixed_adjoints_holds_states_and_adjoints":
+        r"gru|leaky|rnn-tanh",
+    "test_regularizers.py::test_where_no_gradient_comes_through_the_slope_is_finite":
+        r"omega-(rnn-relu|leaky)|omega_at_fixed_adjoints-lstm",
+    "test_report.py::test_a_browser_draws_every_figure_and_scrolls_only_down":
+        r".*-several|False-390-one",
+    "test_tangent_scan.py::test_gradients_and_hessian_products_equal_plain_autodiff":
+        r"(rnn-tanh|lstm|gru)-\((33|1), .*|(lstm|gru)-\(5, .*|rnn-(relu|sigmoid|identity)-\(7, .*",
+    "test_tangent_scan.py::test_last_state_is_the_last_of_unroll_with_its_gradient":
+        r"(lstm|rnn-tanh)-(4|None)|gru-13",
+    "test_tangent_scan.py::test_no_plan_changes_the_gradient":
+        r"(rnn-tanh|gru)-4-True|(rnn-tanh|gru)-11-False|lstm-4-False|lstm-11-True|lstm-1-False",
+    "test_truncation.py::test_curve_equals_one_truncated_gradient_after_the_other":
+        r"(lstm|step)-masked|(gru|rnn-tanh)-whole",
+    "test_truncation.py::test_curve_of_last_equals_curve":
+        r"lstm-\(3,\)-True|gru-\(2, 2\)-True|step-\(\)-False|rnn-tanh-\(3,\)-False",
+    "test_truncation.py::test_gradient_carries_every_term_back_through_k_steps":
+        r"(lstm|step)-2-masked|gru-4-masked|(lstm|rnn-tanh)-1-whole",
+    "test_truncation.py::test_the_longest_window_gives_the_gradient_and_no_shorter_one":
+        r"(lstm|step)-masked-\(2, 3\)|gru-whole-\(\)|rnn-tanh-whole-\(2, 3\)",
+    # All cells with all shapes are in `jaxrnn verify`, which `.ci/run` runs too.
+    "test_verification.py::test_our_cells_pass": r"rnn-relu",
+    "test_verification.py::test_planted_fault_is_found_and_located":
+        r"lstm (kf 50 % off|no output feedback|i and g swapped)|gru (kz sign|reset.*)|rnn.*",
+}  # fmt: skip
+
+
+def is_long(nodeid):
+    """Whether a test is left to the long profile, by its node id."""
+    test, _, case = nodeid.removeprefix("tests/").partition("[")
+    return test in KEPT and not re.fullmatch(KEPT[test], case.removesuffix("]"))
