@@ -19,7 +19,7 @@ from jax import Array
 from jaxrnn import norms
 from jaxrnn.cell import Cell
 from jaxrnn.linearisation import Steps
-from jaxrnn.scaling import Scaled, log_of, rescaled, times_power
+from jaxrnn.scaling import Scaled, added, log_of, rescaled, times_power
 from jaxrnn.transposition import through_step, to_drive, to_params
 
 __all__ = ["ExampleGradients", "example_gradients", "windows"]
@@ -59,7 +59,7 @@ def example_gradients(
     """
 
     def back(later: Scaled, step: tuple[Any, Steps]) -> tuple[Scaled, Any]:
-        adjoint = _added(later, step[0])
+        adjoint = added(later, rescaled(step[0], jnp.zeros_like(later.exponent)))
         value = jax.tree.map(lambda a, s: a.astype(s.dtype), adjoint.value, step[1].before)
         new = through_step(cell, params, step[1], value)
         drive = to_drive(cell, params, step[1], value)
@@ -78,28 +78,6 @@ def example_gradients(
     moved = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 1, 0), (steps, drives, exponents))
     gradient, bias = jax.lax.map(total, (*moved, ends))
     return ExampleGradients(adjoint, contribution, gradient, bias.T)
-
-
-def _added(later: Scaled, direct: Any) -> Scaled:
-    """Their sum, at the larger of both exponents."""
-    direct = rescaled(direct, jnp.zeros_like(later.exponent))
-    top = jnp.maximum(_exponent(later), _exponent(direct))
-    value = jax.tree.map(
-        lambda a, b: times_power(a, later.exponent - top) + times_power(b, direct.exponent - top),
-        later.value,
-        direct.value,
-    )
-    return rescaled(value, top)
-
-
-LOWEST = -(2**28)
-
-
-def _exponent(x: Scaled) -> Array:
-    """Its exponent, or one below any other where it is 0."""
-    leaves = [jnp.any(leaf != 0, axis=-1) for leaf in jax.tree.leaves(x.value)]
-    some = jnp.any(jnp.stack(leaves), axis=0)
-    return jnp.where(some, x.exponent, jnp.full_like(x.exponent, LOWEST))
 
 
 def _size(x: Scaled) -> Array:

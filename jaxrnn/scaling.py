@@ -17,7 +17,7 @@ from jax import Array
 
 from jaxrnn.projections import accumulator
 
-__all__ = ["Scaled", "log_of", "rescaled", "times_power"]
+__all__ = ["Scaled", "added", "log_of", "rescaled", "times_power"]
 
 
 class Scaled(NamedTuple):
@@ -60,6 +60,35 @@ def rescaled(tree: ArrayTree, exponent: Array) -> Scaled:
     top = jax.lax.stop_gradient(jnp.where(jnp.isfinite(top), top, jnp.zeros_like(top)))
     by = jnp.frexp(top)[1].astype(jnp.int32)
     return Scaled(jax.tree.map(lambda leaf: times_power(leaf, -by), tree), exponent + by)
+
+
+def added(a: Scaled, b: Scaled) -> Scaled:
+    """A + b, formed at the larger of both exponents.
+
+    >>> import jax.numpy as jnp
+    >>> one, tiny = Scaled(jnp.float32(0.5), jnp.int32(1)), Scaled(jnp.float32(0.5), jnp.int32(-3))
+    >>> float(added(one, tiny).unscaled())
+    1.0625
+    """
+    top = jnp.maximum(_exponent(a), _exponent(b))
+    value = jax.tree.map(
+        lambda x, y: times_power(x, a.exponent - top) + times_power(y, b.exponent - top),
+        a.value,
+        b.value,
+    )
+    return rescaled(value, top)
+
+
+LOWEST = -(2**28)
+
+
+def _exponent(x: Scaled) -> Array:
+    """Its exponent, or one below any other where it is 0."""
+    lead = x.exponent.ndim
+    leaves = jax.tree.leaves(x.value)
+    some = [jnp.any(leaf != 0, axis=tuple(range(lead, leaf.ndim))) for leaf in leaves]
+    anything = jnp.any(jnp.stack(some), axis=0)
+    return jnp.where(anything, x.exponent, jnp.full_like(x.exponent, LOWEST))
 
 
 def times_power(x: Array, exponent: Array) -> Array:

@@ -17,7 +17,7 @@ ROOT = pathlib.Path(jaxrnn.__file__).parent
 
 FLOORS = (
     ("arguments",),
-    ("activations", "cell", "pointwise", "projections"),
+    ("activations", "cell", "pointwise", "projections", "tasks"),
     ("norms",),
     ("outer_products", "scaling", "horizon"),
     ("matrix_products", "affine_gradients", "clipping"),
@@ -31,7 +31,7 @@ FLOORS = (
     ("jacobians",),
     ("bptt", "truncation", "products", "lyapunov", "paths"),
     ("example_gradients", "gate_statistics"),
-    ("certificates", "layers"),
+    ("certificates", "layers", "regularizers", "initializers"),
     ("convert",),
     ("diagnosis",),
     ("verification",),

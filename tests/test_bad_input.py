@@ -21,11 +21,15 @@ from jaxrnn import (
     activations,
     bptt,
     certificates,
+    clipping,
+    initializers,
     jacobians,
     lyapunov,
     matrix_products,
     paths,
     products,
+    regularizers,
+    tasks,
     truncation,
 )
 
@@ -1001,6 +1005,180 @@ for label, call, error, named in (
      ("lengths", "expected an array", "got a list")),
 ):  # fmt: skip
     row(f"horizon {label}", call, error, *named)
+
+# --- cures --------------------------------------------------------------------------
+
+for name in ("omega", "omega_at_fixed_adjoints"):
+    f = getattr(regularizers, name)
+    for label, change, error, named in (
+        ("a loss of the wrong shape", {"loss": lambda s: s.h}, ValueError,
+         ("loss", "one real scalar", r"got float32\[5, 2, 4\]")),
+        ("no loss", {"loss": 1.0}, TypeError, ("loss", "expected a function", "got")),
+        ("xs too narrow", {"xs": np.ones((T, B, 1), "float32")}, ValueError,
+         ("xs", "expected", r"got shape \(5, 2, 1\)")),
+        ("lengths of floats", {"lengths": np.ones(B)}, TypeError,
+         ("lengths", "expected", "got float64")),
+        ("no cell", {"cell": None}, TypeError, ("cell", CELL, "got None")),
+    ):  # fmt: skip
+        row(f"{name}: {label}", lambda v, f=f, c=change: through_time(f, v, **c), error, *named)
+
+
+def flossed(v, **changes):
+    return regularizers.flossing(**{"cell": LSTM, "params": v.params["lstm"], "xs": v.xs} | changes)
+
+
+for label, change, error, named in (
+    ("target inf", {"target": float("inf")}, ValueError, ("target", "finite", "got inf")),
+    ("target a string", {"target": "0"}, TypeError, ("target", "a real number", "got '0'")),
+    ("count 0", {"count": 0}, ValueError, ("count", "at least 1", "got 0")),
+    ("count beyond the state", {"count": 9}, ValueError, ("count", "at most n = 8", "got 9")),
+    ("warmup T", {"warmup": T}, ValueError, ("warmup", "fewer steps than T = 5", "got 5")),
+    ("interval 0", {"interval": 0}, ValueError, ("interval", "at least 1", "got 0")),
+):
+    row(f"flossing {label}", lambda v, c=change: flossed(v, **c), error, *named)
+
+
+def shaped(name, v, kind="lstm", **changes):
+    """An initialiser on fitting arguments but for what changes."""
+    own = {
+        "with_gate_bias": {"gate": "f", "bias": 1.0},
+        "chrono": {"key": v.key, "longest": 50.0},
+        "redrawn": {"key": v.key, "gates": ("f",)},
+        "scaled_to_bound": {},
+        "scaled_to_exponent": {"xs": v.xs, "target": 0.0},
+    }[name]
+    given = {"cell": CELLS[kind], "params": v.params[kind]} | own | changes
+    return getattr(initializers, name)(**given)
+
+
+GATED = "expected a cell with gates"
+for name, kind, label, change, error, named in (
+    ("with_gate_bias", "lstm", "no such gate", {"gate": "z"}, ValueError,
+     ("gate", "one of i, f, g, o", "got 'z'")),
+    ("with_gate_bias", "lstm", "bias NaN", {"bias": float("nan")}, ValueError,
+     ("bias", "finite", "got nan")),
+    ("with_gate_bias", "lstm", "bias too long", {"bias": np.ones(5, "float32")}, ValueError,
+     ("bias", r"expected shape \(H,\)", r"got .*\(5,\)")),
+    ("with_gate_bias", "lstm", "bias of another dtype", {"bias": np.ones(4)}, TypeError,
+     ("bias", "float32", "got float64")),
+    ("with_gate_bias", "lstm", "bias a string", {"bias": "1"}, TypeError,
+     ("bias", "a real number", "got '1'")),
+    ("chrono", "rnn", "nothing that keeps", {}, ValueError,
+     ("cell", "a forget gate f or an update gate z", "got rnn")),
+    ("chrono", "lstm", "shortest 1", {"shortest": 1.0}, ValueError,
+     ("shortest", "at least 2", "got 1.0")),
+    ("chrono", "lstm", "longest below shortest", {"shortest": 9.0, "longest": 8.0}, ValueError,
+     ("longest", "at least 9", "got 8.0")),
+    ("chrono", "lstm", "longest inf", {"longest": float("inf")}, ValueError,
+     ("longest", "finite", "got inf")),
+    ("chrono", "lstm", "a seed for a key", {"key": 0}, TypeError, ("key", "one key", "got")),
+    ("redrawn", "lstm", "no such gate", {"gates": ("r",)}, ValueError,
+     ("gates", "one of i, f, g, o", "got 'r'")),
+    ("redrawn", "lstm", "no gate", {"gates": ()}, ValueError,
+     ("gates", "at least one", r"got \(\)")),
+    ("redrawn", "lstm", "gates a string", {"gates": "f"}, TypeError,
+     ("gates", "a tuple of different names", "got 'f'")),
+    ("redrawn", "lstm", "no initialiser", {"recurrent_init": 1.0}, TypeError,
+     ("recurrent_init", "expected a function", "got")),
+    ("scaled_to_bound", "lstm", "no bound", {}, ValueError,
+     ("cell", "one gate with a bounded slope", "use scaled_to_exponent")),
+    ("scaled_to_bound", "rnn", "target 0", {"target": 0.0}, ValueError,
+     ("target", "above 0", "got 0.0")),
+    ("scaled_to_bound", "rnn", "target inf", {"target": float("inf")}, ValueError,
+     ("target", "finite", "got inf")),
+    ("scaled_to_exponent", "lstm", "target NaN", {"target": float("nan")}, ValueError,
+     ("target", "finite", "got nan")),
+    ("scaled_to_exponent", "lstm", "warmup T", {"warmup": T}, ValueError,
+     ("warmup", "fewer steps than T = 5", "got 5")),
+    ("scaled_to_exponent", "lstm", "xs a list", {"xs": [1.0]}, TypeError,
+     ("xs", "expected", "got a list")),
+    ("scaled_to_exponent", "lstm", "xs too narrow", {"xs": np.ones((T, 1), "float32")}, ValueError,
+     ("xs", "expected", r"got shape \(5, 1\)")),
+):  # fmt: skip
+    row(f"{name} {label}", lambda v, n=name, k=kind, c=change: shaped(n, v, k, **c), error, *named)
+for name in ("with_gate_bias", "chrono", "redrawn", "scaled_to_bound", "scaled_to_exponent"):
+    row(f"{name} of a bare step", lambda v, n=name: shaped(n, v, cell=BARE), TypeError,
+        "cell", GATED, "got bare_step")  # fmt: skip
+    row(f"{name} of params of another cell", lambda v, n=name: shaped(
+        n, v, "rnn" if n == "scaled_to_bound" else "lstm", params=v.params["gru"]), TypeError,
+        "params", r"Params\(w_ih, w_hh, b\)", "got a GRUParams")  # fmt: skip
+row("identity scale inf", lambda v: initializers.identity(float("inf")), ValueError,
+    "scale", "finite", "got inf")  # fmt: skip
+row("identity of a wide matrix", lambda v: initializers.identity()(v.key, (2, 3)), ValueError,
+    "shape", r"expected a square matrix \(H, H\)", r"got \(2, 3\)")  # fmt: skip
+
+LEAST = {"adding": 6, "temporal_order": 10, "temporal_order_3": 10, "random_permutation": 2,
+         "copying": 1, "noiseless_memorisation": 1}  # fmt: skip
+for name, least in LEAST.items():
+    f = getattr(tasks, name)
+    row(f"{name} too short", lambda v, f=f, n=least: f(v.key, 2, n - 1), ValueError,
+        "T", "expected", f"at least {least}", f"got {least - 1}")  # fmt: skip
+    row(f"{name} T a float", lambda v, f=f: f(v.key, 2, 50.0), TypeError,
+        "T", "an integer", "got 50.0")  # fmt: skip
+    row(f"{name} batch below 0", lambda v, f=f: f(v.key, -1, 50), ValueError,
+        "batch_size", "at least 0", "got -1")  # fmt: skip
+    row(f"{name} a seed for a key", lambda v, f=f: f(0, 2, 50), TypeError,
+        "key", "one key", "got")  # fmt: skip
+
+
+def digits(v, **changes):
+    given = {"key": v.key, "batch_size": 2, "images": v.weight, "labels": np.arange(H)} | changes
+    return tasks.sequential_digits(**given)
+
+
+for label, change, error, named in (
+    ("no image", {"images": np.ones((0, 4)), "labels": np.arange(0)}, ValueError,
+     ("images", "at least one", r"got float64\[0, 4\]")),
+    ("images square", {"images": np.ones((4, 2, 2))}, ValueError,
+     ("images", r"\(N, T\)", r"got")),
+    ("labels too few", {"labels": np.arange(3)}, ValueError, ("labels", r"\(N,\)", r"\(3,\)")),
+    ("labels of floats", {"labels": np.ones(H)}, TypeError,
+     ("labels", "integer", "got float64")),
+    ("batch below 0", {"batch_size": -1}, ValueError, ("batch_size", "at least 0", "got -1")),
+):  # fmt: skip
+    row(f"sequential_digits {label}", lambda v, c=change: digits(v, **c), error, *named)
+for label, call, error, named in (
+    ("squared_error of unlike shapes", lambda v: tasks.squared_error(v.xs, v.xs[:1]), ValueError,
+     ("outputs", "expected", r"got .*\(5, 2, 3\)")),
+    ("within of unlike shapes", lambda v: tasks.within(v.xs, v.xs[:1]), ValueError,
+     ("outputs", "expected", r"got .*\(5, 2, 3\)")),
+    ("within 0", lambda v: tasks.within(v.xs, v.xs, 0.0), ValueError,
+     ("error", "above 0", "got 0.0")),
+    ("cross_entropy of one-hot targets", lambda v: tasks.cross_entropy(v.xs, v.xs), TypeError,
+     ("targets", "integer", r"got float32")),
+    ("correct without classes", lambda v: tasks.correct(v.xs[0], v.resets[:1].astype(int)),
+     ValueError, ("outputs", r"\(N, B, classes\)", r"got float32\[2, 3\]")),
+):  # fmt: skip
+    row(label, call, error, *named)
+
+
+def clipped(v, f=clipping.clip_by_global_norm, tree=None, *args):
+    made = f(*args)
+    return made.update(tree, made.init({"w": v.weight}))
+
+
+for f, name in ((clipping.clip_by_global_norm, "max_norm"),
+                (clipping.clip_by_running_quantile, "quantile")):  # fmt: skip
+    for label, value, error, got in (
+        ("0", 0.0, ValueError, "got 0.0"), ("negative", -1.0, ValueError, "got -1.0"),
+        ("NaN", float("nan"), ValueError, "got nan"), ("inf", float("inf"), ValueError, "got inf"),
+        ("a string", "1", TypeError, "got '1'"), ("a bool", True, TypeError, "got True"),
+    ):  # fmt: skip
+        row(f"{f.__name__} {label}", lambda v, f=f, x=value: f(x), error, name, "expected", got)
+    row(f"{f.__name__} of integers", lambda v, f=f: clipped(v, f, {"w": v.lengths}, 0.5),
+        TypeError, r"updates\['w'\]", "expected a real floating dtype", "got int64")  # fmt: skip
+    row(f"{f.__name__} of nothing", lambda v, f=f: clipped(v, f, {}, 0.5), ValueError,
+        "updates", "expected a tree with arrays", "got {}")  # fmt: skip
+    row(f"{f.__name__} policy a string", lambda v, f=f: f(0.5, nonfinite="skip"), TypeError,
+        "nonfinite", "expected a function", "got")  # fmt: skip
+row("clip_by_running_quantile 1", lambda v: clipping.clip_by_running_quantile(1.0), ValueError,
+    "quantile", r"in \(0, 1\)", "got 1.0")  # fmt: skip
+row("clip_by_running_quantile rate 0", lambda v: clipping.clip_by_running_quantile(0.5, 0.0),
+    ValueError, "rate", "above 0", "got 0.0")  # fmt: skip
+row("global_norm of nothing", lambda v: clipping.global_norm([]), ValueError,
+    "tree", "expected a tree with arrays", r"got \[\]")  # fmt: skip
+row("global_norm of integers", lambda v: clipping.global_norm([v.lengths]), TypeError,
+    r"tree\[0\]", "expected a real floating dtype", "got int64")  # fmt: skip
 
 # --- verify -----------------------------------------------------------------------
 

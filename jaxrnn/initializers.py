@@ -1,0 +1,294 @@
+"""Weights to start from, or to go on from, so that gradients reach as far as is wanted.
+
+`Cell.init` draws each gate's block by itself: orthogonal recurrent weights are per gate without
+more ado, and any initialiser of `jax.nn.initializers` may be passed as `input_init` or
+`recurrent_init`. Here are `identity`, one more of that kind, and functions that take params and
+give better ones: the bias of a gate, biases drawn for a range of lags, gates drawn anew, recurrent
+weights scaled to a bound or to a Lyapunov exponent.
+"""
+
+import functools
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from chex import ArrayTree, PRNGKey
+from jax import Array
+
+from jaxrnn import arguments, lyapunov, norms
+from jaxrnn.pointwise_cell import PointwiseCell
+from jaxrnn.projections import GLOROT, ORTHOGONAL, Initializer, accumulator, draw
+
+__all__ = [
+    "Scaling",
+    "chrono",
+    "identity",
+    "redrawn",
+    "scaled_to_bound",
+    "scaled_to_exponent",
+    "with_gate_bias",
+]
+
+
+def identity(scale: float = 1.0) -> Initializer:
+    """The initialiser W = scale · 1: with relu units the IRNN, whose state stays as it was.
+
+    Args:    scale: of the identity.
+    Returns: (key, shape, dtype) ↦ array for a square shape; the key is not used.
+    Raises:  TypeError or ValueError naming scale, or the shape if it is not square.
+    Source:  Le, Jaitly & Hinton, arXiv:1504.00941.
+
+    >>> import jax, jaxrnn
+    >>> cell, init = jaxrnn.rnn(jaxrnn.activations.relu), jaxrnn.initializers.identity()
+    >>> cell.init(jax.random.key(0), 1, 2, recurrent_init=init).w_hh.tolist()
+    [[1.0, 0.0], [0.0, 1.0]]
+    """
+    arguments.check_real("scale", scale)
+
+    def init(key: PRNGKey, shape: tuple[int, ...], dtype: Any = None) -> Array:
+        if len(shape) != 2 or shape[0] != shape[1]:
+            raise ValueError(f"shape: expected a square matrix (H, H), got {shape}")
+        return jnp.asarray(scale, dtype) * jnp.eye(shape[0], dtype=dtype)
+
+    return init
+
+
+def with_gate_bias(cell: PointwiseCell, params: ArrayTree, gate: str, bias: float | Array) -> Any:
+    """The params with one gate's block of b set.
+
+    Args:    gate: one of `cell.gates`, "f" for an LSTM's forget gate; bias: a number, or `(H,)`.
+    Returns: the params.
+    Raises:  TypeError or ValueError naming the argument.
+
+    >>> import jax, jaxrnn
+    >>> cell = jaxrnn.gru()
+    >>> params = cell.init(jax.random.key(0), 1, 2)
+    >>> jaxrnn.initializers.with_gate_bias(cell, params, "z", 3.0).b.tolist()
+    [0.0, 0.0, 3.0, 3.0, 0.0, 0.0]
+    """
+    _check(cell, params)
+    _check_gate("gate", cell, gate)
+    H = params.w_hh.shape[1]
+    if isinstance(bias, jax.Array) or hasattr(bias, "shape"):
+        arguments.check_array("bias", bias)
+        arguments.check_shape("bias", bias, (H,), "(H,)")
+        arguments.check_dtype("bias", bias, params.b.dtype, "params.b")
+    else:
+        arguments.check_real("bias", bias)
+    return _with_bias(cell, params, gate, jnp.broadcast_to(jnp.asarray(bias, params.b.dtype), H))
+
+
+def _with_bias(cell: PointwiseCell, params: Any, gate: str, bias: Array) -> Any:
+    blocks = params.b.reshape(len(cell.gates), -1)
+    return params._replace(b=blocks.at[cell.gates.index(gate)].set(bias).ravel())
+
+
+def chrono(
+    cell: PointwiseCell, params: ArrayTree, key: PRNGKey, *, longest: float, shortest: float = 2.0
+) -> Any:
+    """Biases with which each unit forgets over a lag of its own, drawn from a range.
+
+        b_f = log(τ - 1), so that σ(b_f) = 1 - 1/τ      b_i = -b_f      τ ~ U(shortest, longest)
+
+    Args:    cell with a forget gate f (and an input gate i), or with an update gate z that keeps,
+             as in `jaxrnn.gru`; longest, shortest: lags in steps, 2 ≤ shortest ≤ longest.
+    Returns: the params with those blocks of b set, the others as they were.
+    Raises:  TypeError or ValueError naming the argument.
+    Source:  Tallec & Ollivier, Can recurrent neural networks warp time?, ICLR 2018.
+
+    >>> import jax, jaxrnn
+    >>> cell, key = jaxrnn.lstm(), jax.random.key(0)
+    >>> params = jaxrnn.initializers.chrono(cell, cell.init(key, 1, 100), key, longest=400)
+    >>> i, f, g, o = params.b.reshape(4, 100)
+    >>> bool((i == -f).all()), f"{jax.nn.sigmoid(f).max():.3f}"                  # 1 - 1/400
+    (True, '0.997')
+    """
+    _check(cell, params)
+    arguments.check_key(key)
+    arguments.check_real("shortest", shortest, least=2.0)
+    arguments.check_real("longest", longest, least=shortest)
+    keep = next((gate for gate in ("f", "z") if gate in cell.gates), None)
+    if keep is None:
+        raise ValueError(
+            f"cell: expected a forget gate f or an update gate z, got {cell!r}: a cell without a "
+            "gate that keeps its state has no lag to set"
+        )
+    H, dtype = params.w_hh.shape[1], params.b.dtype
+    wide = accumulator(dtype)
+    lag = jax.random.uniform(key, (H,), wide, float(shortest), float(longest))
+    bias = jnp.log(lag - 1).astype(dtype)
+    params = _with_bias(cell, params, keep, bias)
+    return _with_bias(cell, params, "i", -bias) if keep == "f" and "i" in cell.gates else params
+
+
+def redrawn(
+    cell: PointwiseCell,
+    params: ArrayTree,
+    key: PRNGKey,
+    gates: tuple[str, ...],
+    *,
+    input_init: Initializer = GLOROT,
+    recurrent_init: Initializer = ORTHOGONAL,
+) -> Any:
+    """The params with the weights of some gates drawn anew, each gate by itself, their bias 0.
+
+    Args:    gates: some of `cell.gates`; input_init, recurrent_init: as in `Cell.init`.
+    Returns: the params; every other gate as it was.
+    Raises:  TypeError or ValueError naming the argument.
+
+    >>> import jax, jaxrnn
+    >>> cell, key = jaxrnn.lstm(), jax.random.key(1)
+    >>> params = cell.init(jax.random.key(0), 1, 2)
+    >>> new = jaxrnn.initializers.redrawn(cell, params, key, ("o",))
+    >>> (new.w_hh == params.w_hh).reshape(4, 4).all(1).tolist()
+    [True, True, True, False]
+    """
+    _check(cell, params)
+    arguments.check_names("gates", gates)
+    for gate in gates:
+        _check_gate("gates", cell, gate)
+    H, D = params.w_hh.shape[1], params.w_ih.shape[1]
+    dtype = params.w_hh.dtype
+    drawn = draw(key, len(gates), D, H, dtype, input_init, recurrent_init)
+    at = jnp.asarray([cell.gates.index(gate) for gate in gates])
+
+    def put(old: Array, new: Array) -> Array:
+        blocks = old.reshape(len(cell.gates), H, *old.shape[1:])
+        return blocks.at[at].set(new.reshape(len(gates), H, *old.shape[1:])).reshape(old.shape)
+
+    w_ih, w_hh = (put(*pair) for pair in zip((params.w_ih, params.w_hh), drawn, strict=True))
+    b = put(params.b, jnp.zeros(len(gates) * H, params.b.dtype))
+    return params._replace(w_ih=w_ih, w_hh=w_hh, b=b)
+
+
+def scaled_to_bound(cell: PointwiseCell, params: ArrayTree, target: float = 1.0) -> Any:
+    """The params with W_hh scaled so that γσ_max(W_hh) is the target: no step stretches more.
+
+        W_hh ← W_hh · target / (γ σ_max(W_hh))        γ = sup |a'|
+
+    Args:    cell of one gate whose slope is bounded, as `jaxrnn.rnn`; target > 0.
+    Returns: the params. W_hh = 0 stays 0.
+    Raises:  TypeError or ValueError naming the argument, also for a cell without such a bound.
+    Cost:    O(H³), once.
+    Source:  `jaxrnn.certificates.from_weights`, which then says explosion excluded for target ≤ 1.
+
+    >>> import jax, jaxrnn
+    >>> cell = jaxrnn.rnn()
+    >>> params = cell.init(jax.random.key(0), 1, 8, recurrent_init=jax.nn.initializers.normal())
+    >>> params = jaxrnn.initializers.scaled_to_bound(cell, params, 0.95)
+    >>> f"{jax.numpy.linalg.norm(params.w_hh, 2):.3f}"
+    '0.950'
+    """
+    _check(cell, params)
+    arguments.check_positive("target", target)
+    slope = cell.phi.slope
+    if slope is None or len(cell.gates) != 1:
+        raise ValueError(
+            f"cell: expected one gate with a bounded slope, got {cell!r}: no bound follows from "
+            "its weights alone; use scaled_to_exponent"
+        )
+    bound = slope * norms.spectral(params.w_hh)
+    factor = jnp.where(bound > 0, target / jnp.where(bound > 0, bound, 1 + 0 * bound), 0 * bound)
+    return params._replace(w_hh=_times(params.w_hh, factor))
+
+
+class Scaling(NamedTuple):
+    """What `scaled_to_exponent` found.
+
+    params: those with W_hh multiplied by `factor`, a scalar; exponent: their leading exponent,
+        the mean over the batch, nats per step: compare it with the target.
+    """
+
+    params: Any
+    factor: Array
+    exponent: Array
+
+
+FACTORS = 2.0**6  # W_hh is made at most that much larger or smaller
+GRID, HALVINGS = 25, 24
+
+
+def scaled_to_exponent(
+    cell: PointwiseCell,
+    params: ArrayTree,
+    xs: Array,
+    target: float,
+    state0: Any = None,
+    *,
+    warmup: int = 0,
+) -> Scaling:
+    """The params with W_hh scaled so that the leading Lyapunov exponent on a batch is the target.
+
+        W_hh ← α W_hh        mean over the batch of λ₁(α) = target
+
+    Factors from 1/64 to 64 are tried on a grid, then the interval next to 1 over which λ₁ - target
+    changes its sign is halved 24 times. If it never does, as where the forget gates alone keep
+    λ₁ above the target, the nearest of the grid is taken, and `exponent` says how near.
+
+    Args:    xs `(T, *batch, D)`, state0, warmup: as in `jaxrnn.lyapunov.exponents`; target: nats
+             per step.
+    Returns: Scaling(params, factor, exponent).
+    Raises:  TypeError or ValueError naming the argument.
+    Cost:    50 times the leading exponent of the batch.
+    Source:  tests/test_initializers.py; for a linear net λ₁(α) = λ₁ + log α.
+
+    >>> import jax, jaxrnn
+    >>> cell = jaxrnn.rnn()
+    >>> params, xs = cell.init(jax.random.key(0), 1, 8), jax.numpy.ones((100, 4, 1))
+    >>> found = jaxrnn.initializers.scaled_to_exponent(cell, params, xs, -0.05, warmup=20)
+    >>> f"{found.exponent:.3f}"
+    '-0.050'
+    """
+    _check(cell, params)
+    arguments.check_real("target", target)
+    arguments.check_sequence("xs", xs)
+    return _scaled_to_exponent(cell, params, xs, jnp.asarray(target, xs.dtype), state0, warmup)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 5))
+def _scaled_to_exponent(
+    cell: PointwiseCell, params: Any, xs: Array, target: Array, state0: Any, warmup: int
+) -> Scaling:
+    def scaled(log: Array) -> Any:
+        return params._replace(w_hh=_times(params.w_hh, jnp.exp(log)))
+
+    def off(log: Array) -> Array:
+        found = lyapunov.exponents(cell, scaled(log), xs, state0, count=1, warmup=warmup)
+        return found.value.mean() - target.astype(found.value.dtype)
+
+    most = math.log(FACTORS)
+    grid = jnp.linspace(-most, most, GRID, dtype=accumulator(params.w_hh.dtype))
+    values = jax.lax.map(off, grid)
+    distance = jnp.asarray([abs(i + 0.5 - (GRID - 1) / 2) for i in range(GRID - 1)], grid.dtype)
+    changes = jnp.sign(values[:-1]) * jnp.sign(values[1:]) <= 0  # NaN is no change
+    at = jnp.argmin(jnp.where(changes, distance, jnp.full_like(distance, GRID)))
+
+    def halved(ends: tuple[Array, Array], _: None) -> tuple[tuple[Array, Array], None]:
+        low, high = ends
+        half = (low + high) / 2
+        same = jnp.sign(off(half)) == jnp.sign(values[at])
+        return (jnp.where(same, half, low), jnp.where(same, high, half)), None
+
+    (low, high), _ = jax.lax.scan(halved, (grid[at], grid[at + 1]), length=HALVINGS)
+    nearest = grid[jnp.argmin(jnp.abs(values))]
+    log = jnp.where(changes.any(), (low + high) / 2, nearest)
+    value = off(log)
+    return Scaling(scaled(log), jnp.exp(log), value + target.astype(value.dtype))
+
+
+def _times(weight: Array, factor: Array) -> Array:
+    wide = weight.astype(accumulator(weight.dtype))
+    return (wide * jnp.broadcast_to(factor.astype(wide.dtype), wide.shape)).astype(weight.dtype)
+
+
+def _check(cell: Any, params: Any) -> None:
+    if not isinstance(cell, PointwiseCell):
+        got = getattr(cell, "name", None) or arguments.describe(cell)
+        raise TypeError(f"cell: expected a cell with gates, such as jaxrnn.lstm(), got {got}")
+    cell.check_params(params)
+
+
+def _check_gate(name: str, cell: PointwiseCell, gate: Any) -> None:
+    if gate not in cell.gates:
+        raise ValueError(f"{name}: expected one of {', '.join(cell.gates)}, got {gate!r}")
