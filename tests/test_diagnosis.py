@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 
 import jax
 import jax.numpy as jnp
@@ -257,6 +258,9 @@ def test_a_planted_illness_is_named_and_no_other(case, loss):
     advice = flow.advice
     assert {each.illness for each in advice if each.illness} == want, flow
     assert all(each.finding and each.remedy for each in advice)
+    cures = re.findall(r"(initializers|regularizers|clipping)\.(\w+)", str(advice))
+    assert all(hasattr(getattr(jaxrnn, module), name) for module, name in cures)
+    assert cures or not want - {"saturated"}
     assert all(any(c.isdigit() for c in each.finding) for each in advice)
     if not want:
         assert advice[0].remedy == "Nothing to do."

@@ -133,13 +133,13 @@ def _exploding(
         factor = 1 / bound
         remedy = (
             f"γσ_max(W_hh) = {bound:.3g}: multiply w_hh by {factor:.3g} and no input can make a "
-            "gradient explode."
+            "gradient explode (initializers.scaled_to_bound)."
         )
     elif rate > 0:
         factor = math.exp(-rate)
         remedy = (
             f"Multiply w_hh by e^-λ = {factor:.3g}, which would bring a linear net to λ = 0, and "
-            "measure again; clip meanwhile."
+            "measure again (initializers.scaled_to_exponent does both); clip meanwhile."
         )
     else:
         factor = math.nan
@@ -171,7 +171,10 @@ def _gates(
         share, mean = numbers["gates"]["z"]["high"], numbers["gates"]["z"]["mean"]
         finding = f"they spend {share:.0%} of their steps above 0.9 (mean {mean:.2g})."
         shift = _logit(mean) - _logit(0.5)
-        remedy = f"Nothing new is taken in: lower their bias by {shift:.2g}, to a mean of ½."
+        remedy = (
+            f"Nothing new is taken in: lower their bias by {shift:.2g}, to a mean of ½ "
+            "(initializers.with_gate_bias)."
+        )
         found.append(Advice("update gates open", name, finding, remedy, shift))
     return found
 
@@ -181,7 +184,8 @@ def _dead(name: str, share: float, units: int) -> Advice:
         "dead units",
         name,
         f"{round(share * units)} of {units} units are 0 at every step of every example.",
-        "Draw their rows of w_ih and w_hh anew with a bias above 0, and lower the learning rate.",
+        "Draw their rows of w_ih and w_hh anew (initializers.redrawn) with a bias above 0, and "
+        "lower the learning rate.",
         share,
     )
 
@@ -204,7 +208,8 @@ def _shut(name: str, gate: str, numbers: dict[str, Any], meaning: str) -> Advice
         name,
         f"they spend {numbers['low']:.0%} of their steps below 0.1 (mean {numbers['mean']:.2g}): "
         f"{meaning}.",
-        f"Raise the {gate} block of b by {shift:.2g}, to a mean of ½.",
+        f"Raise the {gate} block of b by {shift:.2g}, to a mean of ½ "
+        "(initializers.with_gate_bias, or initializers.redrawn).",
         shift,
     )
 
@@ -234,7 +239,8 @@ def _vanishing(
             )
             remedy = (
                 f"For a memory of {length:.0f} steps raise the {gate} block of b by {shift:.2g}, "
-                f"to a mean of 1 - 1/{length:.0f}."
+                f"to a mean of 1 - 1/{length:.0f} (initializers.with_gate_bias; "
+                "initializers.chrono for a range of lags)."
             )
             return [Advice(illness, name, finding, remedy, shift)]
     rate = _rate(layer)
@@ -253,7 +259,8 @@ def _vanishing(
     factor = math.exp(-rate)
     remedy = (
         f"The leading exponent is {rate:+.3g} nats a step: multiply w_hh by e^-λ = {factor:.3g}, "
-        "which would bring a linear net to λ = 0, or take a gated cell."
+        "which would bring a linear net to λ = 0 (initializers.scaled_to_exponent), train with "
+        "regularizers.omega, or take a gated cell."
     )
     return [Advice("vanishing", name, finding, remedy, factor)]
 
@@ -293,7 +300,7 @@ def _clipping(flow: "GradientFlow", exploding: bool) -> list[Advice]:
     remedy = (
         f"Clip the norm of this batch's gradient at {value:.3g}, which no sum of "
         f"{'last steps' if exploding else 'the nine in ten'} exceeds: "
-        f"optax.clip_by_global_norm({value:.3g})."
+        f"clipping.clip_by_global_norm({value:.3g})."
     )
     return [Advice("", "", "Clipping: " + finding, remedy, value)]
 
