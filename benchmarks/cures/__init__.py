@@ -1,0 +1,1 @@
+"""The cures on the tasks of the literature: one command an experiment, JSON and a picture each."""

@@ -1,0 +1,102 @@
+"""The experiments of `benchmarks/cures` in their shortest form, and what they count on."""
+
+import json
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import jaxrnn
+from benchmarks.cures import adding, horizon, results, temporal_order
+from benchmarks.cures.training import Network, Recipe, Run, answers, error, train
+from jaxrnn import regularizers, tasks
+
+
+@pytest.fixture(autouse=True)
+def as_users_run_it():
+    with jax.enable_x64(False), jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+def of(right, loss=None):
+    right = np.array(right)
+    steps = 100 * np.arange(1, len(right) + 1)
+    loss = np.zeros_like(right) if loss is None else np.array(loss)
+    return Run(steps, right, loss, 1.0, 0.9, None, None)
+
+
+def test_a_seed_is_solved_at_the_first_evaluation_that_it_passes():
+    run = of(
+        [[0.1, 0.2, 0.3], [0.9, 0.5, 0.3], [0.2, 0.95, 0.4]], [[0, 0, 0]] * 2 + [[0, 0, np.nan]]
+    )
+    assert run.solved_at == [200, 300, None]
+    assert run.record()["right"] == [0.9, 0.95, 0.4]
+    assert run.record()["diverged"] == 1
+    assert "2 / 3" in results.line({"recipe": "x", "T": 5, "seeds": 3, **run.record()})
+
+
+@pytest.mark.parametrize("omega", [0.0, 0.5])
+def test_what_is_trained_is_the_loss_and_omega(omega):
+    (recipe,) = [r._replace(omega=omega) for r in adding.recipes(12, 5) if r.name == "tanh RNN"]
+    params = recipe.init(jax.random.key(0), 2)
+    network = Network(params, jnp.ones((1, adding.H)) / adding.H, jnp.zeros(1))
+    batch = tasks.adding(jax.random.key(1), 7, 12)
+
+    def loss(states):
+        out = states.h[-1] @ network.w.T
+        return ((out - batch.targets[0]) ** 2).mean()
+
+    want = loss(jaxrnn.unroll(recipe.cell, params, batch.xs))
+    if omega:
+        want += omega * regularizers.omega(recipe.cell, params, batch.xs, loss)
+    np.testing.assert_allclose(error(recipe, adding.TASK, network, batch), want, rtol=1e-5)
+
+
+def test_an_easy_task_is_learnt_from_every_seed_and_training_stops():
+    """The order of two symbols over four steps: within a few hundred updates."""
+    cell = jaxrnn.lstm()
+    task = temporal_order.TASK._replace(solved=0.9)
+    recipe = Recipe("LSTM", cell, lambda key, D: cell.init(key, D, 16, forget_bias=2.0),
+                    optax.adam(2e-2))  # fmt: skip
+    run = train(recipe, task, 10, batch_size=32, steps=1000, every=100, seeds=2)
+    assert None not in run.solved_at
+    assert run.steps[-1] < 1000
+    # The networks that come back are those that were judged.
+    batch = tasks.temporal_order(jax.random.key(9), 500, 10)
+    for seed in range(2):
+        network = jax.tree.map(lambda leaf, n=seed: leaf[n], run.last)
+        h = jaxrnn.unroll(cell, network.cell, batch.xs).h[-1:]
+        assert tasks.correct(answers(network, h), batch.targets).mean() > 0.8
+    assert not np.array_equal(run.first.w[0], run.first.w[1])
+
+
+NAMES = {
+    adding: ["tanh RNN + clip", "tanh RNN + clip + Ω"],
+    temporal_order: ["SGD + clip", "SGD + clip + Ω"],
+    horizon: ["tanh RNN + clip", "tanh RNN + clip + Ω"],
+}
+
+
+@pytest.mark.parametrize("module", NAMES, ids=lambda module: module.__name__.split(".")[-1])
+def test_each_command_prints_its_table_and_writes_json_and_picture(
+    module, tmp_path, monkeypatch, capsys
+):
+    recipes = module.recipes
+    monkeypatch.setattr(module, "recipes", lambda *at: recipes(*at)[1:3])
+    out, picture = tmp_path / "new" / "f.json", tmp_path / "new" / "f.png"
+    argv = ["x", "--lengths", "12", "--updates", "2", "--seeds", "2", "--out", str(out),
+            "--picture", str(picture)]  # fmt: skip
+    monkeypatch.setattr(sys, "argv", argv)
+    if module is horizon:
+        monkeypatch.setattr(module, "WATCHED", 4)
+    module.main()
+    rows = json.loads(out.read_text())["rows"]
+    assert [row["recipe"] for row in rows] == NAMES[module]
+    assert all(row["updates"] == 2 for row in rows)
+    printed = capsys.readouterr().out
+    assert all(row["recipe"] in printed for row in rows)
+    assert max(map(len, printed.splitlines())) <= 84
+    assert picture.read_bytes()[:4] == b"\x89PNG"
