@@ -246,7 +246,11 @@ def _scaled_norm(tree: ArrayTree) -> tuple[Array, Array]:
         top = jnp.max(jnp.stack(tops))
         known = jnp.isfinite(top)
         exponent = jnp.where(known, jnp.frexp(top)[1], jnp.zeros_like(plain, jnp.int32))
-        return _root(leaves, dtype, -exponent), exponent
+        size = _root(leaves, dtype, -exponent)
+        # Where nothing was lost after all, the plain root, for it rounds as optax does.
+        off = jnp.abs(times_power(size, exponent) - plain)
+        right = jnp.isfinite(plain) & (plain > 0) & (off <= float(info.eps) * plain)
+        return jnp.where(right, plain, size), jnp.where(right, jnp.zeros_like(exponent), exponent)
 
     return jax.lax.cond(trusted, lambda _: (plain, jnp.zeros_like(plain, jnp.int32)), again, None)
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from chex import ArrayTree, PRNGKey
+from chex import PRNGKey
 from jax import Array
 
 from jaxrnn import arguments, lyapunov, norms
@@ -54,7 +54,7 @@ def identity(scale: float = 1.0) -> Initializer:
     return init
 
 
-def with_gate_bias(cell: PointwiseCell, params: ArrayTree, gate: str, bias: float | Array) -> Any:
+def with_gate_bias(cell: PointwiseCell, params: Any, gate: str, bias: float | Array) -> Any:
     """The params with one gate's block of b set.
 
     Args:    gate: one of `cell.gates`, "f" for an LSTM's forget gate; bias: a number, or `(H,)`.
@@ -85,7 +85,7 @@ def _with_bias(cell: PointwiseCell, params: Any, gate: str, bias: Array) -> Any:
 
 
 def chrono(
-    cell: PointwiseCell, params: ArrayTree, key: PRNGKey, *, longest: float, shortest: float = 2.0
+    cell: PointwiseCell, params: Any, key: PRNGKey, *, longest: float, shortest: float = 2.0
 ) -> Any:
     """Biases with which each unit forgets over a lag of its own, drawn from a range.
 
@@ -124,7 +124,7 @@ def chrono(
 
 def redrawn(
     cell: PointwiseCell,
-    params: ArrayTree,
+    params: Any,
     key: PRNGKey,
     gates: tuple[str, ...],
     *,
@@ -162,7 +162,7 @@ def redrawn(
     return params._replace(w_ih=w_ih, w_hh=w_hh, b=b)
 
 
-def scaled_to_bound(cell: PointwiseCell, params: ArrayTree, target: float = 1.0) -> Any:
+def scaled_to_bound(cell: PointwiseCell, params: Any, target: float = 1.0) -> Any:
     """The params with W_hh scaled so that γσ_max(W_hh) is the target: no step stretches more.
 
         W_hh ← W_hh · target / (γ σ_max(W_hh))        γ = sup |a'|
@@ -211,7 +211,7 @@ GRID, HALVINGS = 25, 24
 
 def scaled_to_exponent(
     cell: PointwiseCell,
-    params: ArrayTree,
+    params: Any,
     xs: Array,
     target: float,
     state0: Any = None,

@@ -96,6 +96,19 @@ def test_the_gradient_at_fixed_adjoints_holds_states_and_adjoints(name):
     assert not np.any(moved)
 
 
+def test_a_read_out_inside_the_loss_counts_as_held_too():
+    cell, params, xs = drawn("lstm")
+
+    def f(omega, w):
+        return omega(cell, params, xs, lambda states: jnp.sin(states.h[-1] @ w).sum())
+
+    w = jnp.arange(1.0, H + 1)
+    held, free = (jax.grad(lambda w, o=o: f(o, w))(w) for o in
+                  (regularizers.omega_at_fixed_adjoints, regularizers.omega))  # fmt: skip
+    assert not np.any(held)
+    assert np.all(free != 0)
+
+
 def test_for_a_network_of_pre_activations_it_is_the_papers_gradient():
     """∂⁺Ω/∂W = Σ 2 (r - 1) / (r ‖λ‖²) λ (D m)ᵀ with m = D Wᵀ λ, D = diag tanh'(a₋), by hand."""
 

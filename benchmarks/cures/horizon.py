@@ -127,7 +127,7 @@ def picture(rows) -> Figure:
     axes.invert_yaxis()
     axes.set(xlabel="memory horizon: steps until 1 % of the gradient is left", xlim=(0, 76))
     axes.grid(alpha=0.25, linewidth=0.6, axis="x")
-    axes.legend(loc="lower right")
+    figure.legend(loc="outside upper center", ncols=2)
     return figure
 
 
