@@ -4,7 +4,8 @@
 table; by `jaxrnn.report`, a page.
 """
 
-from jaxrnn.diagnosis.advice import Advice, advise
+from jaxrnn.diagnosis.advice import Advice
+from jaxrnn.diagnosis.advising import advise
 from jaxrnn.diagnosis.examination import diagnose
 from jaxrnn.diagnosis.flow import GradientFlow, LayerFlow
 

@@ -9,7 +9,8 @@ from jax import Array
 
 from jaxrnn.certificates import TrajectoryBounds, WeightBound
 from jaxrnn.diagnosis import printing
-from jaxrnn.diagnosis.advice import Advice, advise
+from jaxrnn.diagnosis.advice import Advice
+from jaxrnn.diagnosis.advising import advise
 from jaxrnn.diagnosis.summary import summarise
 from jaxrnn.gate_statistics import GateStatistics
 from jaxrnn.lyapunov import Exponents

@@ -1,0 +1,58 @@
+"""All advice on a net: illnesses of its layers, then settings."""
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jaxrnn.diagnosis import illnesses, settings
+from jaxrnn.diagnosis.advice import Advice, steps
+
+if TYPE_CHECKING:
+    from jaxrnn.diagnosis.flow import GradientFlow
+
+__all__ = ["advise"]
+
+
+def advise(flow: "GradientFlow") -> tuple[Advice, ...]:
+    """Illnesses of the layers, then settings; one that says so where there is nothing to do."""
+    found = illnesses.nonfinite(flow)
+    exploding = False
+    figures = flow.summary()["layers"]
+    for name, layer, numbers in zip(flow.names, flow.layers, figures, strict=True):
+        if not int(flow.lengths.max()):
+            continue
+        gates = illnesses.of_gates(flow, name, layer, numbers)
+        if not np.isfinite(np.asarray(layer.gradient)).any():
+            dead = [advice for advice in gates if advice.illness == "dead units"]
+            found += dead or [illnesses.no_gradient(flow, name)]
+            continue
+        explosion = illnesses.exploding(flow, name, layer, numbers)
+        exploding |= bool(explosion)
+        found += [explosion] if explosion else []
+        if explosion is None:
+            found += gates
+            # A net of one gate that is at its ends has its cause of vanishing.
+            found += (
+                []
+                if gates and len(layer.gates or {}) == 1
+                else illnesses.vanishing(flow, name, layer, numbers)
+            )
+    found += settings.clipping(flow, exploding) + settings.truncation(flow)
+    return tuple(found) or (_nothing(flow, figures),)
+
+
+def _nothing(flow: "GradientFlow", figures: list[dict[str, Any]]) -> Advice:
+    rates = [f["exponents"][0] for f in figures if f.get("exponents")]
+    reach = [f["horizon_1_percent"]["median"] for f in figures]
+    known = [r for r in rates if r is not None]
+    least = min((r for r in reach if r is not None), default=math.nan)
+    length = float(np.median(np.asarray(flow.lengths)))
+    rate = f" The leading exponent is {max(known):+.2g} nats a step." if known else ""
+    return Advice(
+        "",
+        "",
+        f"Gradients reach back {steps(min(least, length))} of {length:.0f} and do not grow.{rate}",
+        "Nothing to do.",
+        math.nan,
+    )

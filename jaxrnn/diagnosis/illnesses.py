@@ -1,0 +1,223 @@
+"""The illnesses of a net's gradients, and of each its rule.
+
+    illness             when
+    not finite          some number is none
+    no gradient         the loss does not depend on this layer
+    exploding           ‖∂E/∂sₖ‖ grows more than 100-fold with the lag, or would at the rate of λ₁
+    dead units          a tenth of the relu units or more are 0 throughout
+    saturated           the units of a one-gate cell spend over half of their steps at an end
+    <gate> gates shut   an input or output gate spends 90 % of its steps below 0.1
+    update gates open   likewise above 0.9, the GRU's: nothing new is taken in
+    forget gates shut   vanishing, and these gates spend half of their steps below 0.1
+    vanishing           nothing from the first half of a sequence adds more than 1 % of lag 0
+
+A layer that explodes is not asked further, and of vanishing only the cause is named.
+"""
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jaxrnn.diagnosis.advice import Advice, logit, power, steps
+from jaxrnn.diagnosis.summary import exponents
+
+if TYPE_CHECKING:
+    from jaxrnn.diagnosis.flow import GradientFlow, LayerFlow
+
+__all__ = ["exploding", "no_gradient", "nonfinite", "of_gates", "vanishing"]
+
+GROWN = math.log(100.0)
+SHUT, MOSTLY, DEAD = 0.5, 0.9, 0.1
+NAMES = {"i": "input", "o": "output", "f": "forget", "z": "update"}
+
+
+def nonfinite(flow: "GradientFlow") -> list[Advice]:
+    """The first step that is no number, and where it came from."""
+    numbers = flow.summary()["nonfinite"]
+    if numbers is None:
+        return []
+    step, where = numbers["first_step"], numbers["where"]
+    finding = (
+        f"step {step} of example {numbers['example']} is not finite, first in "
+        f"{'the input' if where == 'input' else where}; so are {numbers['examples']} of "
+        f"{len(flow.lengths)} examples. All figures are of what comes before."
+    )
+    if where == "input":
+        remedy = f"Look at the data at step {step}, or pass `lengths` if it is padding."
+        return [Advice("not finite", "", finding, remedy, float(step))]
+    remedy = "The state itself overflows: bound it, by tanh or by smaller recurrent weights."
+    return [Advice("not finite", where, finding, remedy, float(step))]
+
+
+def no_gradient(flow: "GradientFlow", name: str) -> Advice:
+    """For a layer that the loss does not depend on."""
+    return Advice(
+        "no gradient",
+        name,
+        f"the gradient of every weight is 0 for all {len(flow.lengths)} examples: the loss does "
+        "not depend on this layer, or only through units that are off.",
+        "Let the loss read what comes of it.",
+        math.nan,
+    )
+
+
+def exploding(
+    flow: "GradientFlow", name: str, layer: "LayerFlow", numbers: dict[str, Any]
+) -> Advice | None:
+    """Growth that was measured, or that λ₁ promises; None where there is neither."""
+    rate, error = leading(layer), numbers.get("exponent_error") or 0.0
+    longest, growth = int(flow.lengths.max()), numbers["log_growth"]
+    measured = -math.inf if growth is None else growth
+    if measured <= GROWN and not (rate - 2 * error) * longest > GROWN:
+        return None
+    finding = (
+        f"‖∂E/∂s‖ grows by up to {power(measured)} times with the lag"
+        if measured > GROWN
+        else f"over {longest} steps nearby states part by {power(rate * longest)} times"
+    )
+    if not math.isnan(rate):
+        finding += f"; the leading exponent is {rate:+.3g} ± {error:.1g} nats a step"
+    finding += "."
+    bound = numbers.get("gamma_sigma_max")
+    if bound is not None and bound > 1:
+        factor = 1 / bound
+        remedy = (
+            f"γσ_max(W_hh) = {bound:.3g}: multiply w_hh by {factor:.3g} and no input can make a "
+            "gradient explode (initializers.scaled_to_bound)."
+        )
+    elif rate > 0:
+        factor = math.exp(-rate)
+        remedy = (
+            f"Multiply w_hh by e^-λ = {factor:.3g}, which would bring a linear net to λ = 0, and "
+            "measure again (initializers.scaled_to_exponent does both); clip meanwhile."
+        )
+    else:
+        factor = math.nan
+        remedy = "The growth is transient, λ is not above 0: clip, and leave the weights."
+    return Advice("exploding", name, finding, remedy, factor)
+
+
+def of_gates(
+    flow: "GradientFlow", name: str, layer: "LayerFlow", numbers: dict[str, Any]
+) -> list[Advice]:
+    """Gates that stay shut or open, units at the ends of their range, dead units."""
+    gates = layer.gates
+    if gates is None:
+        return []
+    found = []
+    if len(gates) == 1:
+        (each,) = gates.values()
+        low, high = np.asarray(each.low), np.asarray(each.high)
+        dead = float((low == 1).mean())
+        if flow.cell == "rnn[relu]":
+            if dead >= DEAD:
+                found.append(_dead(name, dead, low.size))
+        elif float((low + high).mean()) > SHUT:
+            found.append(_saturated(name, float((low + high).mean())))
+        return found
+    for gate, meaning in (("i", "nothing is written to c"), ("o", "nothing is read from c")):
+        if gate in gates and numbers["gates"][gate]["low"] > MOSTLY:
+            found.append(_shut(name, gate, numbers["gates"][gate], meaning))
+    if "z" in gates and numbers["gates"]["z"]["high"] > MOSTLY:
+        share, mean = numbers["gates"]["z"]["high"], numbers["gates"]["z"]["mean"]
+        finding = f"they spend {share:.0%} of their steps above 0.9 (mean {mean:.2g})."
+        shift = logit(mean) - logit(0.5)
+        remedy = (
+            f"Nothing new is taken in: lower their bias by {shift:.2g}, to a mean of ½ "
+            "(initializers.with_gate_bias)."
+        )
+        found.append(Advice("update gates open", name, finding, remedy, shift))
+    return found
+
+
+def _dead(name: str, share: float, units: int) -> Advice:
+    return Advice(
+        "dead units",
+        name,
+        f"{round(share * units)} of {units} units are 0 at every step of every example.",
+        "Draw their rows of w_ih and w_hh anew (initializers.redrawn) with a bias above 0, and "
+        "lower the learning rate.",
+        share,
+    )
+
+
+def _saturated(name: str, share: float) -> Advice:
+    return Advice(
+        "saturated",
+        name,
+        f"units spend {share:.0%} of their steps within a tenth of the ends of their range, where "
+        "the slope is almost 0.",
+        "Halve w_ih, w_hh and b and train on, or normalise the input.",
+        0.5,
+    )
+
+
+def _shut(name: str, gate: str, numbers: dict[str, Any], meaning: str) -> Advice:
+    shift = logit(0.5) - logit(numbers["mean"])
+    return Advice(
+        f"{NAMES[gate]} gates shut",
+        name,
+        f"they spend {numbers['low']:.0%} of their steps below 0.1 (mean {numbers['mean']:.2g}): "
+        f"{meaning}.",
+        f"Raise the {gate} block of b by {shift:.2g}, to a mean of ½ "
+        "(initializers.with_gate_bias, or initializers.redrawn).",
+        shift,
+    )
+
+
+def vanishing(
+    flow: "GradientFlow", name: str, layer: "LayerFlow", numbers: dict[str, Any]
+) -> list[Advice]:
+    """A gradient that does not reach half of the sequence, by the gate that stops it."""
+    lengths = np.asarray(flow.lengths, np.float64)
+    seen = np.asarray(layer.horizon_1)[lengths > 0] / lengths[lengths > 0]
+    reach, length = numbers["horizon_1_percent"]["median"], float(np.median(lengths))
+    if np.median(seen) >= 0.5:
+        return []
+    finding = (
+        f"nothing from {steps(reach)} back or more adds over 1 % of what the last step does, in "
+        f"sequences of {length:.0f}."
+    )
+    for gate in ("f", "z"):
+        if layer.gates is not None and len(layer.gates) > 1 and gate in layer.gates:
+            gates = numbers["gates"][gate]
+            wanted = 1 - 1 / max(length, 2.0)
+            shift = logit(wanted) - logit(gates["mean"])
+            shut = gates["low"] > SHUT
+            illness = f"{NAMES[gate]} gates shut" if shut else "vanishing"
+            finding += (
+                f" The {NAMES[gate]} gates let {gates['mean']:.2g} through a step; "
+                f"{gates['low']:.0%} are below 0.1."
+            )
+            remedy = (
+                f"For a memory of {length:.0f} steps raise the {gate} block of b by {shift:.2g}, "
+                f"to a mean of 1 - 1/{length:.0f} (initializers.with_gate_bias; "
+                "initializers.chrono for a range of lags)."
+            )
+            return [Advice(illness, name, finding, remedy, shift)]
+    rate = leading(layer)
+    if rate == -math.inf:
+        remedy = (
+            "Every product of Jacobians is exactly 0 in the end: each unit is off at some step. "
+            "Raise b, or take an activation whose slope is never 0."
+        )
+        return [Advice("vanishing", name, finding, remedy, math.nan)]
+    if math.isnan(rate):
+        remedy = "The sequences are too short for exponents: measure longer ones."
+        return [Advice("vanishing", name, finding, remedy, math.nan)]
+    if rate >= 0:
+        remedy = "The leading exponent is not below 0: the last steps outweigh others that last."
+        return [Advice("vanishing", name, finding, remedy, math.nan)]
+    factor = math.exp(-rate)
+    remedy = (
+        f"The leading exponent is {rate:+.3g} nats a step: multiply w_hh by e^-λ = {factor:.3g}, "
+        "which would bring a linear net to λ = 0 (initializers.scaled_to_exponent), train with "
+        "regularizers.omega, or take a gated cell."
+    )
+    return [Advice("vanishing", name, finding, remedy, factor)]
+
+
+def leading(layer: "LayerFlow") -> float:
+    """The leading exponent; NaN where none was measured."""
+    return math.nan if layer.exponents is None else float(exponents(layer)[0])
