@@ -171,6 +171,20 @@ def check_real(name: str, value: Any, *, least: float | None = None) -> None:
         raise ValueError(f"{name}: expected a number of at least {least:g}, got {value}")
 
 
+def check_scalar(name: str, value: Any, *, positive: bool = False) -> None:
+    """Refuse what is neither one finite real number (above 0) nor a scalar array of real floats.
+
+    The value of an array may be known only when it runs.
+    """
+    if hasattr(value, "shape") and not isinstance(value, np.generic):
+        check_array(name, value)
+        check_shape(name, value, (), "(), a scalar")
+    elif positive:
+        check_positive(name, value)
+    else:
+        check_real(name, value)
+
+
 def check_range(name: str, value: Any) -> None:
     """Refuse what is not a pair (lowest, highest) of real numbers, ±inf allowed."""
     pair = isinstance(value, tuple) and len(value) == 2

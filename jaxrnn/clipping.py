@@ -71,12 +71,14 @@ def flag(updates: ArrayTree, state: Any) -> tuple[ArrayTree, Any]:
 
 
 def clip_by_global_norm(
-    max_norm: float, nonfinite: Policy = propagate
+    max_norm: float | Array, nonfinite: Policy = propagate
 ) -> optax.GradientTransformation:
     """Scale the gradient down to ‖g‖ = max_norm where it is larger.
 
-    Args:    max_norm: c > 0. nonfinite: (updates, ClipState) ↦ the same, asked where an entry of
-             the gradient is inf or NaN; `propagate`, `skip`, `flag` or yours.
+    Args:    max_norm: c > 0, a number, or a scalar array for a threshold that changes:
+             `optax.inject_hyperparams(clip_by_global_norm, static_args="nonfinite")`.
+             nonfinite: (updates, ClipState) ↦ the same, asked where an entry of the gradient is
+             inf or NaN; `propagate`, `skip`, `flag` or yours.
     Returns: an `optax.GradientTransformation` whose state is a ClipState.
     Raises:  TypeError or ValueError naming max_norm or nonfinite; at the first update, the leaf.
     Cost:    one pass for the norm and one to scale.
@@ -89,7 +91,7 @@ def clip_by_global_norm(
     >>> [f"{x:.4f}" for x in updates["w"]], int(state.clipped)
     (['0.7071', '0.7071'], 1)
     """
-    arguments.check_positive("max_norm", max_norm)
+    arguments.check_scalar("max_norm", max_norm, positive=True)
     arguments.check_callable("nonfinite", nonfinite, "(updates, state) -> (updates, state)")
 
     def init(params: Any) -> ClipState:
@@ -98,7 +100,10 @@ def clip_by_global_norm(
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         _check_tree("updates", updates)
-        return _clipped(updates, state, jnp.asarray(max_norm, state.norm.dtype), nonfinite)
+        size, exponent = _scaled_norm(updates)
+        c = jnp.asarray(max_norm, size.dtype)
+        within = times_power(size, exponent) < c
+        return _clipped(updates, state, size, exponent, c, within, nonfinite)
 
     return optax.GradientTransformation(init, update)
 
@@ -108,12 +113,18 @@ def _first_state(dtype: Any) -> ClipState:
     return ClipState(jnp.zeros((), dtype), jnp.ones((), dtype), zero, zero, jnp.zeros((), bool))
 
 
-def _clipped(updates: ArrayTree, state: Any, c: Array, nonfinite: Policy) -> tuple[ArrayTree, Any]:
+def _clipped(
+    updates: ArrayTree,
+    state: Any,
+    size: Array,
+    exponent: Array,
+    c: Array,
+    within: Array,
+    nonfinite: Policy,
+) -> tuple[ArrayTree, Any]:
     """The updates scaled, or what the policy makes of them, and the state that says so."""
-    size, exponent = _scaled_norm(updates)
     norm = times_power(size, exponent)
-    finite, within = jnp.isfinite(size), norm < c
-    one = jnp.ones_like(size)
+    finite, one = jnp.isfinite(size), jnp.ones_like(size)
 
     def scaled(leaf: Array) -> Array:
         # As optax has it, (t / ‖g‖) c, so that it rounds as optax does.
@@ -121,10 +132,11 @@ def _clipped(updates: ArrayTree, state: Any, c: Array, nonfinite: Policy) -> tup
         return jnp.where(within, leaf, (unit * c).astype(leaf.dtype))
 
     factor = times_power(c / jnp.where(size > 0, size, one), -exponent)
+    factor = jnp.where(within, one, factor)
     state = state._replace(
         norm=norm,
-        factor=jnp.where(within, one, factor),
-        clipped=state.clipped + (finite & ~within).astype(jnp.int32),
+        factor=factor,
+        clipped=state.clipped + (finite & (factor < 1)).astype(jnp.int32),
         nonfinite=state.nonfinite + (~finite).astype(jnp.int32),
     )
     fallen_back = nonfinite(updates, state._replace(factor=one))
@@ -154,7 +166,7 @@ def clip_by_running_quantile(
     scale of the gradient does not matter; a gradient is held against the threshold of those before.
 
     Args:    quantile: q in (0, 1); rate: η > 0, in nats a step. nonfinite: as in
-             `clip_by_global_norm`; what is not finite does not move the threshold.
+             `clip_by_global_norm`; a gradient that is 0 or not finite leaves the threshold.
     Returns: an `optax.GradientTransformation` whose state is a QuantileState.
     Raises:  TypeError or ValueError naming the argument.
     Source:  Robbins & Monro 1951, for the quantile; Seetharaman et al. 2020 for clipping at one.
@@ -184,9 +196,12 @@ def clip_by_running_quantile(
         log = log_of(size, exponent)
         seen = jnp.isfinite(log)
         threshold = jnp.where(jnp.isnan(state.log_threshold) & seen, log, state.log_threshold)
-        # Before any norm was seen there is nothing to hold one against.
-        c = jnp.where(jnp.isnan(threshold), jnp.inf, jnp.exp(threshold))
-        out, new = _clipped(updates, state, c, nonfinite)
+        # Logs are compared: e^log of a norm is not that norm, and may be beyond the dtype. Before
+        # any norm was seen there is nothing to hold one against.
+        within = (log <= threshold) | jnp.isnan(threshold)
+        most = jnp.asarray(jnp.finfo(log.dtype).max, log.dtype)
+        c = jnp.minimum(jnp.where(jnp.isnan(threshold), most, jnp.exp(threshold)), most)
+        out, new = _clipped(updates, state, size, exponent, c, within, nonfinite)
         step = rate * (quantile - (log <= threshold).astype(log.dtype))
         return out, new._replace(log_threshold=jnp.where(seen, threshold + step, threshold))
 

@@ -70,12 +70,12 @@ def with_gate_bias(cell: PointwiseCell, params: Any, gate: str, bias: float | Ar
     _check(cell, params)
     _check_gate("gate", cell, gate)
     H = params.w_hh.shape[1]
-    if isinstance(bias, jax.Array) or hasattr(bias, "shape"):
+    if getattr(bias, "shape", ()) == ():
+        arguments.check_scalar("bias", bias)
+    else:
         arguments.check_array("bias", bias)
         arguments.check_shape("bias", bias, (H,), "(H,)")
         arguments.check_dtype("bias", bias, params.b.dtype, "params.b")
-    else:
-        arguments.check_real("bias", bias)
     return _with_bias(cell, params, gate, jnp.broadcast_to(jnp.asarray(bias, params.b.dtype), H))
 
 
@@ -165,13 +165,16 @@ def redrawn(
 def scaled_to_bound(cell: PointwiseCell, params: Any, target: float = 1.0) -> Any:
     """The params with W_hh scaled so that γσ_max(W_hh) is the target: no step stretches more.
 
+    Up to the rounding of each weight: where that matters, as in 16 bits, aim lower.
+
         W_hh ← W_hh · target / (γ σ_max(W_hh))        γ = sup |a'|
 
     Args:    cell of one gate whose slope is bounded, as `jaxrnn.rnn`; target > 0.
     Returns: the params. W_hh = 0 stays 0.
     Raises:  TypeError or ValueError naming the argument, also for a cell without such a bound.
     Cost:    O(H³), once.
-    Source:  `jaxrnn.certificates.from_weights`, which then says explosion excluded for target ≤ 1.
+    Source:  `jaxrnn.certificates.from_weights`, which then says vanishing certified for a target
+             below 1.
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.rnn()
@@ -188,9 +191,11 @@ def scaled_to_bound(cell: PointwiseCell, params: Any, target: float = 1.0) -> An
             f"cell: expected one gate with a bounded slope, got {cell!r}: no bound follows from "
             "its weights alone; use scaled_to_exponent"
         )
-    bound = slope * norms.spectral(params.w_hh)
+    # Of entries up to 1, so that neither σ_max nor the factor leaves the dtype.
+    unit, _ = norms.scaled(params.w_hh, (0, 1))
+    bound = slope * norms.spectral(unit)
     factor = jnp.where(bound > 0, target / jnp.where(bound > 0, bound, 1 + 0 * bound), 0 * bound)
-    return params._replace(w_hh=_times(params.w_hh, factor))
+    return params._replace(w_hh=_times(unit, factor).astype(params.w_hh.dtype))
 
 
 class Scaling(NamedTuple):
@@ -223,8 +228,10 @@ def scaled_to_exponent(
         W_hh ← α W_hh        mean over the batch of λ₁(α) = target
 
     Factors from 1/64 to 64 are tried on a grid, then the interval next to 1 over which λ₁ - target
-    changes its sign is halved 24 times. If it never does, as where the forget gates alone keep
-    λ₁ above the target, the nearest of the grid is taken, and `exponent` says how near.
+    changes its sign is halved 24 times. Compare `exponent` with the target: if the sign never
+    changes, as where the forget gates alone keep λ₁ above the target, or changes in a jump, as
+    where relu units die, the nearest that was seen is taken. An example whose λ₁ is -inf, its
+    Jacobians 0 in the end, is left out of the mean. Where no exponent is finite the factor is 1.
 
     Args:    xs `(T, *batch, D)`, state0, warmup: as in `jaxrnn.lyapunov.exponents`; target: nats
              per step.
@@ -243,6 +250,10 @@ def scaled_to_exponent(
     _check(cell, params)
     arguments.check_real("target", target)
     arguments.check_sequence("xs", xs)
+    if 0 in xs.shape[:-1]:
+        raise ValueError(
+            f"xs: expected at least one step of one example, got {arguments.describe(xs)}"
+        )
     return _scaled_to_exponent(cell, params, xs, jnp.asarray(target, xs.dtype), state0, warmup)
 
 
@@ -254,8 +265,12 @@ def _scaled_to_exponent(
         return params._replace(w_hh=_times(params.w_hh, jnp.exp(log)))
 
     def off(log: Array) -> Array:
-        found = lyapunov.exponents(cell, scaled(log), xs, state0, count=1, warmup=warmup)
-        return found.value.mean() - target.astype(found.value.dtype)
+        found = lyapunov.exponents(cell, scaled(log), xs, state0, count=1, warmup=warmup).value
+        live = found != -jnp.inf
+        mean = jnp.where(live, found, 0 * found).sum() / jnp.maximum(live.sum(), 1).astype(
+            found.dtype
+        )
+        return jnp.where(live.any(), mean, -jnp.inf) - target.astype(found.dtype)
 
     most = math.log(FACTORS)
     grid = jnp.linspace(-most, most, GRID, dtype=accumulator(params.w_hh.dtype))
@@ -271,8 +286,13 @@ def _scaled_to_exponent(
         return (jnp.where(same, half, low), jnp.where(same, high, half)), None
 
     (low, high), _ = jax.lax.scan(halved, (grid[at], grid[at + 1]), length=HALVINGS)
-    nearest = grid[jnp.argmin(jnp.abs(values))]
-    log = jnp.where(changes.any(), (low + high) / 2, nearest)
+    # The root, if there was one and it was no jump, else the nearest of the grid.
+    root = (low + high) / 2
+    logs = jnp.concatenate([jnp.where(changes.any(), root, grid[at])[None], grid])
+    distances = jnp.abs(jnp.concatenate([off(logs[0])[None], values]))
+    known = jnp.isfinite(distances)
+    log = logs[jnp.argmin(jnp.where(known, distances, jnp.full_like(distances, jnp.inf)))]
+    log = jnp.where(known.any(), log, 0 * log)
     value = off(log)
     return Scaling(scaled(log), jnp.exp(log), value + target.astype(value.dtype))
 
@@ -285,7 +305,10 @@ def _times(weight: Array, factor: Array) -> Array:
 def _check(cell: Any, params: Any) -> None:
     if not isinstance(cell, PointwiseCell):
         got = getattr(cell, "name", None) or arguments.describe(cell)
-        raise TypeError(f"cell: expected a cell with gates, such as jaxrnn.lstm(), got {got}")
+        raise TypeError(
+            "cell: expected a cell in closed form, such as jaxrnn.lstm(), whose weights are known "
+            f"by gates, got {got}"
+        )
     cell.check_params(params)
 
 

@@ -94,6 +94,8 @@ def exponents(
     if count > n:
         raise ValueError(f"count: expected at most n = {n}, the size of the state, got {count}")
     arguments.check_size("warmup", warmup, least=0)
+    if not xs.shape[0]:
+        raise ValueError(f"xs: expected at least one step, got {arguments.describe(xs)}")
     if warmup >= xs.shape[0]:
         raise ValueError(f"warmup: expected fewer steps than T = {xs.shape[0]}, got {warmup}")
     arguments.check_size("interval", interval, least=1)

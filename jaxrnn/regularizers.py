@@ -22,7 +22,7 @@ from jaxrnn import arguments, lyapunov
 from jaxrnn.cell import Cell
 from jaxrnn.linearisation import Steps, linearised, trajectory
 from jaxrnn.projections import accumulator
-from jaxrnn.scaling import Scaled, added, rescaled
+from jaxrnn.scaling import Scaled, added, rescaled, times_power
 from jaxrnn.tangent_scan import over_chunks, plan
 from jaxrnn.transposition import direct_adjoints, through_step
 from jaxrnn.unrolling import start
@@ -48,8 +48,8 @@ def omega(
     Returns: a scalar: the sum over the steps, the mean over the batch. A step that is held, one
              that starts afresh, and one that no gradient reaches (λᵢ = 0) add nothing.
     Raises:  TypeError or ValueError as `jaxrnn.bptt.adjoints`.
-    Cost:    an adjoint. Its own gradient goes through the adjoints as well: about four gradients of
-             the loss; `omega_at_fixed_adjoints` costs two.
+    Cost:    an adjoint and one step of it more. Its own gradient goes through the adjoints as
+             well and takes five to eight gradients of the loss; `omega_at_fixed_adjoints` two.
     Source:  Pascanu, Mikolov & Bengio, ICML 2013, eq. 9, there for the pre-activations of a tanh
              network; tests/test_regularizers.py, against Ω from `jax.jacfwd` of each step.
 
@@ -80,7 +80,10 @@ def omega_at_fixed_adjoints(
 
         ∂⁺Ω/∂θ: sᵢ₋₁ and λᵢ count as constants in Jᵢ(θ)ᵀ λᵢ
 
-    This is the gradient with which the paper trains. It costs no second derivative through time.
+    The paper trains with this for the state of pre-activations, where Jᵢ = W diag(σ'(aᵢ₋₁)) has no
+    other parameter than W; a `from_step` cell with that state gives its gradient exactly. In the
+    state h, Jᵢ = diag(a'(zᵢ(θ))) W, and zᵢ is differentiated as well. No second derivative goes
+    through time.
 
     Args, Returns, Raises: as `omega`, and the same value; no gradient but in `params`.
     Cost:    an adjoint, and one step of it for all i at once, forth and back.
@@ -107,7 +110,7 @@ def flossing(
     xs: Array,
     state0: Any = None,
     *,
-    target: float = 0.0,
+    target: float | Array = 0.0,
     count: int = 1,
     warmup: int = 0,
     interval: int = 1,
@@ -116,8 +119,9 @@ def flossing(
 
         Σⱼ (λⱼ - λ*)²,  j = 1 … count        the mean over the batch
 
-    Args:    target: λ*, nats per step; the others as in `jaxrnn.lyapunov.exponents`.
-    Returns: a scalar, differentiable where the exponents are distinct.
+    Args:    target: λ*, nats per step, a number or a scalar array; the others as in
+             `jaxrnn.lyapunov.exponents`.
+    Returns: a scalar, differentiable where the exponents are distinct; inf where one is -inf.
     Raises:  TypeError or ValueError as `jaxrnn.lyapunov.exponents`, or naming target.
     Cost:    the exponents; its gradient keeps the frames of all T steps, O(T·B·n·count) memory.
     Source:  Engelken, Gradient flossing, NeurIPS 2023.
@@ -130,7 +134,7 @@ def flossing(
     >>> f"{f(0.5):.4f}"                                            # 2 (log ½)²
     '0.9609'
     """
-    arguments.check_real("target", target)
+    arguments.check_scalar("target", target)
     found = lyapunov.exponents(
         cell, params, xs, state0, count=count, warmup=warmup, interval=interval
     )
@@ -182,14 +186,17 @@ def _omega(
 ) -> Array:
     steps = trajectory(cell, params, xs, state0, states, lengths, resets)
     moved = through_step(cell, params, linearised(cell, params, steps), adjoints)
-    before, after = _square(adjoints, xs.ndim - 1), _square(moved, xs.ndim - 1)
-    counted = before > 0
+    # Scaled again: a step may shrink an adjoint beyond what the dtype can square.
+    moved = rescaled(moved, jnp.zeros(xs.shape[:-1], jnp.int32))
+    before, after = _square(adjoints, xs.ndim - 1), _square(moved.value, xs.ndim - 1)
+    counted = ~(before == 0)  # NaN is counted: Ω is then NaN
     if resets is not None:
         counted &= ~resets
     # Where nothing comes through, the root has no derivative: there the ratio is a constant 0.
-    some = counted & (after > 0)
+    some = counted & ~(after == 0)
     one = jnp.ones_like(before)
     ratio = jnp.sqrt(jnp.where(some, after, one) / jnp.where(some, before, one))
+    ratio = times_power(ratio, moved.exponent)
     off = jnp.where(some, ratio, 0 * one) - one
     return jnp.sum(jnp.where(counted, off * off, 0 * one)) / max(math.prod(xs.shape[1:-1]), 1)
 

@@ -59,6 +59,7 @@ class Batch(NamedTuple):
 def squared_error(outputs: Array, targets: Array) -> Array:
     """Mean of (output - target)² over everything. Raises ValueError for unlike shapes."""
     arguments.check_array("outputs", outputs)
+    arguments.check_array("targets", targets)
     arguments.check_shape("outputs", outputs, targets.shape, "as the targets, (N, B, outputs)")
     return jnp.mean((outputs - targets.astype(outputs.dtype)) ** 2)
 
@@ -73,15 +74,17 @@ def within(outputs: Array, targets: Array, error: float = 0.04) -> Array:
     """Which sequences have every number within `error`, `(B,)`; 0.04 is Hochreiter's."""
     arguments.check_positive("error", error)
     arguments.check_array("outputs", outputs)
+    arguments.check_array("targets", targets)
     arguments.check_shape("outputs", outputs, targets.shape, "as the targets, (N, B, outputs)")
     off = jnp.abs(outputs - targets.astype(outputs.dtype))
     return jnp.all(off < jnp.asarray(error, off.dtype), axis=(0, 2))
 
 
 def correct(outputs: Array, targets: Array) -> Array:
-    """Which sequences have every class right, `(B,)`."""
+    """Which sequences have every class right, `(B,)`; none where an output is NaN."""
     _check_classes(outputs, targets)
-    return jnp.all(outputs.argmax(-1).astype(targets.dtype) == targets, axis=0)
+    right = outputs.argmax(-1).astype(targets.dtype) == targets
+    return jnp.all(right & ~jnp.any(jnp.isnan(outputs), axis=-1), axis=0)
 
 
 def _check_classes(outputs: Array, targets: Array) -> None:
@@ -279,6 +282,7 @@ def sequential_digits(key: PRNGKey, batch_size: int, images: Array, labels: Arra
     if not images.size:
         raise ValueError(f"images: expected at least one, got {arguments.describe(images)}")
     rows = jax.random.randint(key, (batch_size,), 0, images.shape[0])
+    images, labels = jnp.asarray(images), jnp.asarray(labels)  # NumPy's know no traced rows
     return Batch(images[rows].T[..., None], labels[rows][None])
 
 

@@ -1030,6 +1030,18 @@ def flossed(v, **changes):
 for label, change, error, named in (
     ("target inf", {"target": float("inf")}, ValueError, ("target", "finite", "got inf")),
     ("target a string", {"target": "0"}, TypeError, ("target", "a real number", "got '0'")),
+    (
+        "no step",
+        {"xs": np.ones((0, B, D), "float32")},
+        ValueError,
+        ("xs", "at least one step", r"got float32\[0, 2, 3\]"),
+    ),
+    (
+        "target an array",
+        {"target": np.ones(2)},
+        ValueError,
+        ("target", "a scalar", r"got .*\(2,\)"),
+    ),
     ("count 0", {"count": 0}, ValueError, ("count", "at least 1", "got 0")),
     ("count beyond the state", {"count": 9}, ValueError, ("count", "at most n = 8", "got 9")),
     ("warmup T", {"warmup": T}, ValueError, ("warmup", "fewer steps than T = 5", "got 5")),
@@ -1051,7 +1063,7 @@ def shaped(name, v, kind="lstm", **changes):
     return getattr(initializers, name)(**given)
 
 
-GATED = "expected a cell with gates"
+GATED = "expected a cell in closed form"
 for name, kind, label, change, error, named in (
     ("with_gate_bias", "lstm", "no such gate", {"gate": "z"}, ValueError,
      ("gate", "one of i, f, g, o", "got 'z'")),
@@ -1090,6 +1102,8 @@ for name, kind, label, change, error, named in (
      ("target", "finite", "got nan")),
     ("scaled_to_exponent", "lstm", "warmup T", {"warmup": T}, ValueError,
      ("warmup", "fewer steps than T = 5", "got 5")),
+    ("scaled_to_exponent", "lstm", "no example", {"xs": np.ones((T, 0, D), "float32")}, ValueError,
+     ("xs", "at least one step of one example", r"got float32\[5, 0, 3\]")),
     ("scaled_to_exponent", "lstm", "xs a list", {"xs": [1.0]}, TypeError,
      ("xs", "expected", "got a list")),
     ("scaled_to_exponent", "lstm", "xs too narrow", {"xs": np.ones((T, 1), "float32")}, ValueError,
@@ -1138,6 +1152,8 @@ for label, change, error, named in (
 ):  # fmt: skip
     row(f"sequential_digits {label}", lambda v, c=change: digits(v, **c), error, *named)
 for label, call, error, named in (
+    ("squared_error of a list", lambda v: tasks.squared_error(v.xs, [[1.0]]), TypeError,
+     ("targets", "expected an array", "got a list")),
     ("squared_error of unlike shapes", lambda v: tasks.squared_error(v.xs, v.xs[:1]), ValueError,
      ("outputs", "expected", r"got .*\(5, 2, 3\)")),
     ("within of unlike shapes", lambda v: tasks.within(v.xs, v.xs[:1]), ValueError,

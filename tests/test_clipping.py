@@ -226,3 +226,38 @@ def test_bad_input_is_refused_by_name(case):
     call, error, words = REFUSED[case]
     with pytest.raises(error, match="^" + words):
         call()
+
+
+def test_a_first_gradient_is_never_clipped_at_a_running_quantile():
+    clip = clipping.clip_by_running_quantile(0.9)
+    update = jax.jit(clip.update)
+    for scale in 10.0 ** np.random.default_rng(3).uniform(-37, 38, 50):
+        tree = jnp.float32(scale) * jnp.float32([1.0, 1.7, 0.3])
+        got, state = update(tree, clip.init(tree))
+        np.testing.assert_array_equal(got, tree)
+        assert (int(state.clipped), float(state.factor)) == (0, 1.0)
+    beyond = jnp.float32([3e38, 3e38, 0])  # its norm is beyond float32
+    got, state = update(beyond, clip.init(beyond))
+    np.testing.assert_array_equal(got, beyond)
+    got, _ = update(0.5 * beyond, state)  # within what was seen
+    np.testing.assert_array_equal(got, 0.5 * beyond)
+
+
+def test_what_is_multiplied_by_1_was_not_clipped():
+    clip = clipping.clip_by_global_norm(5.0)
+    tree = jnp.array([3.0, 4.0])
+    got, state = clip.update(tree, clip.init(tree))
+    np.testing.assert_allclose(got, tree, rtol=1e-15)
+    assert (int(state.clipped), float(state.factor)) == (0, 1.0)
+
+
+def test_a_threshold_on_a_schedule():
+    made = optax.inject_hyperparams(clipping.clip_by_global_norm, static_args="nonfinite")(
+        max_norm=lambda step: jnp.where(step == 0, 1.0, 0.5)
+    )
+    tree = jnp.array([3.0, 4.0])
+    with jax.numpy_dtype_promotion("standard"):
+        state = made.init(tree)
+        for size in (1.0, 0.5):
+            got, state = jax.jit(made.update)(tree, state)
+            np.testing.assert_allclose(jnp.linalg.norm(got), size, rtol=1e-12)

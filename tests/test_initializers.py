@@ -175,3 +175,45 @@ def test_the_dtype_stays(dtype):
         initializers.scaled_to_bound(CELLS["rnn-tanh"], drawn(CELLS["rnn-tanh"], dtype=dtype)),
     ):
         assert {leaf.dtype for leaf in new} == {jnp.dtype(dtype)}
+
+
+@pytest.mark.parametrize("target", [-1.0, 0.0, 2.0, 50.0])
+def test_relu_units_that_die_or_overflow_leave_the_nearest_that_was_seen(target):
+    """λ₁ jumps where a unit dies and is inf where the state is; own weights are on the grid."""
+    cell = jaxrnn.rnn(jaxrnn.activations.relu)
+    params, xs = drawn(cell, H=8), jax.random.normal(jax.random.key(9), (50, 3, 2), jnp.float64)
+    params = params._replace(b=params.b + 0.3)
+    found = initializers.scaled_to_exponent(cell, params, xs, target)
+    assert np.isfinite([found.factor, found.exponent]).all()
+    each = lyapunov.exponents(cell, params, xs, count=1).value
+    own = np.mean(each[each != -np.inf])
+    assert abs(found.exponent - target) <= abs(own - target) + 1e-9
+
+
+@pytest.mark.parametrize("value", [jnp.nan, 0.0])
+def test_where_no_exponent_is_finite_the_weights_stay(value):
+    cell = CELLS["rnn-tanh"]
+    params = drawn(cell)
+    params = params._replace(w_hh=value * params.w_hh)
+    found = initializers.scaled_to_exponent(cell, params, jnp.ones((20, 2, 2)), 0.0)
+    assert found.factor == 1
+    assert not np.isfinite(found.exponent)
+
+
+@pytest.mark.parametrize("size", [3e38, 1e-37])
+def test_a_bound_is_reached_from_either_end_of_float32(size):
+    cell = CELLS["rnn-tanh"]
+    params = drawn(cell, dtype=jnp.float32)
+    params = params._replace(w_hh=jnp.full((6, 6), size, jnp.float32))
+    new = initializers.scaled_to_bound(cell, params, 0.5)
+    np.testing.assert_allclose(np.linalg.norm(new.w_hh, 2), 0.5, rtol=1e-6)
+
+
+def test_a_bias_may_be_a_scalar_array_and_mapped():
+    cell = CELLS["lstm"]
+    params = drawn(cell)
+    f = lambda bias: initializers.with_gate_bias(cell, params, "f", bias).b  # noqa: E731
+    want = f(2.0)
+    for bias in (np.float32(2), jnp.asarray(2.0)):
+        np.testing.assert_array_equal(f(bias), want)
+    np.testing.assert_array_equal(jax.vmap(f)(jnp.array([1.0, 2.0]))[1], want)

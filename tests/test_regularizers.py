@@ -267,3 +267,28 @@ def test_flossing_brings_the_leading_exponent_to_its_target(name):
     with jax.numpy_dtype_promotion("standard"):  # optax counts its steps in int32
         (params, _), _ = run((params, optimizer.init(params)))
     assert abs(leading(params) - target) < 0.02
+
+
+@pytest.mark.parametrize("f", [regularizers.omega, regularizers.omega_at_fixed_adjoints])
+def test_nan_is_never_taken_for_nothing(f):
+    cell, params, xs = drawn("rnn-tanh")
+    last = lambda states: (states.h[-1] ** 2).sum()  # noqa: E731
+    assert np.isnan(f(cell, params._replace(w_hh=jnp.nan * params.w_hh), xs, last))
+    assert np.isnan(f(cell, params, xs.at[3, 1].set(jnp.nan), last))
+    assert np.isnan(f(cell, params, xs, lambda states: jnp.nan * last(states)))
+
+
+def test_a_step_that_shrinks_beyond_what_can_be_squared_has_its_slope():
+    """There Ω ≈ Σ (1 - 2r), so its slope in W is that of -2r, whatever the size of W."""
+    cell, params, xs = drawn("rnn-tanh", dtype=jnp.float32)
+    slope = jax.grad(lambda p: alone(cell, p, xs))
+    small, tiny = (slope(params._replace(w_hh=jnp.float32(s) * params.w_hh)).w_hh
+                   for s in (1e-10, 1e-25))  # fmt: skip
+    assert np.any(small)
+    np.testing.assert_allclose(tiny, small, rtol=1e-3, atol=1e-4)
+
+
+def test_the_target_may_change_while_it_runs():
+    cell, params, xs = drawn("rnn-tanh")
+    f = lambda target: regularizers.flossing(cell, params, xs, target=target)  # noqa: E731
+    np.testing.assert_allclose(jax.jit(f)(jnp.asarray(-0.3)), f(-0.3), rtol=1e-13)

@@ -159,3 +159,14 @@ def test_losses_and_criteria():
     np.testing.assert_allclose(tasks.cross_entropy(odds, classes), -np.log([0.7, 0.3]).mean())
     assert tasks.correct(odds, classes).tolist() == [False]
     assert tasks.correct(odds, jnp.array([[0], [2]])).tolist() == [True]
+
+
+def test_no_answer_is_not_a_right_one():
+    outputs = jnp.full((1, 2, 3), jnp.nan).at[0, 1].set(jnp.array([1.0, 0.0, 0.0]))
+    assert tasks.correct(outputs, jnp.zeros((1, 2), int)).tolist() == [False, True]
+
+
+def test_numpy_images_may_be_drawn_from_under_jit():
+    images, labels = np.arange(12.0).reshape(3, 4), np.array([7, 8, 9])
+    draw = jax.jit(lambda key: tasks.sequential_digits(key, 5, images, labels))
+    assert draw(KEY).xs.shape == (4, 5, 1)
