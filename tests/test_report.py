@@ -18,9 +18,6 @@ from jaxrnn.diagnosis.summary import curve
 from jaxrnn.layers import Layer
 
 T, B, D, H = 30, 6, 3, 5
-# Its diagnoses are made once: in one worker.
-pytestmark = pytest.mark.xdist_group("report")
-
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 QUIET = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
