@@ -1,7 +1,8 @@
 """Penalties on how gradients and tangents grow through time, to be added to a loss.
 
-    Ω = Σᵢ (‖λᵢ Jᵢ‖ / ‖λᵢ‖ - 1)²        flossing: Σⱼ (λⱼ - λ*)²
+    Ω = Σᵢ (‖Jᵢᵀ λᵢ‖ / ‖λᵢ‖ - 1)²        flossing: Σⱼ (Λⱼ - Λ*)²
 
+with adjoints λᵢ = ∂E/∂sᵢ and Lyapunov exponents Λⱼ, two things that are both written λ elsewhere.
 Ω asks that a step keep the length of the one adjoint that the loss sends back through it, flossing
 that the leading Lyapunov exponents be where they should. Both are differentiable, in every argument
 that is an array, and work for every cell. An adjoint is kept as a value and a power of two, so Ω
@@ -49,7 +50,7 @@ def omega(
              that starts afresh, and one that no gradient reaches (λᵢ = 0) add nothing.
     Raises:  TypeError or ValueError as `jaxrnn.bptt.adjoints`.
     Cost:    an adjoint and one step of it more. Its own gradient goes through the adjoints as
-             well and takes five to eight gradients of the loss; `omega_at_fixed_adjoints` two.
+             well, a second derivative through time, which `omega_at_fixed_adjoints` does without.
     Source:  Pascanu, Mikolov & Bengio, ICML 2013, eq. 9, there for the pre-activations of a tanh
              network; tests/test_regularizers.py, against Ω from `jax.jacfwd` of each step.
 
@@ -117,9 +118,9 @@ def flossing(
 ) -> Array:
     """How far the leading Lyapunov exponents are from a target.
 
-        Σⱼ (λⱼ - λ*)²,  j = 1 … count        the mean over the batch
+        Σⱼ (Λⱼ - Λ*)²,  j = 1 … count        the mean over the batch
 
-    Args:    target: λ*, nats per step, a number or a scalar array; the others as in
+    Args:    target: Λ*, nats per step, a number or a scalar array; the others as in
              `jaxrnn.lyapunov.exponents`.
     Returns: a scalar, differentiable where the exponents are distinct; inf where one is -inf.
     Raises:  TypeError or ValueError as `jaxrnn.lyapunov.exponents`, or naming target.
