@@ -89,10 +89,13 @@ def _tail(z: Array) -> Array:
 def sigmoid_pair(z: Array) -> tuple[Array, Array]:
     """(σ(z), σ'(z)) from one exponential, each right to a few ulp of itself.
 
+    Raises: TypeError for what is no array of floats.
+
     >>> import jax.numpy as jnp
     >>> [float(part) for part in sigmoid_pair(jnp.float32(0.0))]
     [0.5, 0.25]
     """
+    arguments.check_array("z", z, kind=jnp.inexact)
     r = _tail(z)
     return jnp.where(z >= 0, 1 - r, r), r * (1 - r)
 

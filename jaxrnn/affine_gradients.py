@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax import Array
 
 from jaxrnn import norms, outer_products
@@ -34,6 +35,7 @@ def sizes(
     Returns: (norms, inner products), two trees of params with leaves `(T,)`.
     Cost:    see `outer_products.sizes`.
     """
+    _check_one_device(params.w_hh, xs)
     du, da, x, h = map(_flat_batch, (parts[0], parts[-1], xs, hs))
     vectors = {f: leaf for f, leaf in params._asdict().items() if f not in WEIGHTS}
     like, pull = jax.vjp(lambda v: biases(params._replace(**v)), cast(vectors, du.dtype))
@@ -45,6 +47,18 @@ def sizes(
     found["w_hh"] = outer_products.sizes(da, h, direction.w_hh)
     fields = [found[f] for f in params._fields]
     return type(params)(*[f[0] for f in fields]), type(params)(*[f[1] for f in fields])
+
+
+def _check_one_device(weight: Array, xs: Array) -> None:
+    """Refuse a batch on several devices: ‖Σ_b‖² has a term for every two examples."""
+    # Under `shard_map`, what differs from device to device has another type.
+    varied = weight + jnp.zeros_like(xs.sum()).astype(weight.dtype)
+    if any(jax.typeof(xs).sharding.spec) or jax.typeof(varied) != jax.typeof(weight):
+        raise NotImplementedError(
+            "contribution_norms: expected all examples on one device, got a batch that is split "
+            "over several; use temporal_contributions, or under shard_map give params of each "
+            "device's own, jax.lax.pcast(params, axis, to='varying'), for its own part of the batch"
+        )
 
 
 def _flat_batch(leaf: Array) -> Array:

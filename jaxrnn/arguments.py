@@ -4,6 +4,7 @@ All checks read only shapes, dtypes and tree structures, which are static under
 `jax.jit`, so bad input is refused while tracing, before anything is computed.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -37,7 +38,12 @@ def check_array(name: str, value: Any, *, kind: Any = jnp.floating) -> None:
 
 
 def _dtype_words(kind: Any) -> str:
-    known = {jnp.floating: "a real floating", jnp.integer: "an integer", np.bool_: "a boolean"}
+    known: dict[Any, str] = {
+        jnp.floating: "a real floating",
+        jnp.inexact: "a floating",
+        jnp.integer: "an integer",
+        np.bool_: "a boolean",
+    }
     return known.get(kind, str(kind))
 
 
@@ -84,6 +90,24 @@ def check_callable(name: str, value: Any, example: str) -> None:
     """Refuse what cannot be called."""
     if not callable(value):
         raise TypeError(f"{name}: expected a function {example}, got {describe(value)}")
+
+
+def check_kind(name: str, value: Any, cls: type, maker: str) -> None:
+    """Refuse what is not a `cls`; `maker` says where one comes from."""
+    if not isinstance(value, cls):
+        raise TypeError(f"{name}: expected the {cls.__name__} of {maker}, got {describe(value)}")
+
+
+def check_curves(name: str, value: Any) -> None:
+    """Refuse anything but a mapping from names to arrays `(T,)`, at least one."""
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{name}: expected a dict of names and (T,), got {describe(value)}")
+    if not value:
+        raise ValueError(f"{name}: expected at least one curve, got none")
+    for key, leaf in value.items():
+        check_array(f"{name}[{key!r}]", leaf)
+        if len(leaf.shape) != 1:
+            raise ValueError(f"{name}[{key!r}]: expected (T,), got {describe(leaf)}")
 
 
 def check_names(name: str, value: Any) -> None:

@@ -187,9 +187,10 @@ def credit_matrix(
     arguments.check_loss("losses", losses, states, (T,))
     steps = _linearised(cell, params, xs, state0, states, lengths, resets)
     values, pull = jax.vjp(losses, states)
+    one = jnp.ones_like(values)
 
     def row(t: Array) -> Any:
-        (direct,) = pull((jnp.arange(T) == t).astype(values.dtype))
+        (direct,) = pull(jnp.where(jnp.arange(T) == t, one, jnp.zeros_like(one)))
         return jax.tree.map(_norm_of_step, run_back(cell, params, steps, direct))
 
     held = max(1, sum(leaf.size for leaf in jax.tree.leaves(states)))

@@ -87,6 +87,8 @@ class WeightBound(NamedTuple):
         """The verdict of γσ_max and, for a linear net, of γρ."""
         sigma, rho = float(self.gamma * self.sigma_max), float(self.gamma * self.spectral_radius)
         inequality = "‖∂hₜ/∂hₖ‖ ≤ (γ σ_max(W_hh))^(t-k)"
+        if math.isnan(sigma):
+            return Statement(NONE, inequality, "γσ_max is NaN: the weights are not finite")
         slack = 1 + 2 * (float(self.bound) / sigma - 1) if sigma else 1.0
         if float(self.bound) < 1:
             return Statement(
@@ -158,6 +160,8 @@ class TrajectoryBounds(NamedTuple):
         upper, product = np.asarray(self.upper), np.asarray(self.product)
         if len(upper) < 2 or not upper.size:
             return Statement(NONE, inequality, "fewer than two steps: there is no product")
+        if np.isnan(upper).any():
+            return Statement(NONE, inequality, "NaN on these inputs: weights or states not finite")
         lag, whole, most = len(upper) - 1, upper[0].max(), upper[:-1].max()
         measured, grown = product[0].max(), product[:-1].max()
         seen = f"the product itself is e^{measured:.4g} over {lag} steps"
@@ -269,6 +273,7 @@ def _up(W: Array) -> Array:
     return jnp.asarray(1 + 16 * W.shape[-1] * float(jnp.finfo(W.dtype).eps), W.dtype)
 
 
+@jax.custom_jvp
 def _spectral_radius(W: Array) -> Array:
     """ρ = lim ‖W^m‖^(1/m) by repeated squaring, each power divided by its norm."""
 
@@ -286,6 +291,13 @@ def _spectral_radius(W: Array) -> Array:
     # A power that is 0 has log norm -inf, and stays there.
     (_, log_rho), _ = jax.lax.scan(square, first, weights)
     return jnp.exp(log_rho)
+
+
+@_spectral_radius.defjvp
+def _spectral_radius_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    """δ|λ| of the largest eigenvalue λ: ‖W^m‖^(1/m) tends to ρ, but not its derivative."""
+    sizes, moved = jax.jvp(lambda W: jnp.abs(jnp.linalg.eigvals(W)), primals, tangents)
+    return _spectral_radius(*primals), moved[jnp.argmax(sizes)]
 
 
 def along(
@@ -334,8 +346,8 @@ def _along(
     chunk = max(min(NUMBERS // numbers, xs.shape[0]), 1)
     _, (most, least) = over_chunks(extremes, None, steps, chunk)
     off = 16 * n * float(jnp.finfo(most.dtype).eps)
-    step_upper = jnp.log(most) + math.log1p(off)
-    step_lower = jnp.log(jnp.maximum(least - off * most, jnp.zeros_like(least)))
+    step_upper = norms.log(most) + math.log1p(off)
+    step_lower = norms.log(jnp.maximum(least - off * most, jnp.zeros_like(least)))
     product = products.transport_norms(cell, params, xs, state0, **masks)
     upper, lower = _after(step_upper, 1), _after(step_lower, -1)
     return TrajectoryBounds(step_upper, step_lower, upper, lower, product)

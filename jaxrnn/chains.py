@@ -116,7 +116,8 @@ def _apart(cell: Any, params: Any, step: Steps, rows: Any) -> tuple[Any, list[Ar
     G = len(cell.gates)
 
     def through_phi(row: Any) -> tuple[Any, Array]:
-        dv = jax.ShapeDtypeStruct((*row.c.shape[:-1], weight.shape[0]), row.c.dtype)
+        # Made of the row, so that it varies as the row does under `shard_map`.
+        dv = jnp.zeros_like(jnp.concatenate([row.c] * G, axis=-1))
         tangent = functools.partial(cell.phi.tangent, step.partials)
         direct, dv = jax.linear_transpose(tangent, row, dv)(row)
         return direct, cell.drive_parts(step.partials, dv)[-1]

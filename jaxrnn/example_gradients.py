@@ -19,8 +19,8 @@ from jax import Array
 from jaxrnn import norms
 from jaxrnn.cell import Cell
 from jaxrnn.linearisation import Steps
-from jaxrnn.scaling import Scaled, added, log_of, rescaled, times_power
-from jaxrnn.transposition import through_step, to_drive, to_params
+from jaxrnn.scaling import Scaled, log_of, times_power
+from jaxrnn.transposition import scaled_back, scaled_nothing, to_drive, to_params
 
 __all__ = ["ExampleGradients", "example_gradients", "windows"]
 
@@ -59,14 +59,11 @@ def example_gradients(
     """
 
     def back(later: Scaled, step: tuple[Any, Steps]) -> tuple[Scaled, Any]:
-        adjoint = added(later, rescaled(step[0], jnp.zeros_like(later.exponent)))
-        value = jax.tree.map(lambda a, s: a.astype(s.dtype), adjoint.value, step[1].before)
-        new = through_step(cell, params, step[1], value)
+        before, adjoint, value = scaled_back(cell, params, later, step)
         drive = to_drive(cell, params, step[1], value)
-        return rescaled(new, adjoint.exponent), (drive, adjoint.exponent, _size(adjoint))
+        return before, (drive, adjoint.exponent, _size(adjoint))
 
-    first = jax.tree.map(lambda d: d.sum(0) * 0, direct)  # a sum has the sharding of a state
-    first = rescaled(first, jnp.zeros(steps.xs.shape[1:-1], jnp.int32))
+    first = scaled_nothing(direct, steps.xs.shape[1:-1])
     _, (drives, exponents, adjoint) = jax.lax.scan(back, first, (direct, steps), reverse=True)
     contribution = _contributions(cell, params, steps, drives, exponents)
     ends = steps.xs.shape[0] if lengths is None else lengths

@@ -88,6 +88,11 @@ def exponents(
     ['0.6931', '0.6931', '0.6931', '0.6931']
     """
     state = checked_state(cell, params, xs, state0, None, None)
+    if any(jax.typeof(xs).sharding.spec):
+        raise NotImplementedError(
+            f"xs: expected an array that no explicit mesh splits, got {jax.typeof(xs)}, of which "
+            "JAX takes no QR; call it under jax.shard_map"
+        )
     n = sum(leaf.shape[-1] for leaf in jax.tree.leaves(state))
     count = n if count is None else count
     arguments.check_size("count", count, least=1)
@@ -166,7 +171,7 @@ def _moved(cell: Cell, params: ArrayTree, frame: Array, steps: Steps) -> Scaled:
         new = jax.vmap(push, lead, lead)(_as_states(frame.value, like))
         return rescaled(_as_frame(new), frame.exponent), None
 
-    first = Scaled(frame, jnp.zeros(frame.shape[:-2], jnp.int32))
+    first = Scaled(frame, jnp.zeros_like(frame[..., 0, 0], jnp.int32))
     return jax.lax.scan(step, first, steps)[0]
 
 

@@ -88,10 +88,13 @@ def log_norm(P: Scaled) -> Array:
 
     Right whatever the exponent; -inf for a matrix of zeros.
 
+    Raises: TypeError for what is not a Scaled.
+
     >>> import jax.numpy as jnp
     >>> float(log_norm(Scaled(jnp.float32([[0.5]]), jnp.int32(1))))
     0.0
     """
+    arguments.check_kind("P", P, Scaled, "matrix_products or products")
     return log_of(norms.spectral(P.value), P.exponent)
 
 
@@ -100,6 +103,8 @@ def from_tree(J: Any) -> Array:
 
     Rows and columns are the leaves of the state in their order: of the LSTM h, then c.
 
+    Raises: TypeError or ValueError naming the block that is no matrix.
+
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.lstm()
     >>> params = cell.init(jax.random.key(0), 3, 5)
@@ -107,6 +112,13 @@ def from_tree(J: Any) -> Array:
     >>> from_tree(J).shape
     (7, 2, 10, 10)
     """
+    for path, block in jax.tree_util.tree_leaves_with_path(J):
+        name = "J" + jax.tree_util.keystr(path)
+        arguments.check_array(name, block)
+        if block.ndim < 2:
+            raise ValueError(
+                f"{name}: expected matrices (*lead, H, H), got {arguments.describe(block)}"
+            )
     rows = jax.tree.leaves(J, is_leaf=lambda node: node is not J)
     joined = [jnp.concatenate(jax.tree.leaves(row), axis=-1) for row in rows]
     return jnp.concatenate(joined, axis=-2)

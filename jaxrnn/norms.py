@@ -13,7 +13,30 @@ from jax import Array
 
 from jaxrnn import projections
 
-__all__ = ["cosine", "norm", "norm_and_inner", "scaled", "spectral", "tree_norm"]
+__all__ = ["cosine", "log", "norm", "norm_and_inner", "root", "scaled", "spectral", "tree_norm"]
+
+
+def root(square: Array) -> Array:
+    """√square with derivative 0 at 0, so that an entry that is 0 spoils no gradient of the others.
+
+    >>> import jax, jax.numpy as jnp
+    >>> jax.grad(lambda x: root(x * x).sum())(jnp.float32([0.0, -2.0])).tolist()
+    [0.0, -1.0]
+    """
+    zero = square == 0
+    return jnp.where(zero, square, jnp.sqrt(jnp.where(zero, jnp.ones_like(square), square)))
+
+
+def log(x: Array) -> Array:
+    """Log x, natural, -inf at 0 with derivative 0 there.
+
+    >>> import jax, jax.numpy as jnp
+    >>> jax.grad(lambda x: log(x)[1])(jnp.float32([0.0, 2.0])).tolist()
+    [0.0, 0.5]
+    """
+    zero = x == 0
+    known = jnp.log(jnp.where(zero, jnp.ones_like(x), x))
+    return jnp.where(zero, jnp.full_like(x, -jnp.inf), known)
 
 
 def scaled(x: Array, axes: tuple[int, ...]) -> tuple[Array, Array]:
@@ -26,7 +49,9 @@ def scaled(x: Array, axes: tuple[int, ...]) -> tuple[Array, Array]:
     [[[0.0, 0.0], [0.5, -1.0]], [1.0, 4.0]]
     """
     x = x.astype(projections.accumulator(x.dtype))
-    m = jnp.max(jnp.abs(x), axis=axes, keepdims=True, initial=0)
+    # A choice of units, without derivative: that of a maximum is NaN where XLA forms x twice, once
+    # a rounding off.
+    m = jnp.max(jnp.abs(jax.lax.stop_gradient(x)), axis=axes, keepdims=True, initial=0)
     m = jnp.where((m > 0) & jnp.isfinite(m), m, jnp.ones_like(m))
     return x / jnp.broadcast_to(m, x.shape), m.squeeze(axes)
 
@@ -39,7 +64,7 @@ def norm(x: Array, axes: tuple[int, ...]) -> Array:
     '5e-25'
     """
     x, m = scaled(x, axes)
-    return m * jnp.sqrt(jnp.sum(x * x, axis=axes))
+    return m * root(jnp.sum(x * x, axis=axes))
 
 
 def norm_and_inner(x: Array, direction: Array) -> tuple[Array, Array]:
@@ -51,13 +76,14 @@ def norm_and_inner(x: Array, direction: Array) -> tuple[Array, Array]:
     """
     (x, by_x), (direction, by_direction) = scaled(x.ravel(), (0,)), scaled(direction.ravel(), (0,))
     inner = jnp.sum(x * direction.astype(x.dtype)) * by_direction.astype(x.dtype)
-    return by_x * jnp.sqrt(jnp.sum(x * x)), by_x * inner
+    return by_x * root(jnp.sum(x * x)), by_x * inner
 
 
 def spectral(x: Array) -> Array:
     """σ_max(x), `(*lead, m, n)` → `(*lead,)`.
 
-    The root of the largest eigenvalue of x xᵀ, right to a few eps·m of itself.
+    The root of the largest eigenvalue of x xᵀ, right to a few eps·m of itself; NaN where an entry
+    is not finite.
 
     >>> import jax.numpy as jnp
     >>> f"{spectral(jnp.float32([[3e-25, 4e-25]])):.2g}"
@@ -69,8 +95,8 @@ def spectral(x: Array) -> Array:
     x = x if x.shape[-2] <= x.shape[-1] else jnp.swapaxes(x, -1, -2)
     gram = jnp.matmul(x, jnp.swapaxes(x, -1, -2), precision=jax.lax.Precision.HIGHEST)
     top = jnp.linalg.eigvalsh(gram, symmetrize_input=False)[..., -1]
-    # No derivative of the root at 0.
-    return m * jnp.sqrt(jnp.where(top > 0, top, jnp.zeros_like(top)))
+    # Rounding may leave it below 0. NaN is kept: a norm of 0 would say that all has faded.
+    return m * root(jnp.where(top < 0, jnp.zeros_like(top), top))
 
 
 def tree_norm(tree: ArrayTree) -> Array:

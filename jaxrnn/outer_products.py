@@ -57,14 +57,14 @@ def by_grams(rows: Array, columns: Array, direction: Array) -> tuple[Array, Arra
     else:
         inner = jnp.einsum("tbn,mn->tbm", columns, direction) * rows
     # Rounding may leave the square of a sum that cancels below 0.
-    return jnp.sqrt(jnp.maximum(square, jnp.zeros_like(square))), inner.sum((1, 2))
+    return norms.root(jnp.maximum(square, jnp.zeros_like(square))), inner.sum((1, 2))
 
 
 def at_once(rows: Array, columns: Array, direction: Array) -> tuple[Array, Array]:
     """Both from all of C."""
     product = jnp.einsum("tbm,tbn->tmn", rows, columns)
     inner = product * jnp.broadcast_to(direction, product.shape)
-    return jnp.sqrt(jnp.sum(product * product, (1, 2))), inner.sum((1, 2))
+    return norms.root(jnp.sum(product * product, (1, 2))), inner.sum((1, 2))
 
 
 def one_by_one(rows: Array, columns: Array, direction: Array) -> tuple[Array, Array]:
@@ -72,6 +72,6 @@ def one_by_one(rows: Array, columns: Array, direction: Array) -> tuple[Array, Ar
 
     def measure(step: tuple[Array, Array]) -> tuple[Array, Array]:
         product = jnp.einsum("bm,bn->mn", *step)
-        return jnp.sqrt(jnp.sum(product * product)), jnp.sum(product * direction)
+        return norms.root(jnp.sum(product * product)), jnp.sum(product * direction)
 
     return jax.lax.map(measure, (rows, columns))

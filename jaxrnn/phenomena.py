@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxrnn import activations, certificates, lyapunov, paths, products
+from jaxrnn import activations, arguments, certificates, lyapunov, paths, products
 from jaxrnn.cell import Cell
 from jaxrnn.cells.lstm import LSTMParams, lstm
 from jaxrnn.cells.rnn import RNNParams, RNNState, rnn
@@ -84,6 +84,7 @@ def _largest_forget_gate(net: tuple[Any, Any, Array]) -> Array:
 
 def vanishing(scale: float = 0.9) -> Phenomenon:
     """γσ_max < 1: no input keeps the gradient of a tanh net alive."""
+    arguments.check_positive("scale", scale)
     params = rnn().init(jax.random.key(0), D, H)
     net: Net = (rnn(), params._replace(w_hh=scale * params.w_hh), _inputs())
     found = certificates.certify(*net)
@@ -107,6 +108,7 @@ def vanishing(scale: float = 0.9) -> Phenomenon:
 
 def exploding(gain: float = 3.0) -> Phenomenon:
     """Weights N(0, gain²/H), small inputs: a chaotic tanh net."""
+    arguments.check_positive("gain", gain)
     k_w, k_in = jax.random.split(jax.random.key(0))
     W = gain * jax.random.normal(k_w, (LARGE, LARGE)) / np.sqrt(LARGE)
     params = RNNParams(0.1 * jax.random.normal(k_in, (LARGE, D)), W, jnp.zeros(LARGE))
@@ -133,6 +135,7 @@ def exploding(gain: float = 3.0) -> Phenomenon:
 
 def exploding_without_eigenvalues(steps: int = 21) -> Phenomenon:
     """W = [[8, 8], [-8, -8]]: ρ = 0, and the gradient doubles at each step."""
+    arguments.check_size("steps", steps, least=2)
     W = jnp.array([[8.0, 8.0], [-8.0, -8.0]])
     params = RNNParams(jnp.zeros((2, 1)), W, jnp.array([-4.0, 4.549306144334055]))
     xs, at_rest = jnp.zeros((steps, 1)), RNNState(jnp.array([0.0, 0.5]))
@@ -155,6 +158,7 @@ def exploding_without_eigenvalues(steps: int = 21) -> Phenomenon:
 
 def remembering(bias: float = 6.0) -> Phenomenon:
     """A forget gate near 1 holds what a tanh net has lost."""
+    arguments.check_real("bias", bias)
     cell, xs = lstm(), _inputs()
     params = cell.init(jax.random.key(0), D, H, forget_bias=bias)
     params = params._replace(w_hh=SMALL * params.w_hh, w_ih=SMALL * params.w_ih)
@@ -177,6 +181,7 @@ def remembering(bias: float = 6.0) -> Phenomenon:
 
 def exploding_lstm(scale: float = 6.0) -> Phenomenon:
     """Every forget gate below ½, and the gradient explodes, through one gate's weights."""
+    arguments.check_positive("scale", scale)
     cell, xs = lstm(), _inputs(scale=0.1)
     params = cell.init(jax.random.key(0), D, H, forget_bias=-2.0)
     W = params.w_hh.reshape(4, H, H)
@@ -241,6 +246,10 @@ def without_cell_state() -> Phenomenon:
 
 def forget_bias(biases: tuple[float, ...] = (-1.0, 0.0, 1.0, 2.0, 3.0, 4.0)) -> Phenomenon:
     """The memory horizon against the forget bias b, beside log 0.01 / log σ(b)."""
+    if not isinstance(biases, tuple) or not biases:
+        raise TypeError(f"biases: expected a tuple of at least one number, got {biases!r}")
+    for bias in biases:
+        arguments.check_real("biases", bias)
     cell, xs = lstm(), _inputs(4 * T)
     nets: dict[str, Net] = {}
     for b in biases:

@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from jaxrnn import arguments
 from jaxrnn.demo import Flow, Run
 from jaxrnn.paths import CellPaths
 
@@ -22,7 +23,16 @@ AFTER = {"linestyle": "-", "linewidth": 2.0}
 
 
 def gradient_flow(runs: Sequence[Run]) -> Figure:
-    """Four panels: adjoints against lag, share of the gradient, Jacobian norms, accuracy."""
+    """Four panels: adjoints against lag, share of the gradient, Jacobian norms, accuracy.
+
+    Raises: TypeError or ValueError naming `runs`.
+    """
+    if not isinstance(runs, list | tuple) or not runs:
+        raise TypeError(
+            f"runs: expected a list of at least one Run, got {arguments.describe(runs)}"
+        )
+    for run in runs:
+        arguments.check_kind("runs", run, Run, "jaxrnn demo")
     figure = Figure(figsize=(11, 7.6), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(2, 2)
@@ -69,7 +79,10 @@ def contributions(norms: Mapping[str, Any]) -> Figure:
     """‖∂E/∂θ|ₖ‖ against the lag n - k, one line for each entry of leaves `(T,)`.
 
     Each is drawn relative to its largest, on a logarithmic scale.
+
+    Raises: TypeError or ValueError naming the curve.
     """
+    arguments.check_curves("norms", norms)
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
@@ -112,7 +125,11 @@ def _label(axes: Any, title: str, x: str, y: str, scale: str = "linear") -> None
 
 
 def norms(log_norms: Mapping[str, Any]) -> Figure:
-    """‖∂s_{T-1}/∂sₖ‖ against lag: curves `(T,)` of natural logs by name, however far they reach."""
+    """‖∂s_{T-1}/∂sₖ‖ against lag: curves `(T,)` of natural logs by name, however far they reach.
+
+    Raises: TypeError or ValueError naming the curve.
+    """
+    arguments.check_curves("log_norms", log_norms)
     figure = Figure(figsize=(7, 4.4), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
@@ -125,7 +142,11 @@ def norms(log_norms: Mapping[str, Any]) -> Figure:
 
 
 def cell_paths(found: CellPaths) -> Figure:
-    """What the approximations of ∂cₜ/∂cₖ miss, and which path carries it; medians over a batch."""
+    """What the approximations of ∂cₜ/∂cₖ miss, and which path carries it; medians over a batch.
+
+    Raises: TypeError naming `found`.
+    """
+    arguments.check_kind("found", found, CellPaths, "paths.decompose")
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, 2)
@@ -149,7 +170,11 @@ def cell_paths(found: CellPaths) -> Figure:
 
 
 def forget_gates(run: Run) -> Figure:
-    """Heat maps of the forget gate over time and unit, before and after; units sorted by mean."""
+    """Heat maps of the forget gate over time and unit, before and after; units sorted by mean.
+
+    Raises: TypeError or ValueError naming `run`: no Run, or of a network without a forget gate.
+    """
+    arguments.check_kind("run", run, Run, "jaxrnn demo")
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, 2, sharey=True)
@@ -169,5 +194,9 @@ def forget_gates(run: Run) -> Figure:
 
 
 def save(figure: Figure, path: pathlib.Path) -> None:
-    """Write a PNG at 150 dots an inch."""
+    """Write a PNG at 150 dots an inch.
+
+    Raises: TypeError naming `figure`.
+    """
+    arguments.check_kind("figure", figure, Figure, "jaxrnn.plot")
     figure.savefig(path, dpi=150)

@@ -288,13 +288,13 @@ def _spectral_of_rows(rows: Scaled) -> Array:
 
 
 def _frobenius_of_rows(rows: Scaled) -> Array:
-    square = sum(jnp.sum(leaf * leaf, axis=(-2, -1)) for leaf in jax.tree.leaves(rows.value))
-    return log_of(jnp.sqrt(square), rows.exponent)
+    squares = [jnp.sum(leaf * leaf, axis=(-2, -1)) for leaf in jax.tree.leaves(rows.value)]
+    return log_of(norms.root(functools.reduce(jnp.add, squares)), rows.exponent)
 
 
 def _size(vector: Scaled) -> Array:
-    square = sum(jnp.sum(leaf * leaf, axis=-1) for leaf in jax.tree.leaves(vector.value))
-    return log_of(jnp.sqrt(square), vector.exponent)
+    squares = [jnp.sum(leaf * leaf, axis=-1) for leaf in jax.tree.leaves(vector.value)]
+    return log_of(norms.root(functools.reduce(jnp.add, squares)), vector.exponent)
 
 
 def _in_dtype_of(state: Any, tree: Any) -> Any:

@@ -77,7 +77,8 @@ def driven(affines: Sequence[Affine], vs: Sequence[Array]) -> Array:
     contract = ((1,), (1,))
     if weight.size < TURNED_BELOW:
         weight, contract = jax.lax.optimization_barrier(weight.T), ((1,), (0,))
-        if weight.shape[1] > v.shape[1]:
+        # XLA on a CPU refuses bfloat16 with both turned, where a vmap gives the weight an axis.
+        if weight.shape[1] > v.shape[1] and v.dtype == accumulator(v.dtype):
             v, contract = jax.lax.optimization_barrier(v.T), ((0,), (0,))
     y = jax.lax.dot_general(
         v, weight, (contract, ((), ())), preferred_element_type=accumulator(v.dtype)

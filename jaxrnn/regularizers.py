@@ -23,9 +23,9 @@ from jaxrnn import arguments, lyapunov
 from jaxrnn.cell import Cell
 from jaxrnn.linearisation import Steps, linearised, trajectory
 from jaxrnn.projections import accumulator
-from jaxrnn.scaling import Scaled, added, rescaled, times_power
+from jaxrnn.scaling import Scaled, rescaled, times_power
 from jaxrnn.tangent_scan import over_chunks, plan
-from jaxrnn.transposition import direct_adjoints, through_step
+from jaxrnn.transposition import direct_adjoints, scaled_back, scaled_nothing, through_step
 from jaxrnn.unrolling import start
 
 __all__ = ["flossing", "omega", "omega_at_fixed_adjoints"]
@@ -157,10 +157,8 @@ def _scaled_adjoints(
     """λᵢ / 2^eᵢ for every i and example, its largest entry in [½, 1): a direction, or 0."""
 
     def body(later: Scaled, step: tuple[Any, Steps]) -> tuple[Scaled, Any]:
-        here = rescaled(step[0], jnp.zeros_like(later.exponent))
-        adjoint = added(later, here)
-        value = _as_state(adjoint.value, step[1].before)
-        return rescaled(through_step(cell, params, step[1], value), adjoint.exponent), value
+        before, _, value = scaled_back(cell, params, later, step)
+        return before, value
 
     def back(later: Scaled, item: tuple[Steps, Any]) -> tuple[Scaled, Any]:
         steps, direct = item
@@ -168,8 +166,7 @@ def _scaled_adjoints(
         return jax.lax.scan(body, later, (direct, steps), reverse=True)
 
     steps = trajectory(cell, params, xs, state0, states, lengths, resets)
-    nothing = jax.tree.map(lambda g: jnp.zeros_like(g.sum(0)), direct)  # has a state's sharding
-    first = rescaled(nothing, jnp.zeros(xs.shape[1:-1], jnp.int32))
+    first = scaled_nothing(direct, xs.shape[1:-1])
     chunk = plan(cell, params, xs, start(cell, params, xs, state0), None).chunk
     return over_chunks(back, first, (steps, direct), chunk, reverse=True)[1]
 
@@ -207,7 +204,3 @@ def _square(state: Any, lead: int) -> Array:
     wide = [leaf.astype(accumulator(leaf.dtype)) for leaf in jax.tree.leaves(state)]
     squares = [jnp.sum(leaf * leaf, axis=tuple(range(lead, leaf.ndim))) for leaf in wide]
     return functools.reduce(jnp.add, squares)
-
-
-def _as_state(value: Any, like: Any) -> Any:
-    return jax.tree.map(lambda v, leaf: v.astype(leaf.dtype), value, like)

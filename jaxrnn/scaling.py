@@ -15,6 +15,7 @@ import numpy as np
 from chex import ArrayTree
 from jax import Array
 
+from jaxrnn import norms
 from jaxrnn.projections import accumulator
 
 __all__ = ["Scaled", "added", "log_of", "rescaled", "times_power"]
@@ -129,4 +130,4 @@ def log_of(size: Array, exponent: Array) -> Array:
     low = jnp.asarray(np.log(2) - np.floor(np.log(2) * 2**12) / 2**12, size.dtype)
     n = exponent.astype(size.dtype)
     high, low = jnp.broadcast_to(high, n.shape), jnp.broadcast_to(low, n.shape)
-    return n * high + (n * low + jnp.log(size))
+    return n * high + (n * low + norms.log(size))

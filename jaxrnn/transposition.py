@@ -20,6 +20,7 @@ from jaxrnn import arguments
 from jaxrnn.cell import Cell
 from jaxrnn.linearisation import Steps, linearised
 from jaxrnn.projections import accumulator
+from jaxrnn.scaling import Scaled, added, rescaled
 from jaxrnn.tangent_scan import over_chunks
 from jaxrnn.unrolling import check, select, unroll
 
@@ -27,6 +28,8 @@ __all__ = [
     "direct_adjoints",
     "parts_and_total",
     "run_back",
+    "scaled_back",
+    "scaled_nothing",
     "through_step",
     "to_drive",
     "to_each",
@@ -66,6 +69,21 @@ def run_back(cell: Cell, params: ArrayTree, steps: Steps, direct: Any) -> Any:
     return jax.lax.scan(body, _nothing(direct), (direct, steps), reverse=True)[1]
 
 
+def scaled_back(
+    cell: Cell, params: ArrayTree, later: Scaled, step: tuple[Any, Steps]
+) -> tuple[Scaled, Scaled, Any]:
+    """(Jᵀ λ, λ, λ's value in the state's dtype) of one step, λ = ḡ + later, all at any size."""
+    direct, at = step
+    adjoint = added(later, rescaled(direct, jnp.zeros_like(later.exponent)))
+    value = jax.tree.map(lambda a, s: a.astype(s.dtype), adjoint.value, at.before)
+    return rescaled(through_step(cell, params, at, value), adjoint.exponent), adjoint, value
+
+
+def scaled_nothing(direct: Any, batch: tuple[int, ...]) -> Scaled:
+    """No adjoint yet, for `scaled_back`; leaves of `direct` are `(T, *batch, ·)`."""
+    return rescaled(_nothing(direct), jnp.zeros(batch, jnp.int32))
+
+
 def parts_and_total(
     cell: Cell, params: ArrayTree, steps: Steps, direct: Any, chunk: int
 ) -> tuple[Any, ArrayTree]:
@@ -84,7 +102,7 @@ def parts_and_total(
         total = jax.tree.map(lambda t, m: t + m.astype(t.dtype), total, more)
         return (later, total), cell.drive_parts(steps.partials, drives)
 
-    wide = jax.tree.map(lambda p: jnp.zeros(p.shape, accumulator(p.dtype)), params)
+    wide = jax.tree.map(lambda p: jnp.zeros_like(p, accumulator(p.dtype)), params)
     carry = _nothing(direct), wide
     (_, total), parts = over_chunks(back, carry, (steps, direct), chunk, reverse=True)
     return parts, jax.tree.map(lambda t, p: t.astype(p.dtype), total, params)

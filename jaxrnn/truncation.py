@@ -110,6 +110,7 @@ def gradient(
     Returns: the tree of the params.
     Raises:  TypeError or ValueError as `jaxrnn.bptt.adjoints`, or naming `window`.
     Cost:    K - 1 adjoint steps, each for all T at once: O(K·T·B·G·H²). One compilation for all K.
+             Its loop is as long as the window, so JAX differentiates it forward (`jax.jvp`) alone.
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.rnn()
@@ -278,7 +279,7 @@ def _by_lag(steps: Steps, drives: Any) -> tuple[Steps, Any]:
 
 def _zeros(tree: Any) -> Any:
     """Zeros wide enough to sum in."""
-    return jax.tree.map(lambda g: jnp.zeros(g.shape, projections.accumulator(g.dtype)), tree)
+    return jax.tree.map(lambda g: jnp.zeros_like(g, projections.accumulator(g.dtype)), tree)
 
 
 def _added(total: Any, more: Any) -> Any:

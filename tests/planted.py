@@ -1,6 +1,7 @@
 """Cells with one wrong derivative each, and what `verify` has to say of them."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -41,6 +42,102 @@ def one_unit(cell, field):
 
 
 lstm, gru, rnn = jaxrnn.lstm(), jaxrnn.gru(), jaxrnn.rnn()
+
+
+# --- faults of one method, whatever it gives or is given -----------------------------
+
+
+def with_method(cell, method, wrong, name):
+    """The cell with one method replaced by `wrong(right, self, *arguments)`."""
+    right = getattr(type(cell), method)
+
+    def replaced(self, *arguments):
+        return wrong(functools.partial(right, self), self, *arguments)
+
+    kind = type("Planted", (type(cell),), {method: replaced})
+    kind = jax.tree_util.register_static(dataclasses.dataclass(frozen=True)(kind))
+    fields = {field.name: getattr(cell, field.name) for field in dataclasses.fields(cell)}
+    return kind(**fields | {"name": f"{cell.name}-{method}-{name}"})
+
+
+def given_out(spoil):
+    """The fault of a result."""
+    return lambda right, self, *arguments: jax.tree.map(spoil, right(*arguments))
+
+
+def taken_in(spoil):
+    """The fault of what params or state are."""
+    return lambda right, self, *arguments: right(*spoil(self, *arguments))
+
+
+def gates_swapped(self, params, state, x):
+    """W_hh and W_ih with the rows of the first two gates exchanged."""
+    H = state.h.shape[-1]
+
+    def turned(leaf):
+        return jnp.concatenate([leaf[H : 2 * H], leaf[:H], leaf[2 * H :]])
+
+    wrong = {field: turned(getattr(params, field)) for field in ("w_ih", "w_hh")}
+    return params._replace(**wrong), state, x
+
+
+def no_output_rows(self, params, state, x):
+    """W_hh without the rows of the output gate."""
+    return params._replace(w_hh=params.w_hh.at[-state.h.shape[-1] :].set(0)), state, x
+
+
+METHODS = {
+    "50 % off": given_out(lambda leaf: 0.5 * leaf),
+    "one entry 0.1 % off": given_out(lambda leaf: leaf.at[..., 0].multiply(1.001)),
+    "transposed": given_out(lambda leaf: leaf.swapaxes(-1, -2)),
+    "one step late": taken_in(lambda self, p, s, x: (p, self.update(p, s, self.project(p, x)), x)),
+    "gates swapped": taken_in(gates_swapped),
+    "no output feedback": taken_in(no_output_rows),
+    "bias dropped": taken_in(lambda self, p, s, x: (p._replace(b=jnp.zeros_like(p.b)), s, x)),
+}
+JACOBIANS = ("state_jacobian", "input_jacobian", "param_jacobian")
+# Closed form of the LSTM ↦ its faults. Only ∂s/∂s₋ has blocks that can be transposed.
+SPOILT = {
+    f"{method}: {fault}": with_method(lstm, method, wrong, fault)
+    for method in JACOBIANS
+    for fault, wrong in METHODS.items()
+    if fault != "transposed" or method == "state_jacobian"
+}  # fmt: skip
+
+
+def without(field):
+    """A drive to which one leaf's tangent does not belong."""
+
+    def wrong(right, self, params, partials, state, x, dparams, dx):
+        if dparams is not None:
+            dparams = dparams._replace(**{field: jnp.zeros_like(getattr(dparams, field))})
+        return right(params, partials, state, x, dparams, dx)
+
+    return wrong
+
+
+def late_drive(right, self, params, partials, state, x, dparams, dx):
+    """δW_hh meets the state that the step before started from."""
+    return right(params, partials, jax.tree.map(lambda s: jnp.roll(s, 1, 0), state), x, dparams, dx)
+
+
+def transposed_push(right, self, params, partials, dstate, drive):
+    """Each gate's block of W_hh transposed."""
+    H = params.w_hh.shape[-1]
+    blocks = [params.w_hh[k : k + H].T for k in range(0, len(params.w_hh), H)]
+    return right(params._replace(w_hh=jnp.concatenate(blocks)), partials, dstate, drive)
+
+
+TANGENTS = {
+    "drive: bias dropped": with_method(lstm, "drive", without("b"), "no-bias"),
+    "drive: W_ih dropped": with_method(lstm, "drive", without("w_ih"), "no-w_ih"),
+    "drive: GRU's inner bias dropped": with_method(gru, "drive", without("b_hn"), "no-b_hn"),
+    "drive: 50 % off": with_method(lstm, "drive", given_out(lambda leaf: 0.5 * leaf), "half"),
+    "push: transposed": with_method(lstm, "push", transposed_push, "transposed"),
+    "push: one entry 0.1 % off": with_method(
+        gru, "push", given_out(lambda leaf: leaf.at[..., 0].multiply(1.001)), "entry"
+    ),
+}  # fmt: skip
 
 
 def with_merge(cell, merge, name):

@@ -7,6 +7,8 @@ what came.
 
 import dataclasses
 import functools
+import inspect
+import pathlib
 import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -22,15 +24,21 @@ from jaxrnn import (
     bptt,
     certificates,
     clipping,
+    diagnosis,
     initializers,
     jacobians,
+    layers,
     lyapunov,
     matrix_products,
     paths,
+    phenomena,
+    plot,
     products,
     regularizers,
+    report,
     tasks,
     truncation,
+    verification,
 )
 
 T, B, D, H = 5, 2, 3, 4
@@ -1196,6 +1204,94 @@ row("global_norm of nothing", lambda v: clipping.global_norm([]), ValueError,
 row("global_norm of integers", lambda v: clipping.global_norm([v.lengths]), TypeError,
     r"tree\[0\]", "expected a real floating dtype", "got int64")  # fmt: skip
 
+# --- layers -----------------------------------------------------------------------
+
+
+def layered(v, f=layers.unroll_layers, **changes):
+    given = {"cell": LSTM, "layers": [layers.Layer(v.params["lstm"])], "xs": v.xs} | changes
+    if f in (layers.adjoints, layers.direct_adjoints):
+        given["loss"] = changes.get("loss", lambda states: states[-1].forward.h.sum())
+    return f(**given)
+
+
+for f in (layers.unroll_layers, layers.readings, layers.adjoints, layers.direct_adjoints,
+          layers.state_jacobians):  # fmt: skip
+    for label, change, error, named in (
+        ("a cell's params bare", lambda v: {"layers": v.params["lstm"]}, TypeError,
+         (r"layers\[0\]", "expected a Layer", "got")),
+        ("an array", lambda v: {"layers": v.xs}, TypeError,
+         ("layers", "expected a list of Layer", "got float32")),
+        ("a state too many", lambda v: {"state0": [layers.Layer(v.states["lstm"])] * 2}, ValueError,
+         ("state0", "expected 1 layers", "got 2")),
+        ("xs of two axes less", lambda v: {"xs": v.xs[0, 0]}, ValueError,
+         (r"layers\[0\]", "xs: expected", "got float32")),
+        ("lengths of floats", lambda v: {"lengths": v.xs[0, :, 0]}, TypeError,
+         (r"layers\[0\]", "lengths: expected", "got float32")),
+    ):  # fmt: skip
+        row(f"layers.{f.__name__} {label}", lambda v, f=f, c=change: layered(v, f, **c(v)),
+            error, *named)  # fmt: skip
+for f in (layers.adjoints, layers.direct_adjoints):
+    row(f"layers.{f.__name__} loss no function", lambda v, f=f: layered(v, f, loss=1.0),
+        TypeError, "loss", "expected a function", "got a float")  # fmt: skip
+
+# --- what is shown ------------------------------------------------------------------
+
+for label, call, error, named in (
+    ("vanishing 0", lambda v: phenomena.vanishing(0.0), ValueError,
+     ("scale", "above 0", "got 0.0")),
+    ("exploding string", lambda v: phenomena.exploding("3"), TypeError,
+     ("gain", "a real number", "got '3'")),
+    ("exploding_without_eigenvalues 1", lambda v: phenomena.exploding_without_eigenvalues(1),
+     ValueError, ("steps", "at least 2", "got 1")),
+    ("remembering NaN", lambda v: phenomena.remembering(float("nan")), ValueError,
+     ("bias", "finite", "got nan")),
+    ("exploding_lstm -1", lambda v: phenomena.exploding_lstm(-1.0), ValueError,
+     ("scale", "above 0", "got -1.0")),
+    ("forget_bias a number", lambda v: phenomena.forget_bias(1.0), TypeError,
+     ("biases", "expected a tuple", "got 1.0")),
+    ("forget_bias of strings", lambda v: phenomena.forget_bias(("1",)), TypeError,
+     ("biases", "a real number", "got '1'")),
+    ("sigmoid_pair of a list", lambda v: activations.sigmoid_pair([1.0]), TypeError,
+     ("z", "expected an array", "got a list")),
+    ("sigmoid_pair of integers", lambda v: activations.sigmoid_pair(v.lengths), TypeError,
+     ("z", "expected", "got int64")),
+    ("from_tree of a number", lambda v: matrix_products.from_tree(3), TypeError,
+     ("J", "expected an array", "got an int")),
+    ("from_tree of a vector", lambda v: matrix_products.from_tree({"h": {"h": v.xs[0, 0]}}),
+     ValueError, (r"J\['h'\]\['h'\]", r"\(\*lead, H, H\)", "got float32")),
+    ("log_norm of a matrix", lambda v: matrix_products.log_norm(v.weight), TypeError,
+     ("P", "expected the Scaled", "got float32")),
+    ("redraw of no Worst", lambda v: verification.redraw(RNN, 3), TypeError,
+     ("worst", "expected the Worst of a Check", "got an int")),
+    ("redraw of no cell", lambda v: verification.redraw(3, None), TypeError,
+     ("cell", "expected", "got")),
+    ("advise of no flow", lambda v: diagnosis.advise(3), TypeError,
+     ("flow", "expected the GradientFlow of diagnose", "got an int")),
+    ("report.data of no flow", lambda v: report.data(3), TypeError,
+     ("flows", "expected a GradientFlow", "got 3")),
+    ("report.html of no flow", lambda v: report.html({"a": 3}), TypeError,
+     ("flows", "expected a GradientFlow", "got")),
+    ("report.write of no flow", lambda v: report.write([], "nowhere"), TypeError,
+     ("flows", "expected a GradientFlow", "got")),
+    ("plot.gradient_flow of none", lambda v: plot.gradient_flow([]), TypeError,
+     ("runs", "at least one Run", "got a list")),
+    ("plot.gradient_flow of numbers", lambda v: plot.gradient_flow([1.0]), TypeError,
+     ("runs", "expected the Run of jaxrnn demo", "got a float")),
+    ("plot.forget_gates of None", lambda v: plot.forget_gates(None), TypeError,
+     ("run", "expected the Run of jaxrnn demo", "got None")),
+    ("plot.contributions of an array", lambda v: plot.contributions(v.xs), TypeError,
+     ("norms", "expected a dict", "got float32")),
+    ("plot.norms of none", lambda v: plot.norms({}), ValueError,
+     ("log_norms", "at least one", "got none")),
+    ("plot.norms of a batch", lambda v: plot.norms({"a": v.xs}), ValueError,
+     (r"log_norms\['a'\]", r"expected \(T,\)", "got float32")),
+    ("plot.cell_paths of an array", lambda v: plot.cell_paths(v.xs), TypeError,
+     ("found", "expected the CellPaths of paths.decompose", "got float32")),
+    ("plot.save of no figure", lambda v: plot.save(None, "nowhere"), TypeError,
+     ("figure", "expected the Figure of jaxrnn.plot", "got None")),
+):  # fmt: skip
+    row(label, call, error, *named, traced=False)
+
 # --- verify -----------------------------------------------------------------------
 
 PAIRS = r"expected .*\(input_size, hidden_size\)"
@@ -1269,6 +1365,25 @@ def test_the_table_is_large_and_its_names_are_unique():
     assert sum(row.traced for row in ROWS) >= 200
     assert all(row.error in (TypeError, ValueError) for row in ROWS)
     assert all(len(row.named) >= 3 for row in ROWS)
+
+
+def public_functions():
+    """Every public function with arguments, by module; converters have a table of their own."""
+    for module in [*jaxrnn.__all__, "plot", "report"]:
+        members = getattr(getattr(jaxrnn, module), "__all__", ())
+        for name in members if module != "convert" else ():
+            thing = getattr(getattr(jaxrnn, module), name)
+            if inspect.isfunction(inspect.unwrap(thing)) and inspect.signature(thing).parameters:
+                yield name
+
+
+# Refused in tests/test_diagnosis.py; policies, which get what the library gives them.
+ELSEWHERE = {"diagnose", "propagate", "skip", "flag", "without_cell_state"}
+
+
+@pytest.mark.parametrize("name", sorted(set(public_functions()) - ELSEWHERE))
+def test_every_public_function_has_a_row(name):
+    assert re.search(rf"\b{name}\b", pathlib.Path(__file__).read_text())
 
 
 @pytest.mark.parametrize("kind", CELLS)

@@ -1,12 +1,15 @@
 """Clipping: optax bit for bit where optax is right, float64's numbers everywhere else."""
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from jaxrnn import clipping
 
@@ -15,11 +18,12 @@ SHAPES = {"a": (3,), "b": {"c": (2, 2), "d": ()}}
 COUNT = 8
 
 
-def drawn(low, high, dtype, seed=0, cases=CASES):
-    """Trees with a magnitude of their own each, and leaves a few powers of ten apart."""
+def drawn(low, high, dtype, seed=0, cases=CASES, spread=3):
+    """Trees with a magnitude of their own each, and entries `spread` powers of ten apart."""
     generator = np.random.default_rng(seed)
     sizes = 10.0 ** generator.uniform(low, high, (cases, 1))
-    entries = sizes * 10.0 ** generator.uniform(-3, 0, (cases, COUNT))
+    entries = sizes * 10.0 ** generator.uniform(-spread, 0, (cases, COUNT))
+    entries[:, :1] = sizes
     entries = np.abs(entries) * generator.choice([-1.0, 1.0], entries.shape)
     info = jnp.finfo(dtype)
     entries = np.clip(entries, -float(info.max), float(info.max))
@@ -47,10 +51,11 @@ def within(got, want, dtype, ulps):
     assert (np.abs(got - want) <= allowed).all(), np.max(np.abs(got - want) / allowed)
 
 
-@pytest.mark.parametrize("c", [1.0, 0.37, 1e-6, 1e6])
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_bit_for_bit_what_optax_gives_where_optax_is_right(dtype, c):
-    trees = drawn(-15, 15, dtype)
+@pytest.mark.parametrize("c", [1.0, 0.37, 1e-16, 1e6])
+@pytest.mark.parametrize(("dtype", "spread"), [("float32", 3), ("float32", 9), ("float64", 3)])
+def test_bit_for_bit_what_optax_gives_where_optax_is_right(dtype, spread, c):
+    # Nine powers of ten apart, some squares vanish that may turn the last bit of the norm.
+    trees = drawn(-15, 15 if c > 1e-15 else -14, dtype, spread=spread)  # at 1e-16 all are clipped
     got, _ = run(clipping.clip_by_global_norm, c, trees)
     want, _ = run(optax.clip_by_global_norm, c, trees)
     for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
@@ -82,6 +87,34 @@ def test_right_to_4_ulp_at_every_magnitude(dtype, low, high):
     factor = np.where(clipped, 1 / top / size, 1.0)[:, 0]
     fits = factor > np.finfo(wide).tiny
     within(np.asarray(state.factor)[fits], factor[fits], wide, 8)
+
+
+@given(
+    st.sampled_from(["float16", "bfloat16", "float32", "float64"]),
+    st.lists(st.lists(st.integers(0, 3), max_size=3), min_size=1, max_size=4),
+    st.floats(-1, 1), st.floats(-2, 2), st.integers(0, 2**32 - 1),
+)  # fmt: skip
+def test_trees_of_any_shape_and_size(dtype, shapes, size, threshold, seed):
+    """A norm of any magnitude, a threshold within 1e±2 of it, and what faults would give."""
+    info, generator = jnp.finfo(dtype), np.random.default_rng(seed)
+    power = math.log10(float(info.max)) - 2 if size > 0 else -math.log10(float(info.tiny)) - 2
+    scale = 10.0 ** (power * size)
+    c = float(np.clip(scale * 10.0**threshold, float(info.tiny), float(info.max)))
+    tree = [jnp.asarray(scale * generator.normal(size=shape), dtype) for shape in shapes]
+    clip = clipping.clip_by_global_norm(c)
+    got, state = clip.update(tree, clip.init(tree))
+    x = np.concatenate([np.ravel(leaf).astype(np.longdouble) for leaf in tree])
+    norm = np.sqrt((x * x).sum())
+    if norm and abs(norm / c - 1) < 1e-6:
+        return  # clipped or not: both are right
+    factor = min(1, c / norm) if norm else 1
+    found = np.concatenate([np.ravel(leaf).astype(np.longdouble) for leaf in got])
+    within(found, factor * x, dtype, 4)
+    assert bool(state.clipped) == (norm > c)
+    if np.abs(x).max(initial=0) > float(info.tiny) / min(factor, 0.5):
+        for wrong in (0.5 * factor * x, factor * x * (1 + 8 * float(info.eps)), 0 * x):
+            with pytest.raises(AssertionError):
+                within(found, wrong, dtype, 4)
 
 
 def test_what_optax_gets_wrong():

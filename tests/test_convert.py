@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import jaxrnn
 from jaxrnn import convert
@@ -16,7 +18,7 @@ from tests.reference import logistic
 D, H = 3, 5
 
 
-def torch_shapes(G, layers=1, both=False, biased=True):
+def torch_shapes(D, H, G, layers=1, both=False, biased=True):
     found = {}
     for k in range(layers):
         for suffix in ("", "_reverse")[: 1 + both]:
@@ -28,54 +30,60 @@ def torch_shapes(G, layers=1, both=False, biased=True):
     return found
 
 
-def linen(gates, biased, extra):
+def linen(D, H, gates, biased, extra):
     found = {}
     for g in gates:
         found |= {f"i{g}.kernel": (D, H), f"h{g}.kernel": (H, H), f"{biased}{g}.bias": (H,)}
     return found | extra
 
 
-LINEN_LSTM = linen("ifgo", "h", {})
-# layout and case: (module, shapes by name)
-LAYOUTS = {
-    **{f"torch {kind}{' deep' * deep}": (torch, torch_shapes(G, 1 + deep, bool(deep)))
-       for kind, G in (("lstm", 4), ("gru", 3), ("rnn", 1)) for deep in (0, 1)},
-    "torch lstm without bias": (torch, torch_shapes(4, biased=False)),
-    "torch gru without bias": (torch, torch_shapes(3, 2, biased=False)),
-    "equinox lstm": (equinox, {"weight_ih": (4 * H, D), "weight_hh": (4 * H, H), "bias": (4 * H,)}),
-    "equinox lstm without bias": (equinox, {"weight_ih": (4 * H, D), "weight_hh": (4 * H, H)}),
-    "equinox gru": (equinox, {"weight_ih": (3 * H, D), "weight_hh": (3 * H, H), "bias": (3 * H,),
-                              "bias_n": (H,)}),
-    "linen lstm": (flax_linen, LINEN_LSTM),
-    "linen gru": (flax_linen, linen("rzn", "i", {"hn.bias": (H,)})),
-    "linen simple": (flax_linen, {"i.kernel": (D, H), "i.bias": (H,), "h.kernel": (H, H)}),
-    "nnx optimized lstm": (flax_nnx, {"dense_i.kernel": (D, 4 * H), "dense_h.kernel": (H, 4 * H),
-                                      "dense_h.bias": (4 * H,)}),
-    "nnx gru": (flax_nnx, {"dense_i.kernel": (D, 3 * H), "dense_h.kernel": (H, 3 * H),
-                           "dense_i.bias": (3 * H,)}),
-    "nnx simple": (flax_nnx, {"dense_i.kernel": (D, H), "dense_h.kernel": (H, H),
-                              "dense_i.bias": (H,)}),
-    "haiku lstm": (haiku, {"linear.w": (D + H, 4 * H), "linear.b": (4 * H,)}),
-    "haiku gru": (haiku, {"w_i": (D, 3 * H), "w_h": (H, 3 * H), "b": (3 * H,)}),
-    "haiku rnn": (haiku, {"linear.w": (D, H), "linear.b": (H,), "linear_1.w": (H, H),
-                          "linear_1.b": (H,)}),
-    "haiku rnn of one bias": (haiku, {"linear.w": (D, H), "linear.b": (H,), "linear_1.w": (H, H)}),
-    "keras lstm": (keras, {"kernel": (D, 4 * H), "recurrent_kernel": (H, 4 * H), "bias": (4 * H,)}),
-    "keras lstm without bias": (keras, {"kernel": (D, 4 * H), "recurrent_kernel": (H, 4 * H)}),
-    "keras gru": (keras, {"kernel": (D, 3 * H), "recurrent_kernel": (H, 3 * H),
-                          "bias": (2, 3 * H)}),
-    "keras gru, reset first": (keras, {"kernel": (D, 3 * H), "recurrent_kernel": (H, 3 * H),
-                                       "bias": (3 * H,)}),
-    "keras simple": (keras, {"kernel": (D, H), "recurrent_kernel": (H, H), "bias": (H,)}),
-}  # fmt: skip
+def layouts(D, H):
+    """Layout and case ↦ (module, shapes by name)."""
+    return {
+        **{f"torch {kind}{' deep' * deep}": (torch, torch_shapes(D, H, G, 1 + deep, bool(deep)))
+           for kind, G in (("lstm", 4), ("gru", 3), ("rnn", 1)) for deep in (0, 1)},
+        "torch lstm without bias": (torch, torch_shapes(D, H, 4, biased=False)),
+        "torch gru without bias": (torch, torch_shapes(D, H, 3, 2, biased=False)),
+        "equinox lstm": (equinox, {"weight_ih": (4 * H, D), "weight_hh": (4 * H, H),
+                                   "bias": (4 * H,)}),
+        "equinox lstm without bias": (equinox, {"weight_ih": (4 * H, D), "weight_hh": (4 * H, H)}),
+        "equinox gru": (equinox, {"weight_ih": (3 * H, D), "weight_hh": (3 * H, H),
+                                  "bias": (3 * H,), "bias_n": (H,)}),
+        "linen lstm": (flax_linen, linen(D, H, "ifgo", "h", {})),
+        "linen gru": (flax_linen, linen(D, H, "rzn", "i", {"hn.bias": (H,)})),
+        "linen simple": (flax_linen, {"i.kernel": (D, H), "i.bias": (H,), "h.kernel": (H, H)}),
+        "nnx optimized lstm": (flax_nnx, {"dense_i.kernel": (D, 4 * H),
+                                          "dense_h.kernel": (H, 4 * H), "dense_h.bias": (4 * H,)}),
+        "nnx gru": (flax_nnx, {"dense_i.kernel": (D, 3 * H), "dense_h.kernel": (H, 3 * H),
+                               "dense_i.bias": (3 * H,)}),
+        "nnx simple": (flax_nnx, {"dense_i.kernel": (D, H), "dense_h.kernel": (H, H),
+                                  "dense_i.bias": (H,)}),
+        "haiku lstm": (haiku, {"linear.w": (D + H, 4 * H), "linear.b": (4 * H,)}),
+        "haiku gru": (haiku, {"w_i": (D, 3 * H), "w_h": (H, 3 * H), "b": (3 * H,)}),
+        "haiku rnn": (haiku, {"linear.w": (D, H), "linear.b": (H,), "linear_1.w": (H, H),
+                              "linear_1.b": (H,)}),
+        "haiku rnn of one bias": (haiku, {"linear.w": (D, H), "linear.b": (H,),
+                                          "linear_1.w": (H, H)}),
+        "keras lstm": (keras, {"kernel": (D, 4 * H), "recurrent_kernel": (H, 4 * H),
+                               "bias": (4 * H,)}),
+        "keras lstm without bias": (keras, {"kernel": (D, 4 * H), "recurrent_kernel": (H, 4 * H)}),
+        "keras gru": (keras, {"kernel": (D, 3 * H), "recurrent_kernel": (H, 3 * H),
+                              "bias": (2, 3 * H)}),
+        "keras gru, reset first": (keras, {"kernel": (D, 3 * H), "recurrent_kernel": (H, 3 * H),
+                                           "bias": (3 * H,)}),
+        "keras simple": (keras, {"kernel": (D, H), "recurrent_kernel": (H, H), "bias": (H,)}),
+    }  # fmt: skip
+
+
+LAYOUTS = layouts(D, H)
 each_layout = pytest.mark.parametrize("case", LAYOUTS)
 
 
-def drawn(case, seed=0, dtype="float64", spread=0.0):
+def drawn(case, seed=0, dtype="float64", spread=0.0, layouts=LAYOUTS):
     """Leaves N(0, ¼), or over `spread` powers of ten."""
     generator = np.random.default_rng(seed)
     found = {}
-    for name, shape in LAYOUTS[case][1].items():
+    for name, shape in layouts[case][1].items():
         size = 10.0 ** generator.uniform(-spread, spread / 4, size=shape)
         found[name] = (0.5 * size * generator.normal(size=shape)).astype(dtype)
     return found
@@ -102,6 +110,17 @@ def test_every_bit_comes_back(case, dtype):
         model = module.read(leaves)
         assert all(leaf.dtype == dtype for leaf in jax.tree.leaves(model.layers))
         assert_bits(module.write(model), leaves)
+
+
+@given(
+    st.sampled_from(list(LAYOUTS)), st.integers(1, 6), st.integers(1, 6),
+    st.sampled_from(["float32", "float64"]), st.floats(0, 15), st.integers(0, 2**32 - 1),
+)  # fmt: skip
+@settings(max_examples=10 * settings().max_examples)  # nothing is compiled
+def test_every_bit_comes_back_at_every_size(case, D, H, dtype, spread, seed):
+    known = layouts(D, H)
+    leaves = drawn(case, seed, dtype, spread, known)
+    assert_bits(known[case][0].write(known[case][0].read(leaves)), leaves)
 
 
 @pytest.mark.parametrize(("layers", "both"), [(1, False), (1, True), (3, False), (2, True)])
@@ -230,18 +249,52 @@ def by_hand(case, w, h, c, x):
 def test_the_cell_steps_as_the_layout_does(case):
     if case == "torch gru without bias":
         pytest.skip("of two layers")
-    leaves, normal = drawn(case, 3), np.random.default_rng(4).normal
-    xs, h, c = normal(size=(6, 2, D)), normal(size=(2, H)), normal(size=(2, H))
+    leaves = drawn(case, 3)
     model = LAYOUTS[case][0].read(leaves)
-    state0 = jax.tree.map(jnp.asarray, {"h": h, "c": c})
-    made = model.cell.init_state(model.params, (2,))
-    state0 = type(made)(**{field: state0[field] for field in made._fields})
-    states = jaxrnn.unroll(model.cell, model.params, xs, state0)
+    steps_as_by_hand(case, leaves, model.cell, model.params)
+    for spoil in FAULTS.values():
+        spoilt = spoil(jax.tree.map(np.asarray, model.params))
+        if all(np.array_equal(*leaf) for leaf in zip(spoilt, model.params, strict=True)):
+            continue  # one gate has none to be swapped with, and some layouts no bias
+        with pytest.raises(AssertionError):
+            steps_as_by_hand(case, leaves, model.cell, spoilt)
+
+
+def steps_as_by_hand(case, leaves, cell, params):
+    normal = np.random.default_rng(4).normal
+    xs, h, c = normal(size=(6, 2, D)), normal(size=(2, H)), normal(size=(2, H))
+    made = cell.init_state(params, (2,))
+    state0 = type(made)(**{field: {"h": h, "c": c}[field] for field in made._fields})
+    states = jaxrnn.unroll(cell, params, xs, state0)
     for i, x in enumerate(xs):
         h, c = by_hand(case, leaves, h, c, x)
         np.testing.assert_allclose(states.h[i], h, atol=1e-13)
         if hasattr(states, "c"):
             np.testing.assert_allclose(states.c[i], c, atol=1e-13)
+
+
+def blocks_transposed(w_hh):
+    return np.concatenate([block.T for block in np.split(w_hh, len(w_hh) // H)])
+
+
+def one_off(w_hh):
+    w_hh = w_hh.copy()
+    w_hh[1, 2] *= 1.001
+    return w_hh
+
+
+def turned(leaf):
+    """Every gate's rows in the place of the next gate's."""
+    return np.roll(leaf, H, axis=0)
+
+
+FAULTS = {
+    "50 % off": lambda p: p._replace(w_ih=0.5 * p.w_ih),
+    "one entry": lambda p: p._replace(w_hh=one_off(p.w_hh)),
+    "transposed": lambda p: p._replace(w_hh=blocks_transposed(p.w_hh)),
+    "gates swapped": lambda p: p._replace(w_ih=turned(p.w_ih), w_hh=turned(p.w_hh), b=turned(p.b)),
+    "bias dropped": lambda p: p._replace(b=np.zeros_like(p.b)),
+}
 
 
 @pytest.mark.parametrize("case", ["torch lstm deep", "torch gru deep", "torch rnn deep"])

@@ -13,16 +13,17 @@ from jaxrnn.unrolling import previous_states
 from tests import reference
 from tests.table import CELLS, SCALES, SHAPES, draw_params, draw_state
 
-CASES = 500  # a shape and scale: 6 cells × 12 shapes × 3 scales × 500 = 108,000
+# Of a shape and scale, of which there are 6 cells × 12 shapes × 3 scales: 108,000, and 1,080,000.
+CASES, MANY = 500, 5000
 
 
-def drawn(cell, D, H, seed, scale):
-    """CASES params N(0, scale²), states and inputs N(0, 1); NumPy's generator compiles nothing."""
+def drawn(cell, D, H, seed, scale, cases=CASES):
+    """Params N(0, scale²), states and inputs N(0, 1); NumPy's generator compiles nothing."""
     normal = np.random.default_rng(seed).normal
     params = cell.shapes(D, H)
-    params = type(params)(*[scale * normal(size=(CASES, *shape)) for shape in params])
-    state = cell.state_type(*[normal(size=(CASES, H)) for _ in cell.state_type._fields])
-    return jax.tree.map(jnp.asarray, (params, state, normal(size=(CASES, D))))
+    params = type(params)(*[scale * normal(size=(cases, *shape)) for shape in params])
+    state = cell.state_type(*[normal(size=(cases, H)) for _ in cell.state_type._fields])
+    return jax.tree.map(jnp.asarray, (params, state, normal(size=(cases, D))))
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -47,21 +48,23 @@ def worst(blocks, expected):
     )
 
 
+@pytest.mark.parametrize("cases", [CASES, pytest.param(MANY, marks=pytest.mark.long)])
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda s: f"D{s[0]}H{s[1]}")
 @pytest.mark.parametrize("name", CELLS)
-def test_closed_form_equals_numpy_complex_step_in_every_entry(name, shape):
+def test_closed_form_equals_numpy_complex_step_in_every_entry(name, shape, cases):
     cell = CELLS[name]
     for index, scale in enumerate(SCALES):
-        case = drawn(cell, *shape, index, scale)
+        case = drawn(cell, *shape, index + (cases > CASES) * len(SCALES), scale, cases)
         J = closed(cell, *case)
         params, state, x = jax.tree.map(np.asarray, case)
         expected = reference.complex_step_jacobian(name, tuple(params), tuple(state), x)
         largest = np.max([np.abs(block).max((1, 2)) for row in expected for block in row], axis=0)
         error, allowed = worst(J, expected), 2e-14 * (1 + largest)
-        if (name, scale) == ("gru", 10.0):
-            # Here rₙ multiplies a pre-activation of size 30, so the rounding of that sum alone
-            # moves the Jacobian further than the bound in about one case of a thousand, in
-            # NumPy's float64 as in ours. Such a case may err by what its sum's rounding does.
+        if scale == 10.0 and np.any(error > allowed):
+            # Pre-activations of size 30, and of the GRU's candidate one of them times r: the
+            # rounding of these sums alone moves the Jacobian further than the bound, of the GRU
+            # in one case of a thousand, of the LSTM in one of 10⁵, in NumPy's float64 as in
+            # ours. Such a case may err by what its sums' rounding does.
             moved = reference.rounded_sums(params, tuple(state), x, np.random.default_rng(index))
             nearby = reference.complex_step_jacobian(name, moved, tuple(state), x)
             assert np.mean(error > allowed) <= 0.005

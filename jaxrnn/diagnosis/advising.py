@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jaxrnn.arguments import describe
 from jaxrnn.diagnosis import illnesses, settings
 from jaxrnn.diagnosis.advice import Advice, steps
 
@@ -15,7 +16,12 @@ __all__ = ["advise"]
 
 
 def advise(flow: "GradientFlow") -> tuple[Advice, ...]:
-    """Illnesses of the layers, then settings; one that says so where there is nothing to do."""
+    """Illnesses of the layers, then settings; one that says so where there is nothing to do.
+
+    Raises: TypeError for what is not a GradientFlow.
+    """
+    if not hasattr(flow, "layers"):
+        raise TypeError(f"flow: expected the GradientFlow of diagnose, got {describe(flow)}")
     found = illnesses.nonfinite(flow)
     exploding = False
     figures = flow.summary()["layers"]

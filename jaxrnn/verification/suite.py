@@ -100,7 +100,7 @@ def redraw(cell: Cell, worst: Worst) -> Case:
     For a report made from `shapes`; one made from `example` drew other shapes, and is refused
     where the cell has no `init`. Use the case inside `with jax.enable_x64(True):`.
 
-    Raises: ValueError for a cell without `init`.
+    Raises: ValueError for a cell without `init`; TypeError for what is no cell, or no Worst.
 
     >>> import jaxrnn
     >>> cell = jaxrnn.rnn()
@@ -108,6 +108,8 @@ def redraw(cell: Cell, worst: Worst) -> Case:
     >>> jaxrnn.verification.redraw(cell, report.checks[0].worst).x.shape
     (2,)
     """
+    arguments.check_cell(cell)
+    arguments.check_kind("worst", worst, Worst, "a Check")
     with jax.enable_x64(True):
         shape = template(cell, worst.input_size, worst.hidden_size)
         key = jax.random.wrap_key_data(jnp.asarray(worst.key, jnp.uint32))
