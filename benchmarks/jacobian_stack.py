@@ -3,11 +3,8 @@
 All candidates take the same previous states and inputs and return the same four blocks
 (T, H, H). The limit is a program that only writes as many bytes.
 
-    python -m benchmarks.jacobian_stack [--rounds 40] [--pages kept|fresh] [--quick] [--out F]
+    python -m benchmarks.jacobian_stack [--seconds 60] [--pages kept|fresh] [--quick] [--out F]
 """
-
-import argparse
-import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -51,10 +48,7 @@ def arguments(H: int, T: int):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=40)
-    parser.add_argument("--quick", action="store_true", help="one small size, five rounds")
-    parser.add_argument("--out", type=pathlib.Path, default=None, help="write JSON here")
+    parser = timing.options(__doc__, seconds=60)
     parser.add_argument("--pages", choices=("kept", "fresh"), default="kept")
     options = parser.parse_args()
     timing.settle_allocator(options.pages)
@@ -64,7 +58,8 @@ def main() -> None:
             candidates(H, T),
             arguments(H, T),
             reference="bare_write",
-            rounds=5 if options.quick else options.rounds,
+            rounds=40,
+            limit_s=options.seconds,
         )
         print(
             timing.table(f"\nLSTM H={H} T={T} float32, {options.pages} pages", rows, "bare_write")

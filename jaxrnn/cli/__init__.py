@@ -4,9 +4,10 @@ import pathlib
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Literal
 
 import jaxrnn
+from jaxrnn.cli.bench import bench_command
 from jaxrnn.cli.demo import demo_command
 from jaxrnn.cli.diagnose import Options, diagnose_command
 from jaxrnn.cli.verify import verify_command
@@ -78,7 +79,24 @@ def main(argv: Sequence[str] | None = None) -> None:
         options = Options(layout, prefix, activation, lengths, batch_first, chunk, out)
         return diagnose_command(weights, data, options)
 
-    commands = {"verify": verify, "demo": demo, "diagnose": diagnose}
+    def bench(
+        names: Annotated[tuple[str, ...], tyro.conf.Positional] = (),
+        out: pathlib.Path = pathlib.Path("jaxrnn-bench"),
+        platform: Literal["cpu", "gpu", "tpu"] | None = None,
+        quick: bool = False,
+    ) -> int:
+        """Time the library beside its peers and the limit of the machine, from a clone of it.
+
+        Args:
+            names: stack, bptt, transport, lyapunov, contributions, clipping, diagnose, long,
+                bounds, regularizers, scaling; all of them by default.
+            out: folder for the JSON of each; `python -m benchmarks.render --results` reads it.
+            platform: of JAX; by default the one that JAX chooses.
+            quick: one small size each, to see that all of them run.
+        """
+        return bench_command(names, out, platform, quick)
+
+    commands = {"verify": verify, "demo": demo, "diagnose": diagnose, "bench": bench}
     try:
         code = tyro.extras.subcommand_cli_from_dict(
             commands, prog="jaxrnn", args=argv, description=jaxrnn.__doc__.splitlines()[0]
