@@ -7,6 +7,7 @@ the dtype and from what a rounding of the case does to the same cell in float64.
 
 import functools
 import json
+import re
 import sys
 
 import jax
@@ -235,6 +236,14 @@ def table():
         lines.append(f"| `{row}` | " + " | ".join(cells) + " |")
     notes = [f"{i}. `{kind.__name__}`: {text} …" for i, (kind, text) in enumerate(words, 1)]
     return "\n".join([*lines, "", *notes])
+
+
+PLACE = re.compile(r"(<!-- transforms -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def filled(page):
+    """The page of the docs with the table in its place."""
+    return PLACE.sub(lambda found: f"{found[1]}{table()}\n{found[2]}", page)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,117 @@
+"""The documentation: pages of the reference, docstrings, links, and tables made from JSON."""
+
+import importlib
+import inspect
+import pathlib
+import re
+import types
+
+import pytest
+
+import jaxrnn
+from benchmarks import render
+from docs import docstrings
+from tests import transform_table
+
+ROOT = pathlib.Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = sorted([*DOCS.rglob("*.md"), ROOT / "README.md", ROOT / "tests" / "README.md"])
+NAMED = re.compile(r"\.\. auto(?:function|class|data):: (\S+)")
+MODULES = {
+    name for name in jaxrnn.__all__ if isinstance(getattr(jaxrnn, name), types.ModuleType)
+} | {"plot", "report", "scaling"}
+SECTIONS = ("Returns", "Raises", "Cost", "Source")
+
+
+def reference(module):
+    return NAMED.findall((DOCS / "api" / f"{module}.md").read_text())
+
+
+def offered(module):
+    """Full names of what a module's `__all__` offers; of the layouts in it, what those offer."""
+    found = []
+    for name in module.__all__:
+        thing = getattr(module, name)
+        if not isinstance(thing, types.ModuleType):
+            found.append(f"{module.__name__}.{name}")
+        elif module is not jaxrnn:
+            found += offered(thing)
+    return found
+
+
+@pytest.mark.parametrize("name", ["jaxrnn", *sorted(MODULES)])
+def test_the_reference_has_just_what_a_module_offers(name):
+    module = jaxrnn if name == "jaxrnn" else importlib.import_module(f"jaxrnn.{name}")
+    assert sorted(reference(name)) == sorted(offered(module))
+
+
+def test_every_module_has_its_page():
+    pages = {path.stem for path in (DOCS / "api").glob("*.md")} - {"index"}
+    assert pages == MODULES | {"jaxrnn"}
+    listed = (DOCS / "api" / "index.md").read_text().split("```")[1].split()
+    assert set(listed[3:]) == pages
+
+
+def functions():
+    for page in sorted({"jaxrnn", *MODULES}):
+        for full in reference(page):
+            module, name = full.rsplit(".", 1)
+            thing = getattr(importlib.import_module(module), name)
+            if callable(thing) and not inspect.isclass(thing) and not is_record(thing):
+                yield pytest.param(thing, id=full)
+
+
+def is_record(thing):
+    """An instance, such as `activations.tanh`, documented by its class."""
+    return not hasattr(thing, "__name__")
+
+
+@pytest.mark.parametrize("function", list(functions()))
+def test_a_docstring_says_what_goes_in_and_out_what_it_costs_and_where_it_is_from(function):
+    text = inspect.getdoc(function)
+    wanted = [*SECTIONS, *["Args"] * bool(inspect.signature(function).parameters)]
+    lacking = [name for name in wanted if not re.search(rf"^{name}:", text, re.MULTILINE)]
+    assert not lacking
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_of_a_page_lead_somewhere(page):
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if not re.match(r"https?:|#", target):
+            assert (page.parent / target.split("#")[0]).exists(), target
+
+
+@pytest.mark.parametrize("name", render.PAGES)
+def test_tables_are_those_of_the_committed_json(name):
+    text = (ROOT / name).read_text()
+    assert "<!-- table:" in text
+    assert render.filled(text, ROOT / "benchmarks" / "results") == text
+
+
+def test_the_table_of_transformations_is_the_one_that_is_tested():
+    text = (DOCS / "transforms.md").read_text()
+    assert transform_table.filled(text) == text
+
+
+def test_a_docstring_becomes_restructured_text():
+    made = "\n".join(docstrings.converted(
+        """One line of `code` and |x| * y_.
+
+            z = W h₋
+
+        Args:    a: first; `(T, *batch)`.
+                 more of it.
+                 b: second.
+        Returns: nothing
+                 at all.
+
+        >>> 1 + 1
+        2
+        """
+    ))  # fmt: skip
+    assert r"One line of ``code`` and \|x\| \* y\_." in made
+    assert "::\n\n    z = W h₋" in made
+    assert "    | ``a``: first; ``(T, *batch)``. more of it.\n    | ``b``: second." in made
+    assert ":Returns: nothing at all." in made
+    assert ">>> 1 + 1\n2" in made
