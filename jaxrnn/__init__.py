@@ -31,6 +31,7 @@ from jaxrnn import (
     regularizers,
     tasks,
     truncation,
+    unrolling,
     verification,
 )
 from jaxrnn.cell import Cell
@@ -93,6 +94,7 @@ __all__ = [
     "tasks",
     "truncation",
     "unroll",
+    "unrolling",
     "verification",
     "verify",
 ]

@@ -89,7 +89,14 @@ def _tail(z: Array) -> Array:
 def sigmoid_pair(z: Array) -> tuple[Array, Array]:
     """(σ(z), σ'(z)) from one exponential, each right to a few ulp of itself.
 
-    Raises: TypeError for what is no array of floats.
+        r = σ(-|z|) = e^-|z| / (1 + e^-|z|)
+        σ(z) = 1 - r where z ≥ 0, else r        σ'(z) = r (1 - r)
+
+    Args:    z: pre-activations, any shape, real or complex floats.
+    Returns: (σ(z), σ'(z)), each of the shape and dtype of z.
+    Raises:  TypeError for what is no array of floats.
+    Cost:    one exponential and one division an entry.
+    Source:  this library; `verification.saturation` measures the errors of σ'.
 
     >>> import jax.numpy as jnp
     >>> [float(part) for part in sigmoid_pair(jnp.float32(0.0))]

@@ -80,7 +80,7 @@ def adjoints(
     Returns: the tree of the states, leaves `(T, *batch, H)`.
     Raises:  TypeError or ValueError as `jaxrnn.unroll`, or naming `loss`.
     Cost:    one `unroll`, one recurrent matmul for all steps, one reverse scan of O(T·B·G·H²).
-    Source:  tests/test_bptt.py, against complex steps and `jax.grad`.
+    Source:  docs/derivations/bptt.md; tests/test_bptt.py, against complex steps and `jax.grad`.
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.lstm()
@@ -106,11 +106,14 @@ def temporal_contributions(
 
         ∂E/∂θ|ₖ = (∂sₖ/∂θ)ᵀ λₖ,  sₖ₋₁ held constant        Σₖ ∂E/∂θ|ₖ = ∂E/∂θ
 
-    Args, Raises: as `adjoints`.
-    Returns: the tree of the params with a leading axis T, summed over the batch.
-    Cost:    as `adjoints`, then O(T·B·P) time and O(T·P) memory; `contribution_norms` does
-             without the latter.
-    Source:  tests/test_bptt.py, against the gradient with one copy of θ for each step.
+    Args:    as `adjoints`.
+    Returns: the tree of the params with a leading axis T, summed over the batch; entry k belongs
+             to `states.h[k]`.
+    Raises:  as `adjoints`.
+    Cost:    as `adjoints`, then O(T·B·P) time and O(T·P) memory for P parameters;
+             `contribution_norms` does without the latter.
+    Source:  docs/derivations/bptt.md; tests/test_bptt.py, against the gradient with one copy of θ
+             for each step.
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.rnn()
@@ -137,12 +140,15 @@ def contribution_norms(
 
         ‖Σ_b δᵇ ⊗ vᵇ‖² = Σ_bc (δᵇ·δᶜ)(vᵇ·vᶜ)        ⟨Σ_b δᵇ ⊗ vᵇ, g⟩ = Σ_b δᵇ·(g vᵇ)
 
-    Args, Raises: as `adjoints`.
-    Returns:  ContributionNorms(norm, inner, total).
+    Args:     as `adjoints`.
+    Returns:  ContributionNorms(norm, inner, total), leaves of the first two `(T,)`.
+    Raises:   as `adjoints`; NotImplementedError for a batch split over several devices, unless the
+              cell comes from `from_step`.
     Cost:     a gradient, one more matmul of the forward pass's size, and `outer_products.sizes`;
               O(P + T·B·G·H) memory, the latter for adjoints of δu and δa. A cell from
               `from_step` takes its steps one by one.
     Accuracy: see `outer_products.sizes`. In float32 an adjoint itself ends at 1e-38.
+    Source:   docs/derivations/bptt.md; the Gram matrices are this library's.
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.gru()
@@ -167,11 +173,15 @@ def credit_matrix(
 ) -> Any:
     """‖∂Eₜ/∂sₖ‖ for every pair of a loss Eₜ and a state sₖ.
 
+        C[t, k] = ‖λₖ‖,  λₖ = ∂Eₜ/∂sₖ = ∂Eₜ/∂sₖ|direct + Jₖ₊₁ᵀ λₖ₊₁
+
     Args:    losses: states ↦ `(T,)`, one real loss a step; all others as in `adjoints`.
     Returns: the tree of the states, leaves `(T, T)`: row t, column k, the norm over batch and
              units. If Eₜ reads no state after sₜ, everything right of the diagonal is 0.
     Raises:  TypeError or ValueError as `adjoints`, naming `losses`.
-    Cost:    T times `adjoints`, some rows at once so that about 2²² numbers are held; O(T²) result.
+    Cost:    one `unroll`, then T times the reverse scan of `adjoints`, O(T²·B·G·H²), some rows at
+             once so that about 2²² numbers are held; O(T²) result.
+    Source:  docs/derivations/bptt.md for λₖ; tests/test_bptt.py, against `adjoints` of each loss.
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.gru()

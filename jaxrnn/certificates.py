@@ -206,11 +206,16 @@ def certify(
 ) -> Certificate:
     """Everything that can be certified: from the weights, and along xs if they are given.
 
-    Args:    as `jaxrnn.unroll`; without xs, a cell with one gate.
+        ‖∂sₜ/∂sₖ‖ ≤ ∏ᵢ ‖Jᵢ‖,  k < i ≤ t        of one gate ‖Jᵢ‖ ≤ γ σ_max(W_hh)
+
+    Args:    as `jaxrnn.unroll`; without xs, a cell with one gate, and none of state0, lengths
+             and resets.
     Returns: Certificate(weights, trajectory); `weights` is None for gated cells, whose c or whose
-             gates have no bound before a trajectory is known.
+             gates have no bound before a trajectory is known; `trajectory` is None without xs.
     Raises:  as `from_weights` without xs, as `along` with them; ValueError for what goes with xs
              where there are none.
+    Cost:    `from_weights` for a cell that declares γ, and `along` with xs.
+    Source:  docs/derivations/certificates.md.
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.rnn()
@@ -233,11 +238,13 @@ def certify(
 def from_weights(cell: Any, params: ArrayTree) -> WeightBound:
     """γσ_max(W_hh) and ρ(W_hh) of a one-gate cell.
 
-    Args:    a cell whose φ declares its slope γ, such as `jaxrnn.rnn()`.
-    Returns: WeightBound(gamma, sigma_max, spectral_radius, linear, bound).
+        ‖∂hₜ/∂hₖ‖ ≤ (γ σ_max(W_hh))^(t-k)        ρ(W_hh) = lim ‖W_hhᵐ‖^(1/m),  m = 2⁵² here
+
+    Args:    cell: one whose φ declares its slope γ, such as `jaxrnn.rnn()`; params: its own.
+    Returns: WeightBound(gamma, sigma_max, spectral_radius, linear, bound), scalars.
     Raises:  ValueError for a cell that declares none, with the reason; TypeError or ValueError
              for params that are not the cell's.
-    Cost:    O(H³): singular values, and 52 squarings for ρ.
+    Cost:    O(H³): the eigenvalues of W Wᵀ for σ_max, and 52 squarings for ρ.
     Source:  Pascanu, Mikolov & Bengio, ICML 2013, the final version.
 
     >>> import jax.numpy as jnp, jaxrnn
@@ -311,10 +318,15 @@ def along(
 ) -> TrajectoryBounds:
     """Per-step norms, the bounds they give for every lag up to the last state, and the product.
 
-    Args, Raises: as `jaxrnn.unroll`.
-    Returns: TrajectoryBounds(step_upper, step_lower, upper, lower, product).
-    Cost:    `products.transport_norms`, and the singular values of T Jacobians `(n, n)`, of which
-             about 2²² entries exist at a time.
+        Σ_{i>k} log σ_min(Jᵢ) ≤ log ‖∂s_{T-1}/∂sₖ‖ ≤ Σ_{i>k} log σ_max(Jᵢ)
+
+    Args:    as `jaxrnn.unroll`.
+    Returns: TrajectoryBounds(step_upper, step_lower, upper, lower, product), each `(T, *batch)` in
+             nats; entry k of the last three has lag T-1-k, and the bounds of the last are 0.
+    Raises:  as `jaxrnn.unroll`; ValueError for a state with a leaf that is no vector.
+    Cost:    `products.transport_norms`, and the singular values of T Jacobians `(n, n)`, O(T·B·n³),
+             of which about 2²² entries, or one step's, exist at a time.
+    Source:  docs/derivations/certificates.md.
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.lstm()

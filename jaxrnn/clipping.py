@@ -56,17 +56,52 @@ Policy = Callable[[ArrayTree, Any], tuple[ArrayTree, Any]]
 
 
 def propagate(updates: ArrayTree, state: Any) -> tuple[ArrayTree, Any]:
-    """Pass a gradient that is not finite on as it is."""
+    """Pass a gradient that is not finite on as it is.
+
+    Args:    updates: the gradient, a tree; state: a ClipState or QuantileState.
+    Returns: (updates, state), both as they came.
+    Raises:  nothing.
+    Cost:    none.
+    Source:  this library.
+
+    >>> import jax.numpy as jnp, jaxrnn
+    >>> jaxrnn.clipping.propagate(jnp.array([jnp.inf]), None)[0].tolist()
+    [inf]
+    """
     return updates, state
 
 
 def skip(updates: ArrayTree, state: Any) -> tuple[ArrayTree, Any]:
-    """Put zeros in its place. What comes after in the chain still takes a step of its own."""
+    """Put zeros in its place. What comes after in the chain still takes a step of its own.
+
+    Args:    as `propagate`.
+    Returns: (zeros of the shapes and dtypes of updates, state as it came).
+    Raises:  nothing of its own: the transformation has checked the leaves.
+    Cost:    one write of the leaves, at every update: which of the two counts is known as it runs.
+    Source:  this library.
+
+    >>> import jax.numpy as jnp, jaxrnn
+    >>> jaxrnn.clipping.skip(jnp.array([jnp.inf]), None)[0].tolist()
+    [0.0]
+    """
     return jax.tree.map(jnp.zeros_like, updates), state
 
 
 def flag(updates: ArrayTree, state: Any) -> tuple[ArrayTree, Any]:
-    """Put zeros in its place and raise `flagged`, which stays up."""
+    """Put zeros in its place and raise `flagged`, which stays up.
+
+    Args:    as `propagate`.
+    Returns: (zeros as of `skip`, state with flagged True).
+    Raises:  nothing of its own, as `skip`.
+    Cost:    as `skip`.
+    Source:  this library.
+
+    >>> import jax.numpy as jnp, jaxrnn
+    >>> clip = jaxrnn.clipping.clip_by_global_norm(1.0, nonfinite=flag)
+    >>> _, state = clip.update(jnp.array([jnp.nan]), clip.init(jnp.zeros(1)))
+    >>> bool(state.flagged)
+    True
+    """
     return skip(updates, state._replace(flagged=jnp.ones_like(state.flagged)))
 
 
@@ -75,13 +110,17 @@ def clip_by_global_norm(
 ) -> optax.GradientTransformation:
     """Scale the gradient down to ‖g‖ = max_norm where it is larger.
 
+        g ← g · min(1, c / ‖g‖)        ‖g‖ = √Σ g² over every entry of every leaf
+
     Args:    max_norm: c > 0, a number, or a scalar array for a threshold that changes:
              `optax.inject_hyperparams(clip_by_global_norm, static_args="nonfinite")`.
-             nonfinite: (updates, ClipState) ↦ the same, asked where an entry of the gradient is
-             inf or NaN; `propagate`, `skip`, `flag` or yours.
+             nonfinite: (updates, ClipState) ↦ the same, which counts where an entry of the gradient
+             is inf or NaN; `propagate`, `skip`, `flag` or yours.
     Returns: an `optax.GradientTransformation` whose state is a ClipState.
-    Raises:  TypeError or ValueError naming max_norm or nonfinite; at the first update, the leaf.
-    Cost:    one pass for the norm and one to scale.
+    Raises:  TypeError or ValueError naming max_norm or nonfinite; from `init` and `update`, naming
+             a leaf that is no array of real floats, or for a tree without leaves.
+    Cost:    one pass over the leaves for the norm, two more where a square might leave the dtype,
+             and one to scale.
     Source:  Pascanu, Mikolov & Bengio, ICML 2013.
 
     >>> import jax.numpy as jnp, jaxrnn
@@ -165,10 +204,14 @@ def clip_by_running_quantile(
     The steps up and down balance where a share q of the norms lies below c. Logs, so that the
     scale of the gradient does not matter; a gradient is held against the threshold of those before.
 
-    Args:    quantile: q in (0, 1); rate: η > 0, in nats a step. nonfinite: as in
-             `clip_by_global_norm`; a gradient that is 0 or not finite leaves the threshold.
+    Args:    quantile: q in (0, 1).
+             rate: η > 0, in nats a step.
+             nonfinite: as in `clip_by_global_norm`; a gradient that is 0 or not finite leaves the
+             threshold.
     Returns: an `optax.GradientTransformation` whose state is a QuantileState.
-    Raises:  TypeError or ValueError naming the argument.
+    Raises:  TypeError or ValueError naming the argument; `init` and `update` as of
+             `clip_by_global_norm`.
+    Cost:    as `clip_by_global_norm`, and a few scalars.
     Source:  Robbins & Monro 1951, for the quantile; Seetharaman et al. 2020 for clipping at one.
 
     >>> import jax, jax.numpy as jnp, jaxrnn
@@ -209,12 +252,15 @@ def clip_by_running_quantile(
 
 
 def global_norm(tree: ArrayTree) -> Array:
-    """√Σ x² over every entry of every leaf, for any magnitude; its gradient at 0 is 0.
+    """The norm over every entry of every leaf, for any magnitude; its gradient at 0 is 0.
 
-    Args:    leaves of real floating dtypes; 16-bit ones are summed in float32.
+        ‖x‖ = √Σ x²        ∂‖x‖/∂x = x / ‖x‖, 0 where ‖x‖ is
+
+    Args:    tree: leaves of real floating dtypes, any shapes; 16-bit ones are summed in float32.
     Returns: a scalar of the widest dtype; inf only where the norm itself is beyond it.
     Raises:  TypeError or ValueError naming the leaf, or for a tree without leaves.
     Cost:    one pass over the leaves; two more where a square might leave the dtype.
+    Source:  this library; squares are added in the order of `optax.global_norm`.
 
     >>> import jax.numpy as jnp
     >>> [f"{global_norm([jnp.float32([3 * s, 4 * s])]):.1g}" for s in (1e-25, 2e37)]

@@ -101,8 +101,6 @@ def _total(
 ) -> tuple[Array, Array]:
     """Log of the norm of one example's gradient, and what each window leaves out."""
     T = exponents.shape[0]
-    if T == 0:
-        return jnp.full((), -jnp.inf, steps.xs.dtype), jnp.zeros(0, steps.xs.dtype)
     top = jnp.max(exponents)
     index = end - 1 - jnp.arange(T, dtype=end.dtype)  # by lag
     steps, drives, exponents = jax.tree.map(

@@ -22,11 +22,14 @@ def memory_horizon(
 
     Args:    log_norms: `(T, *batch)`, natural logs, in the order of the steps, as the functions of
              `jaxrnn.products` and `jaxrnn.paths` give them; for contributions `jnp.log(norm)`.
-             fraction: in (0, 1); lengths: integers `(*batch,)` where sequences are padded: lag 0 is
-             then step lengths-1, so that padding is no memory.
+             fraction: in (0, 1).
+             lengths: integers `(*batch,)` where sequences are padded: lag 0 is then step
+             lengths-1, so that padding is no memory.
     Returns: integers `(*batch,)`; r+1 where even lag r has more: the sequence is too short to say.
              0 where no step has anything.
     Raises:  TypeError or ValueError naming the argument.
+    Cost:    a few passes over log_norms, O(T·B).
+    Source:  this library; docs/derivations/products.md.
 
     >>> import jax.numpy as jnp
     >>> halved = jnp.log(0.5) * jnp.arange(9.0, -1.0, -1.0)

@@ -34,9 +34,12 @@ __all__ = [
 def identity(scale: float = 1.0) -> Initializer:
     """The initialiser W = scale · 1: with relu units the IRNN, whose state stays as it was.
 
-    Args:    scale: of the identity.
+        W[j, k] = scale · [j = k]
+
+    Args:    scale: of the identity, a finite number.
     Returns: (key, shape, dtype) ↦ array for a square shape; the key is not used.
     Raises:  TypeError or ValueError naming scale, or the shape if it is not square.
+    Cost:    one write of `(H, H)`.
     Source:  Le, Jaitly & Hinton, arXiv:1504.00941.
 
     >>> import jax, jaxrnn
@@ -57,9 +60,15 @@ def identity(scale: float = 1.0) -> Initializer:
 def with_gate_bias(cell: PointwiseCell, params: Any, gate: str, bias: float | Array) -> Any:
     """The params with one gate's block of b set.
 
-    Args:    gate: one of `cell.gates`, "f" for an LSTM's forget gate; bias: a number, or `(H,)`.
+        b[g·H : (g+1)·H] ← bias        g the place of the gate in `cell.gates`
+
+    Args:    cell: one in closed form; params: its own.
+             gate: one of `cell.gates`, "f" for an LSTM's forget gate.
+             bias: a number, or `(H,)` in the dtype of b.
     Returns: the params.
     Raises:  TypeError or ValueError naming the argument.
+    Cost:    one copy of b, O(G·H).
+    Source:  Jozefowicz, Zaremba & Sutskever, ICML 2015, for the forget gate; docs/lstm.md.
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.gru()
@@ -91,10 +100,13 @@ def chrono(
 
         b_f = log(τ - 1), so that σ(b_f) = 1 - 1/τ      b_i = -b_f      τ ~ U(shortest, longest)
 
-    Args:    cell with a forget gate f (and an input gate i), or with an update gate z that keeps,
-             as in `jaxrnn.gru`; longest, shortest: lags in steps, 2 ≤ shortest ≤ longest.
+    Args:    cell: with a forget gate f (and an input gate i), or with an update gate z that keeps,
+             as in `jaxrnn.gru`; params: its own.
+             key: one key from `jax.random.key`.
+             longest, shortest: lags in steps, 2 ≤ shortest ≤ longest.
     Returns: the params with those blocks of b set, the others as they were.
     Raises:  TypeError or ValueError naming the argument.
+    Cost:    H draws and a copy of b, O(G·H).
     Source:  Tallec & Ollivier, Can recurrent neural networks warp time?, ICLR 2018.
 
     >>> import jax, jaxrnn
@@ -133,9 +145,15 @@ def redrawn(
 ) -> Any:
     """The params with the weights of some gates drawn anew, each gate by itself, their bias 0.
 
-    Args:    gates: some of `cell.gates`; input_init, recurrent_init: as in `Cell.init`.
-    Returns: the params; every other gate as it was.
+        W_ih[g] ~ input_init    W_hh[g] ~ recurrent_init    b[g] = b_hg = 0    for each g of gates
+
+    Args:    cell: one in closed form; params: its own; key: one key from `jax.random.key`.
+             gates: some of `cell.gates`.
+             input_init, recurrent_init: as in `Cell.init`.
+    Returns: the params; every other gate as it was. The GRU's b_hn is of gate n.
     Raises:  TypeError or ValueError naming the argument.
+    Cost:    of each gate a QR of `(H, H)`, O(H³), and H·D draws; one copy of the params.
+    Source:  this library; the draws are those of `Cell.init`.
 
     >>> import jax, jaxrnn
     >>> cell, key = jaxrnn.lstm(), jax.random.key(1)
@@ -159,7 +177,9 @@ def redrawn(
 
     w_ih, w_hh = (put(*pair) for pair in zip((params.w_ih, params.w_hh), drawn, strict=True))
     b = put(params.b, jnp.zeros(len(gates) * H, params.b.dtype))
-    return params._replace(w_ih=w_ih, w_hh=w_hh, b=b)
+    inner = [name for name in (f"b_h{gate}" for gate in gates) if name in params._fields]
+    zeros = {name: jnp.zeros_like(getattr(params, name)) for name in inner}
+    return params._replace(w_ih=w_ih, w_hh=w_hh, b=b, **zeros)
 
 
 def scaled_to_bound(cell: PointwiseCell, params: Any, target: float = 1.0) -> Any:
@@ -169,7 +189,8 @@ def scaled_to_bound(cell: PointwiseCell, params: Any, target: float = 1.0) -> An
 
         W_hh ← W_hh · target / (γ σ_max(W_hh))        γ = sup |a'|
 
-    Args:    cell of one gate whose slope is bounded, as `jaxrnn.rnn`; target > 0.
+    Args:    cell: of one gate whose slope is bounded, as `jaxrnn.rnn`; params: its own.
+             target: of γσ_max, above 0.
     Returns: the params. W_hh = 0 stays 0.
     Raises:  TypeError or ValueError naming the argument, also for a cell without such a bound.
     Cost:    O(H³), once.
@@ -233,19 +254,20 @@ def scaled_to_exponent(
     where relu units die, the nearest that was seen is taken. An example whose λ₁ is -inf, its
     Jacobians 0 in the end, is left out of the mean. Where no exponent is finite the factor is 1.
 
-    Args:    xs `(T, *batch, D)`, state0, warmup: as in `jaxrnn.lyapunov.exponents`; target: nats
-             per step.
+    Args:    cell: one in closed form; params: its own.
+             xs: `(T, *batch, D)`; xs, state0, warmup as in `jaxrnn.lyapunov.exponents`.
+             target: nats per step.
     Returns: Scaling(params, factor, exponent).
     Raises:  TypeError or ValueError naming the argument.
-    Cost:    50 times the leading exponent of the batch.
-    Source:  tests/test_initializers.py; for a linear net λ₁(α) = λ₁ + log α.
+    Cost:    51 times the leading exponent of the batch.
+    Source:  this library; tests/test_initializers.py. For a linear net λ₁(α) = λ₁ + log α.
 
     >>> import jax, jaxrnn
-    >>> cell = jaxrnn.rnn()
+    >>> cell = jaxrnn.rnn(jaxrnn.activations.identity)              # orthogonal: λ₁ = 0
     >>> params, xs = cell.init(jax.random.key(0), 1, 8), jax.numpy.ones((100, 4, 1))
-    >>> found = jaxrnn.initializers.scaled_to_exponent(cell, params, xs, -0.05, warmup=20)
-    >>> f"{found.exponent:.3f}"
-    '-0.050'
+    >>> found = jaxrnn.initializers.scaled_to_exponent(cell, params, xs, -0.05)
+    >>> f"{found.factor:.3f}, {found.exponent:.3f}"                 # e^-0.05
+    '0.951, -0.050'
     """
     _check(cell, params)
     arguments.check_real("target", target)

@@ -51,12 +51,14 @@ def closed_form(
         GRU   ∂h/∂h₋ = diag(z) + Σ_g diag(∂h/∂a_g) W_hh[g]
         held by `lengths`: the identity; started afresh by `resets`: 0
 
-    Args:    params; xs `(T, *batch, D)`; state0, lengths, resets as in `jaxrnn.unroll`.
+    Args:    cell, params, xs, state0, lengths, resets: as in `jaxrnn.unroll`.
     Returns: the tree of `jax.jacfwd(cell.step, argnums=1)`, leaves `(T, *batch, H, H)`;
              `J.h.c[i]` is ∂states.h[i]/∂states.c[i-1], entry 0 against `state0`.
     Raises:  TypeError or ValueError as `jaxrnn.unroll`.
     Cost:    one `unroll`, one recurrent matmul, then O(T·B·G·H²): about one write of the result.
-    Source:  docs/design.md; checked against complex steps in tests/test_jacobians.py.
+             A cell from `from_step` takes a tangent step for each state entry, or your `jacobian`.
+    Source:  docs/derivations/ rnn.md, lstm.md and gru.md; tests/test_jacobians.py, against complex
+             steps.
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.lstm()
@@ -79,8 +81,13 @@ def forward_mode(
 ) -> Any:
     """`closed_form`'s result by `jax.jacfwd` of the step, mapped over steps and batch.
 
-    Args, Returns, Raises: as `closed_form`.
-    Cost: O(T·B·G·H³): H tangent steps for each state leaf.
+        Jᵢ[:, k] = ∂step(θ, sᵢ₋₁, xᵢ) eₖ        a column a tangent
+
+    Args:    as `closed_form`.
+    Returns: as `closed_form`.
+    Raises:  as `closed_form`.
+    Cost:    one `unroll`, then O(T·B·G·H³): H tangent steps for each state leaf.
+    Source:  `jax.jacfwd`.
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.rnn()
@@ -102,8 +109,13 @@ def reverse_mode(
 ) -> Any:
     """`closed_form`'s result by `jax.jacrev` of the step, mapped over steps and batch.
 
-    Args, Returns, Raises: as `closed_form`.
-    Cost: O(T·B·G·H³): H adjoint steps for each state leaf.
+        Jᵢ[j, :] = eⱼᵀ ∂step(θ, sᵢ₋₁, xᵢ)        a row an adjoint
+
+    Args:    as `closed_form`.
+    Returns: as `closed_form`.
+    Raises:  as `closed_form`.
+    Cost:    one `unroll`, then O(T·B·G·H³): H adjoint steps for each state leaf.
+    Source:  `jax.jacrev`.
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.gru()
@@ -127,10 +139,12 @@ def wrt_inputs(
 
         ∂s/∂x = Σ_g diag(∂s/∂u_g) W_ih[g]
 
-    Args, Raises: as `closed_form`.
+    Args:    as `closed_form`.
     Returns: a state whose leaves are `(T, *batch, H, D)`, the tree of
-             `jax.jacfwd(cell.step, argnums=2)`.
-    Cost:    O(T·B·G·H·D).
+             `jax.jacfwd(cell.step, argnums=2)`; entry i is ∂states[i]/∂xs[i].
+    Raises:  as `closed_form`.
+    Cost:    one `unroll`, one recurrent matmul, then O(T·B·G·H·D).
+    Source:  docs/design.md; docs/derivations/rnn.md.
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.lstm()
@@ -154,10 +168,12 @@ def wrt_params(
 
         ∂s[j]/∂W_ih[g·H + j, d] = ∂s/∂u_g[j] x[d]        ∂s[j]/∂W_hh[g·H + j, k] = ∂s/∂a_g[j] h₋[k]
 
-    Args, Raises: as `closed_form`.
+    Args:    as `closed_form`.
     Returns: a state of params, `J.h.w_hh (T, *batch, H, G·H, H)`: the tree of
-             `jax.jacfwd(cell.step, argnums=0)`.
-    Cost:    O(T·B·H·P) memory for P parameters; meant for small cells.
+             `jax.jacfwd(cell.step, argnums=0)`; entry i is of states[i].
+    Raises:  as `closed_form`.
+    Cost:    one `unroll`, then O(T·B·H·P) time and memory for P parameters; meant for small cells.
+    Source:  docs/derivations/bptt.md; docs/derivations/rnn.md.
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.lstm()
@@ -179,11 +195,15 @@ def c_partial(
 ) -> Array:
     """The partial ∂cᵢ/∂cᵢ₋₁ with hᵢ₋₁ held constant: diag(fᵢ) in the LSTM.
 
+        ∂cᵢ/∂cᵢ₋₁ | hᵢ₋₁ = diag(fᵢ)
+
+    `c_path` is the derivative that lets hᵢ₋₁ vary with cᵢ₋₁.
+
     Args:    as `closed_form`, of a cell whose state has a leaf c.
     Returns: `(T, *batch, H, H)`; equal to `closed_form(...).c.c`.
     Raises:  TypeError for a cell whose state has no c; else as `closed_form`.
-    Cost:    O(T·B·H²).
-    See:     `c_path` for the derivative that lets hᵢ₋₁ vary with cᵢ₋₁.
+    Cost:    as `closed_form`, of which it is one block.
+    Source:  docs/derivations/lstm.md; docs/lstm.md.
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.lstm()
@@ -217,6 +237,7 @@ def c_path(
     Returns: `(T, *batch, H, H)`; the identity where held, 0 where started afresh.
     Raises:  TypeError for a cell without c or without a read-out; else as `closed_form`.
     Cost:    as `closed_form`.
+    Source:  docs/derivations/lstm.md; docs/lstm.md.
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.lstm()

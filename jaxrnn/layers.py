@@ -50,12 +50,20 @@ def unroll_layers(
 ) -> tuple[Layer, ...]:
     """The states of every layer.
 
-    Args:    layers: a Layer of params each; D of a layer is H of the one before, 2H if that has two
-             directions. xs `(T, *batch, D)`; state0: a Layer of states each, or None; lengths as
-             in `jaxrnn.unroll`: beyond them states are held.
-    Returns: a Layer of states each, leaves `(T, *batch, H)`.
+        sᵢˡ = step(θˡ, sᵢ₋₁ˡ, xᵢˡ)        xˡ = (h→, h←) of layer l-1, x¹ = xs
+        sᵢˡ = step(θˡ, sᵢ₊₁ˡ, xᵢˡ)        of the second direction
+
+    Args:    cell: any `Cell`, of every layer and direction.
+             layers: a Layer of params each; D of a layer is H of the one before, 2H if that has two
+             directions.
+             xs: `(T, *batch, D)`.
+             state0: a Layer of states each, leaves `(*batch, H)`, or None.
+             lengths: as in `jaxrnn.unroll`: beyond them states are held.
+    Returns: a Layer of states each, leaves `(T, *batch, H)`; entry i of both directions follows
+             xs[i].
     Raises:  TypeError or ValueError naming the layer that does not fit.
     Cost:    one `unroll` for each layer and direction.
+    Source:  Schuster & Paliwal, IEEE Trans. Signal Processing 45, 1997, for two directions.
 
     >>> import jax, jaxrnn
     >>> cell, (k1, k2) = jaxrnn.gru(), jax.random.split(jax.random.key(0))
@@ -108,8 +116,14 @@ def readings(
 ) -> tuple[Layer, ...]:
     """What each direction of each layer reads, given the layers below.
 
-    Args, Raises, Cost: as `unroll_layers`.
-    Returns: a Layer of `Reading` each, reverse None without a second direction.
+        xˡ = (h→, h←) of layer l-1, x¹ = xs; for the second direction turned round within lengths
+
+    Args:    as `unroll_layers`.
+    Returns: a Layer of `Reading` each, reverse None without a second direction; each in its own
+             time, so that `unroll(cell, *reading, lengths=lengths)` gives its states.
+    Raises:  as `unroll_layers`.
+    Cost:    as `unroll_layers`.
+    Source:  this library.
 
     >>> import jax, jaxrnn
     >>> cell, (k1, k2) = jaxrnn.lstm(), jax.random.split(jax.random.key(0))
@@ -146,6 +160,8 @@ def adjoints(
     lengths: Array | None = None,
 ) -> tuple[Layer, ...]:
     """∂E/∂sₖ of every layer and direction: later states of its own follow, and all layers above.
+
+        λₖˡ = ∂E/∂sₖˡ|direct + (Jₖ₊₁ˡ)ᵀ λₖ₊₁ˡ + (∂sˡ⁺¹/∂hₖˡ)ᵀ λˡ⁺¹        of layer l
 
     Args:    loss: what `unroll_layers` returns ↦ one real scalar E; all others as there.
     Returns: the tree of the states, each aligned with them.
@@ -188,11 +204,22 @@ def direct_adjoints(
 ) -> tuple[tuple[Layer, ...], tuple[Layer, ...]]:
     """(readings, ∂E/∂sₖ at fixed other states of its own layer), both in each direction's own time.
 
+        ḡₖˡ = ∂E/∂sₖˡ|direct + (∂sˡ⁺¹/∂hₖˡ)ᵀ λˡ⁺¹        λₖˡ = ḡₖˡ + (Jₖ₊₁ˡ)ᵀ λₖ₊₁ˡ
+
     What the loss reads of a layer, and what the layers above pass on: with the readings, a loss on
     each layer alone.
 
-    Args, Raises: as `adjoints`.
+    Args:    as `adjoints`.
+    Returns: (the Layers of `readings`, a Layer of ḡ each with the leaves of the states).
+    Raises:  as `adjoints`.
     Cost:    about a gradient of the net.
+    Source:  as `adjoints`.
+
+    >>> import jax, jaxrnn
+    >>> cell, net = jaxrnn.gru(), [Layer(jaxrnn.gru().init(jax.random.key(0), 3, 5))]
+    >>> last = lambda states: outputs(states)[-1].sum()
+    >>> direct_adjoints(cell, net, jax.numpy.ones((7, 3)), last)[1][0].forward.h.sum(1).tolist()
+    [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 5.0]
     """
     states = unroll_layers(cell, layers, xs, state0, lengths=lengths)
     arguments.check_callable("loss", loss, "(states of every layer) -> scalar")
@@ -227,9 +254,13 @@ def state_jacobians(
 ) -> tuple[Layer, ...]:
     """Every layer's ∂sᵢ/∂sᵢ₋₁, of the second direction ∂sᵢ/∂sᵢ₊₁, in closed form.
 
-    Args, Raises: as `unroll_layers`.
+        Jᵢˡ = ∂sᵢˡ/∂sᵢ₋₁ˡ at fixed xᵢˡ, the blocks of `jaxrnn.jacobians.closed_form`
+
+    Args:    as `unroll_layers`.
     Returns: for each direction the tree of `jaxrnn.jacobians.closed_form`, aligned with the states.
-    Cost:    one `unroll_layers`, then one write of the result.
+    Raises:  as `unroll_layers`.
+    Cost:    two `unroll_layers`, then O(T·B·G·H²) a direction: about one write of the result.
+    Source:  as `jaxrnn.jacobians.closed_form`; tests/test_layers.py.
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.lstm()
@@ -276,7 +307,21 @@ def _turned(tree: Any, lengths: Any) -> Any:
 
 
 def outputs(states: Sequence[Layer]) -> Array:
-    """What the last layer puts out, `(T, *batch, H)` or, of two directions, `(T, *batch, 2H)`."""
+    """What the last layer puts out.
+
+        hᵢ→, or (hᵢ→, hᵢ←) of two directions
+
+    Args:    states: a Layer of states each, as `unroll_layers` returns them.
+    Returns: `(T, *batch, H)` or, of two directions, `(T, *batch, 2H)`; entry i follows xs[i].
+    Raises:  nothing of its own; states are not checked.
+    Cost:    none for one direction, one copy of `(T, *batch, 2H)` for two.
+    Source:  this library.
+
+    >>> import jax.numpy as jnp, jaxrnn
+    >>> states = jaxrnn.RNNState(jnp.zeros((7, 2, 5)))
+    >>> outputs([Layer(states, states)]).shape
+    (7, 2, 10)
+    """
     forward, reverse = states[-1]
     return forward.h if reverse is None else jnp.concatenate([forward.h, reverse.h], axis=-1)
 

@@ -68,16 +68,24 @@ def exponents(
 ) -> Exponents:
     """The `count` largest Lyapunov exponents along the given inputs.
 
-    Args:    xs `(T, *batch, D)`: each example is a trajectory of its own; state0 as in
-             `jaxrnn.unroll`. count: how many, by default all n of the state.
-             warmup: steps at the start that turn Q into place and are not counted.
+        Qᵢ Rᵢ = Jᵢ Qᵢ₋₁        λⱼ = 1/(T-w) Σᵢ log |Rᵢ[j, j]|,  i = w+1 … T,  w = warmup
+
+    With an interval, Jᵢ is the product of that many steps.
+
+    Args:    cell, params: as in `jaxrnn.unroll`.
+             xs: `(T, *batch, D)`, T ≥ 1: each example is a trajectory of its own.
+             state0: as in `jaxrnn.unroll`.
+             count: how many, by default all n of the state.
+             warmup: steps at the start that turn Q into place and are not counted, fewer than T.
              interval: steps between two QR factorisations; more is faster, until the columns of
              Q become parallel within it.
     Returns: Exponents(value, error, windows). Differentiable where the exponents are distinct.
-    Raises:  TypeError or ValueError as `jaxrnn.unroll`, or naming count, warmup or interval.
+    Raises:  TypeError or ValueError as `jaxrnn.unroll`, or naming count, warmup or interval;
+             NotImplementedError for xs that an explicit mesh splits.
     Cost:    one `unroll`, T tangent steps of `count` columns and T/interval QRs of `(n, count)`:
              O(T·B·count·(G·H² + n·count/interval)).
-    Source:  Benettin et al., Meccanica 15, 1980; for RNNs Engelken et al. 2023.
+    Source:  Benettin et al., Meccanica 15, 1980; for RNNs Engelken et al. 2023;
+             docs/derivations/lyapunov.md.
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.rnn(jaxrnn.activations.identity)

@@ -21,13 +21,16 @@ __all__ = ["associative", "from_tree", "log_norm", "product", "sequential"]
 
 
 def sequential(matrices: Array) -> Scaled:
-    """Pᵢ = Jᵢ Pᵢ₋₁ for every i, one after the other.
+    """Every product of a stack, one after the other.
 
-    Args:    matrices `(T, *batch, n, n)`.
-    Returns: Scaled: value `(T, *batch, n, n)`, exponent `(T, *batch)`.
+        Pᵢ = Jᵢ Pᵢ₋₁        i = 0 … T-1, P₋₁ = 1
+
+    Args:    matrices: `(T, *batch, n, n)`, real floats.
+    Returns: Scaled: value `(T, *batch, n, n)`, exponent `(T, *batch)`; entry i is Pᵢ.
     Raises:  TypeError or ValueError for anything but a stack of finite square matrices, naming
              the first step that is not finite (outside jit, where values are known).
     Cost:    T matmuls, O(T·B·n³); T steps deep.
+    Source:  docs/derivations/products.md.
 
     >>> import jax.numpy as jnp
     >>> P = sequential(jnp.broadcast_to(jnp.float32([[1e3]]), (1000, 1, 1)))
@@ -47,8 +50,13 @@ def sequential(matrices: Array) -> Scaled:
 def associative(matrices: Array) -> Scaled:
     """`sequential`'s result by a parallel scan.
 
-    Args, Returns, Raises: as `sequential`.
-    Cost: about 2T matmuls, O(log T) deep: for a GPU or TPU and small matrices.
+        Pᵢ = (Jᵢ ⋯ Jⱼ₊₁) (Jⱼ ⋯ J₀)        halves for every j at once
+
+    Args:    as `sequential`.
+    Returns: as `sequential`.
+    Raises:  as `sequential`.
+    Cost:    about 2T matmuls, O(log T) deep: for a GPU or TPU and small matrices.
+    Source:  `jax.lax.associative_scan`.
 
     >>> import jax.numpy as jnp
     >>> associative(jnp.stack([jnp.eye(2)] * 5)).exponent.tolist()
@@ -65,10 +73,15 @@ def associative(matrices: Array) -> Scaled:
 
 
 def product(matrices: Array) -> Scaled:
-    """J_{T-1} ⋯ J₀, in O(n²) memory; the identity for T = 0.
+    """The last product of a stack alone; the identity for T = 0.
 
-    Args, Raises: as `sequential`.
+        P = J_{T-1} ⋯ J₀
+
+    Args:    as `sequential`.
     Returns: Scaled: value `(*batch, n, n)`, exponent `(*batch,)`.
+    Raises:  as `sequential`.
+    Cost:    T matmuls, O(T·B·n³) time, O(B·n²) memory.
+    Source:  as `sequential`.
 
     >>> import jax.numpy as jnp
     >>> product(jnp.float32([[[2.0]], [[3.0]]])).unscaled().tolist()
@@ -84,11 +97,17 @@ def product(matrices: Array) -> Scaled:
 
 
 def log_norm(P: Scaled) -> Array:
-    """Log σ_max(P), natural; `(*lead,)` for value `(*lead, n, n)`.
+    """Log of the largest singular value, natural.
+
+        log σ_max(P) = exponent · log 2 + log σ_max(value)
 
     Right whatever the exponent; -inf for a matrix of zeros.
 
-    Raises: TypeError for what is not a Scaled.
+    Args:    P: Scaled, value one array `(*lead, n, n)`, exponent `(*lead,)`.
+    Returns: `(*lead,)`, in nats; NaN where an entry is not finite.
+    Raises:  TypeError for what is not a Scaled.
+    Cost:    a matmul and the eigenvalues of value · valueᵀ, O(n³) a matrix.
+    Source:  docs/derivations/products.md.
 
     >>> import jax.numpy as jnp
     >>> float(log_norm(Scaled(jnp.float32([[0.5]]), jnp.int32(1))))
@@ -99,11 +118,18 @@ def log_norm(P: Scaled) -> Array:
 
 
 def from_tree(J: Any) -> Array:
-    """A Jacobian as one matrix: a state of states of `(*lead, H, H)` → `(*lead, n, n)`.
+    """A Jacobian as one matrix, from its blocks.
+
+        ⎡ ∂h/∂h₋  ∂h/∂c₋ ⎤
+        ⎣ ∂c/∂h₋  ∂c/∂c₋ ⎦        of the LSTM; n = 2H
 
     Rows and columns are the leaves of the state in their order: of the LSTM h, then c.
 
-    Raises: TypeError or ValueError naming the block that is no matrix.
+    Args:    J: a state of states of `(*lead, H, H)`, such as `jaxrnn.jacobians.closed_form` gives.
+    Returns: `(*lead, n, n)`.
+    Raises:  TypeError or ValueError naming the block that is no matrix.
+    Cost:    one copy of J.
+    Source:  this library.
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.lstm()

@@ -96,13 +96,18 @@ def decompose(
 ) -> CellPaths:
     """∂c_{T-1}/∂cₖ for every k: its size, what the approximations miss, which path carries it.
 
-    Args:    a cell with a state (h, c) and a `Pointwise.readout`, such as `jaxrnn.lstm()`; all
+        ∂cₜ/∂cₖ = [0 1] Jₜ ⋯ Jₖ₊₁ [diag(rₖ); 1]        t = T-1, rₖ = oₖ (1 - tanh² cₖ)
+        share_p = ∂ log ‖∂cₜ/∂cₖ‖_F / ∂ log αₚ / (t-k)      αₚ multiplies path p in every step
+
+    Args:    cell: with a state (h, c) and a `Pointwise.readout`, such as `jaxrnn.lstm()`; all
              others as in `jaxrnn.unroll`.
-    Returns: CellPaths. For another last step t give `xs[:t+1]`.
+    Returns: CellPaths, leaves `(T, *batch)`, entry k of lag T-1-k. For another last step t give
+             `xs[:t+1]`.
     Raises:  TypeError for a cell without c or without a read-out; else as `jaxrnn.unroll`.
     Cost:    one `unroll`, then T adjoint steps of 7H + 1 rows: O(T·B·G²·H³) time, O(B·G·H²)
              memory beside the trajectory.
-    Source:  tests/test_paths.py, against NumPy products of complex-step Jacobians and autodiff.
+    Source:  docs/lstm.md; tests/test_paths.py, against NumPy products of complex-step Jacobians and
+             autodiff.
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.lstm()
@@ -131,12 +136,17 @@ def transport(
 ) -> CellProducts:
     """∂cₜ/∂cₖ itself, and its approximations, for any k ≤ t.
 
+        exact [0 1] Jₜ ⋯ Jₖ₊₁ [diag(rₖ); 1]    four_term ∏ᵢ (diag(fᵢ) + ∂cᵢ/∂hᵢ₋₁ diag(rᵢ₋₁))
+        forget ∏ᵢ diag(fᵢ)                     k < i ≤ t
+
     `products.transport(...).value.c.c` is another derivative: of cₜ by cₖ at fixed hₖ.
 
     Args:    k, t: indices into the states, 0 ≤ k ≤ t < T; all others as `decompose`.
-    Returns: CellProducts(exact, four_term, forget); `.exact.unscaled()` is a plain matrix.
+    Returns: CellProducts(exact, four_term, forget), each a Scaled with value `(*batch, H, H)`;
+             `.exact.unscaled()` is a plain matrix.
     Raises:  as `decompose`, or naming k or t.
-    Cost:    as `decompose`.
+    Cost:    one `unroll` to t, then t - k adjoint steps of 2H + 1 rows: O((t-k)·B·G·H³).
+    Source:  docs/lstm.md.
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.lstm()

@@ -83,8 +83,20 @@ def _largest_forget_gate(net: tuple[Any, Any, Array]) -> Array:
 
 
 def vanishing(scale: float = 0.9) -> Phenomenon:
-    """γσ_max < 1: no input keeps the gradient of a tanh net alive."""
+    """γσ_max < 1: no input keeps the gradient of a tanh net alive.
+
+        W_hh = scale · Q, QᵀQ = 1        ‖∂hₜ/∂hₖ‖ ≤ (γ σ_max(W_hh))^(t-k) = scale^(t-k)
+
+    Args:    scale: above 0 and below 1.
+    Returns: Phenomenon: γσ_max, the verdict, bound and measured norm at lag 100, the horizon;
+             log_norms and nets of "tanh RNN", `(201,)`.
+    Raises:  TypeError or ValueError naming scale.
+    Cost:    `products.transport_norms` and `certificates.certify` with T = 201, H = 32.
+    Source:  Pascanu, Mikolov & Bengio, ICML 2013; docs/derivations/certificates.md.
+    """
     arguments.check_positive("scale", scale)
+    if scale >= 1:
+        raise ValueError(f"scale: expected a number below 1, of which the claim is, got {scale}")
     params = rnn().init(jax.random.key(0), D, H)
     net: Net = (rnn(), params._replace(w_hh=scale * params.w_hh), _inputs())
     found = certificates.certify(*net)
@@ -107,8 +119,21 @@ def vanishing(scale: float = 0.9) -> Phenomenon:
 
 
 def exploding(gain: float = 3.0) -> Phenomenon:
-    """Weights N(0, gain²/H), small inputs: a chaotic tanh net."""
-    arguments.check_positive("gain", gain)
+    """Weights N(0, gain²/H), small input weights: a chaotic tanh net.
+
+        W_hh[j, k] ~ N(0, gain²/H)        gain > 1, H large: λ₁ > 0
+
+    Args:    gain: above 1. H is 64 here: from about 2 on λ₁ > 0; where it is not, the claim is
+             that this net does not explode.
+    Returns: Phenomenon: γσ_max, both verdicts, λ₁ in nats per step with its standard error, the
+             norm at lag 200; log_norms and nets of "tanh RNN", `(402,)`.
+    Raises:  TypeError or ValueError naming gain.
+    Cost:    `products.transport_norms`, `certificates.certify`, one exponent; T = 402, H = 64.
+    Source:  Sompolinsky, Crisanti & Sommers, Physical Review Letters 61, 1988.
+    """
+    arguments.check_real("gain", gain)
+    if gain <= 1:
+        raise ValueError(f"gain: expected a number above 1, of which the claim is, got {gain}")
     k_w, k_in = jax.random.split(jax.random.key(0))
     W = gain * jax.random.normal(k_w, (LARGE, LARGE)) / np.sqrt(LARGE)
     params = RNNParams(0.1 * jax.random.normal(k_in, (LARGE, D)), W, jnp.zeros(LARGE))
@@ -118,8 +143,11 @@ def exploding(gain: float = 3.0) -> Phenomenon:
     assert found.weights is not None
     assert found.trajectory is not None
     rate = lyapunov.exponents(*nets["tanh RNN"], count=1, warmup=T // 2)
+    end = "explodes: tanh does not saturate enough."
+    if not rate.value[0] > 0:
+        end = f"does not explode at H = {LARGE}, driven by small inputs."
     return Phenomenon(
-        f"A tanh net with weights N(0, {gain:g}²/H) explodes: tanh does not saturate enough.",
+        f"A tanh net with weights N(0, {gain:g}²/H) {end}",
         {
             "γσ_max": found.weights.gamma * found.weights.sigma_max,
             "from the weights": found.weights.statement().verdict,
@@ -134,13 +162,33 @@ def exploding(gain: float = 3.0) -> Phenomenon:
 
 
 def exploding_without_eigenvalues(steps: int = 21) -> Phenomenon:
-    """W = [[8, 8], [-8, -8]]: ρ = 0, and the gradient doubles at each step."""
-    arguments.check_size("steps", steps, least=2)
-    W = jnp.array([[8.0, 8.0], [-8.0, -8.0]])
-    params = RNNParams(jnp.zeros((2, 1)), W, jnp.array([-4.0, 4.549306144334055]))
-    xs, at_rest = jnp.zeros((steps, 1)), RNNState(jnp.array([0.0, 0.5]))
-    bound = certificates.from_weights(rnn(), params)
-    norms = products.transport_norms(rnn(), params, xs, at_rest)
+    """W = [[2, 2], [-2, -2]]: ρ = 0, and the gradient doubles at each step.
+
+        h* = tanh(W h* + b) = (0, 1)    K = diag(1 - h*²) W = [[2, 2], [0, 0]],  K² = 2K
+        ‖∂hₜ/∂hₖ‖ = 2^(t-k-1) ‖K‖ = 2^(t-k) √2
+
+    h* is unstable, so that anything that rounds off it doubles as well. No dtype rounds these
+    values: tanh(0) = 0 and tanh(40) = 1, where 1 - h*² is 1e-34. The first input leads there.
+
+    Args:    steps: T ≥ 3.
+    Returns: Phenomenon: ρ, γσ_max, both verdicts, the growth per step, the norm at lag T - 1;
+             log_norms and nets of "tanh RNN", `(T,)`.
+    Raises:  TypeError or ValueError naming steps.
+    Cost:    `products.transport_norms` with H = 2.
+    Source:  this library; docs/derivations/certificates.md has the same with h* = (0, ½).
+
+    >>> import jaxrnn
+    >>> found = jaxrnn.phenomena.exploding_without_eigenvalues(steps=9)
+    >>> f"{found.numbers['growth per step']:.1f}"
+    '2.0'
+    """
+    arguments.check_size("steps", steps, least=3)
+    W = jnp.array([[2.0, 2.0], [-2.0, -2.0]])
+    # W h* = (2, -2) is also what the first input adds.
+    params = RNNParams(jnp.array([[2.0], [-2.0]]), W, jnp.array([-2.0, 42.0]))
+    nets: dict[str, Net] = {"tanh RNN": (rnn(), params, jnp.zeros((steps, 1)).at[0].set(1.0))}
+    bound, norms = certificates.from_weights(rnn(), params), _norms(nets)
+    last = norms["tanh RNN"]
     return Phenomenon(
         "Every eigenvalue of W_hh is 0, and the gradient of a tanh net doubles at each step.",
         {
@@ -148,16 +196,27 @@ def exploding_without_eigenvalues(steps: int = 21) -> Phenomenon:
             "γσ_max": bound.gamma * bound.sigma_max,
             "by eigenvalue": bound.by_eigenvalue().verdict,
             "from the weights": bound.statement().verdict,
-            "growth per step": jnp.exp(norms[-3] - norms[-2]),
-            f"measured at lag {steps - 1}": jnp.exp(norms[0]),
+            "growth per step": jnp.exp(last[-3] - last[-2]),
+            f"measured at lag {steps - 1}": jnp.exp(last[0]),
         },
-        {"tanh RNN": norms},
-        {"tanh RNN": (rnn(), params, xs)},
+        norms,
+        nets,
     )
 
 
 def remembering(bias: float = 6.0) -> Phenomenon:
-    """A forget gate near 1 holds what a tanh net has lost."""
+    """A forget gate near 1 holds what a tanh net has lost.
+
+        f ≈ σ(b), small weights        ∂cₜ/∂cₖ ≈ σ(b)^(t-k)
+
+    Args:    bias: b of every forget gate.
+    Returns: Phenomenon: the norms of an LSTM and of a tanh net at lag 200, the share of the memory
+             path, the error of the forget gates alone; log_norms and nets of "LSTM" and
+             "tanh RNN", `(201,)`.
+    Raises:  TypeError or ValueError naming bias.
+    Cost:    `products.transport_norms` of both and `paths.decompose` with T = 201, H = 32.
+    Source:  Gers, Schmidhuber & Cummins 2000; docs/lstm.md.
+    """
     arguments.check_real("bias", bias)
     cell, xs = lstm(), _inputs()
     params = cell.init(jax.random.key(0), D, H, forget_bias=bias)
@@ -180,7 +239,19 @@ def remembering(bias: float = 6.0) -> Phenomenon:
 
 
 def exploding_lstm(scale: float = 6.0) -> Phenomenon:
-    """Every forget gate below ½, and the gradient explodes, through one gate's weights."""
+    """Every forget gate below ½, and the gradient explodes, through one gate's weights.
+
+        h → g → c → h:  ∂cᵢ/∂hᵢ₋₁ = diag(iᵢ (1 - gᵢ²)) W_g,  W_g = scale · Q, QᵀQ = 1
+
+    Args:    scale: above 0; the claim is of those that are large enough, 6 by default.
+    Returns: Phenomenon: the largest forget gate, the norm and ∏ f at lag 200, the verdict, λ₁ in
+             nats per step, the path that does it with its share; log_norms and nets of "LSTM",
+             `(201,)`.
+    Raises:  TypeError or ValueError naming scale.
+    Cost:    `products.transport_norms`, `paths.decompose`, `certificates.along` and one exponent
+             with T = 201, H = 32.
+    Source:  this library; docs/lstm.md.
+    """
     arguments.check_positive("scale", scale)
     cell, xs = lstm(), _inputs(scale=0.1)
     params = cell.init(jax.random.key(0), D, H, forget_bias=-2.0)
@@ -212,7 +283,16 @@ def exploding_lstm(scale: float = 6.0) -> Phenomenon:
 
 
 def without_cell_state() -> Phenomenon:
-    """hₜ = oₜ: the LSTM without c is `rnn(sigmoid)`, with γ = ¼."""
+    """hₜ = oₜ: the LSTM without c is `rnn(sigmoid)`, with γ = ¼.
+
+        hᵢ = σ(W_o xᵢ + U_o hᵢ₋₁ + b_o)        ‖∂hₜ/∂hₖ‖ ≤ (¼ σ_max(U_o))^(t-k)
+
+    Returns: Phenomenon: the largest difference of log norms to the RNN, γσ_max, the verdict, norms
+             at lag 20; log_norms and nets of "LSTM", "hₜ = oₜ" and "sigmoid RNN", `(201,)`.
+    Raises:  nothing.
+    Cost:    `products.transport_norms` of all three with T = 201, H = 32.
+    Source:  docs/lstm.md.
+    """
     cell, xs = lstm(), _inputs()
     params = cell.init(jax.random.key(0), D, H)
 
@@ -245,7 +325,17 @@ def without_cell_state() -> Phenomenon:
 
 
 def forget_bias(biases: tuple[float, ...] = (-1.0, 0.0, 1.0, 2.0, 3.0, 4.0)) -> Phenomenon:
-    """The memory horizon against the forget bias b, beside log 0.01 / log σ(b)."""
+    """The memory horizon against the forget bias b, beside that of a gate held at σ(b).
+
+        σ(b)^l = 0.01        l = log 0.01 / log σ(b) = 4.6 / log(1 + e⁻ᵇ)
+
+    Args:    biases: a tuple of finite numbers, at least one.
+    Returns: Phenomenon: for each b a line with the horizons of small and of usual weights, in
+             steps; log_norms and nets of "bias {b}" and "bias {b}, usual weights", `(804,)`.
+    Raises:  TypeError for what is no tuple, or empty; TypeError or ValueError for an entry.
+    Cost:    `products.transport_norms` with T = 804, H = 32, twice for each b.
+    Source:  Jozefowicz, Zaremba & Sutskever, ICML 2015; docs/lstm.md.
+    """
     if not isinstance(biases, tuple) or not biases:
         raise TypeError(f"biases: expected a tuple of at least one number, got {biases!r}")
     for bias in biases:

@@ -25,7 +25,12 @@ AFTER = {"linestyle": "-", "linewidth": 2.0}
 def gradient_flow(runs: Sequence[Run]) -> Figure:
     """Four panels: adjoints against lag, share of the gradient, Jacobian norms, accuracy.
 
-    Raises: TypeError or ValueError naming `runs`.
+    Args:    runs: a list or tuple of the Run of `jaxrnn demo`, all drawn, in five colours by turns;
+             the last one's ∂E/∂cₖ, if it has any.
+    Returns: a matplotlib Figure, 11 by 7.6 inches.
+    Raises:  TypeError or ValueError naming `runs`.
+    Cost:    a picture; O(T·M) numbers of each run, M images.
+    Source:  this library.
     """
     if not isinstance(runs, list | tuple) or not runs:
         raise TypeError(
@@ -36,7 +41,8 @@ def gradient_flow(runs: Sequence[Run]) -> Figure:
     figure = Figure(figsize=(11, 7.6), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(2, 2)
-    for run, color in zip(runs, COLORS, strict=False):
+    colors = itertools.cycle(PATHS)
+    for run, color in zip(runs, colors, strict=False):
         for flow, style, when in ((run.before, BEFORE, "before"), (run.after, AFTER, "after")):
             label = f"{run.name}, {when} training"
             _adjoints(axes[0, 0], flow, label, color, style)
@@ -48,7 +54,8 @@ def gradient_flow(runs: Sequence[Run]) -> Figure:
         # Lag 0 is left out: the loss reads hₙ alone, so ∂E/∂cₙ at fixed hₙ is 0.
         lag = np.arange(flow.adjoint_c.shape[0])[:0:-1]
         relative = flow.adjoint_c[:-1] / flow.adjoint_h[-1]
-        axes[0, 0].plot(lag, relative, color=COLORS[2], label="LSTM, ∂E/∂cₖ after training")
+        color, label = PATHS[len(runs) % len(PATHS)], f"{runs[-1].name}, ∂E/∂cₖ after training"
+        axes[0, 0].plot(lag, relative, color=color, label=label)
     _label(
         axes[0, 0],
         "How much of the error reaches step k",
@@ -76,17 +83,22 @@ def gradient_flow(runs: Sequence[Run]) -> Figure:
 
 
 def contributions(norms: Mapping[str, Any]) -> Figure:
-    """‖∂E/∂θ|ₖ‖ against the lag n - k, one line for each entry of leaves `(T,)`.
+    """‖∂E/∂θ|ₖ‖ against the lag n - k, one line for each entry.
 
-    Each is drawn relative to its largest, on a logarithmic scale.
+    Each is drawn relative to its largest, on a logarithmic scale; 0 is left out.
 
-    Raises: TypeError or ValueError naming the curve.
+    Args:    norms: name ↦ `(T,)`, real floats, in the order of the steps, such as
+             `jaxrnn.bptt.contribution_norms(...).norm._asdict()`.
+    Returns: a matplotlib Figure, 7 by 4.2 inches.
+    Raises:  TypeError or ValueError naming the curve.
+    Cost:    a picture; O(T) a curve.
+    Source:  this library.
     """
     arguments.check_curves("norms", norms)
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
-    for (name, leaf), color in zip(norms.items(), COLORS, strict=False):
+    for (name, leaf), color in zip(norms.items(), itertools.cycle(PATHS), strict=False):
         norm = np.asarray(leaf)
         norm = np.where(norm > 0, norm, np.nan)  # the first step reads no weight off h₀ = 0
         axes.plot(np.arange(norm.size)[::-1], norm / np.nanmax(norm), color=color, label=name)
@@ -125,9 +137,14 @@ def _label(axes: Any, title: str, x: str, y: str, scale: str = "linear") -> None
 
 
 def norms(log_norms: Mapping[str, Any]) -> Figure:
-    """‖∂s_{T-1}/∂sₖ‖ against lag: curves `(T,)` of natural logs by name, however far they reach.
+    """‖∂s_{T-1}/∂sₖ‖ against lag, a line for each curve, however far they reach.
 
-    Raises: TypeError or ValueError naming the curve.
+    Args:    log_norms: name ↦ `(T,)`, natural logs, in the order of the steps, as
+             `jaxrnn.products.transport_norms` gives them.
+    Returns: a matplotlib Figure, 7 by 4.4 inches, in log₁₀.
+    Raises:  TypeError or ValueError naming the curve.
+    Cost:    a picture; O(T) a curve.
+    Source:  this library.
     """
     arguments.check_curves("log_norms", log_norms)
     figure = Figure(figsize=(7, 4.4), layout="constrained")
@@ -144,7 +161,11 @@ def norms(log_norms: Mapping[str, Any]) -> Figure:
 def cell_paths(found: CellPaths) -> Figure:
     """What the approximations of ∂cₜ/∂cₖ miss, and which path carries it; medians over a batch.
 
-    Raises: TypeError naming `found`.
+    Args:    found: the CellPaths of `jaxrnn.paths.decompose`.
+    Returns: a matplotlib Figure, 11 by 4.2 inches.
+    Raises:  TypeError naming `found`.
+    Cost:    a picture; the medians of T rows.
+    Source:  this library.
     """
     arguments.check_kind("found", found, CellPaths, "paths.decompose")
     figure = Figure(figsize=(11, 4.2), layout="constrained")
@@ -162,7 +183,7 @@ def cell_paths(found: CellPaths) -> Figure:
         missed = np.where(missed > EXACT, missed, np.nan)  # a logarithm has no 0
         axes[0].plot(lag[:-1], missed, color=color, label=name)
     _label(axes[0], "What the approximations of ∂c_t/∂c_k miss", "lag", "relative error", "log")
-    for (name, share), color in zip(found.shares.items(), PATHS, strict=False):
+    for (name, share), color in zip(found.shares.items(), itertools.cycle(PATHS), strict=False):
         axes[1].plot(lag[:-1], median(share)[:-1], color=color, label=name)
     axes[1].axhline(0.0, color="0.5", linewidth=0.8)
     _label(axes[1], "Which path carries it", "lag", "share")
@@ -172,7 +193,11 @@ def cell_paths(found: CellPaths) -> Figure:
 def forget_gates(run: Run) -> Figure:
     """Heat maps of the forget gate over time and unit, before and after; units sorted by mean.
 
-    Raises: TypeError or ValueError naming `run`: no Run, or of a network without a forget gate.
+    Args:    run: a Run of `jaxrnn demo`.
+    Returns: a matplotlib Figure, 11 by 4.2 inches.
+    Raises:  TypeError or ValueError naming `run`: no Run, or of a network without a forget gate.
+    Cost:    a picture; O(T·H) numbers.
+    Source:  this library.
     """
     arguments.check_kind("run", run, Run, "jaxrnn demo")
     figure = Figure(figsize=(11, 4.2), layout="constrained")
@@ -194,9 +219,13 @@ def forget_gates(run: Run) -> Figure:
 
 
 def save(figure: Figure, path: pathlib.Path) -> None:
-    """Write a PNG at 150 dots an inch.
+    """Write a picture at 150 dots an inch; the path's suffix says which kind, without one a PNG.
 
-    Raises: TypeError naming `figure`.
+    Args:    figure: a matplotlib Figure; path: of the file, in a folder that exists.
+    Returns: None.
+    Raises:  TypeError naming `figure`; what matplotlib raises for the path.
+    Cost:    one drawing of the figure.
+    Source:  `Figure.savefig` of matplotlib.
     """
     arguments.check_kind("figure", figure, Figure, "jaxrnn.plot")
     figure.savefig(path, dpi=150)

@@ -44,11 +44,15 @@ def transport(
 ) -> Scaled:
     """∂sₜ/∂sₖ, exact for any k ≤ t.
 
+        ∂sₜ/∂sₖ = Jₜ Jₜ₋₁ ⋯ Jₖ₊₁        1 for k = t
+
     Args:    k, t: indices into the states, 0 ≤ k ≤ t < T; all others as in `jaxrnn.unroll`.
     Returns: Scaled: a Jacobian's tree, `value.h.c (*batch, H, H)` for ∂hₜ/∂cₖ, and its
              exponent `(*batch,)`. `.unscaled()` gives the plain tree.
-    Raises:  TypeError or ValueError as `jaxrnn.unroll`, or naming k or t.
+    Raises:  TypeError or ValueError as `jaxrnn.unroll`, or naming k or t, or a leaf of the state
+             that is no vector.
     Cost:    one `unroll` to t, then t - k adjoint steps of n rows each: O((t-k)·B·n·G·H²).
+    Source:  docs/derivations/products.md.
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.lstm()
@@ -71,12 +75,16 @@ def transport_norms(
     lengths: Array | None = None,
     resets: Array | None = None,
 ) -> Array:
-    """Log σ_max(∂s_{T-1}/∂sₖ) for every k, in nats.
+    """The largest singular value of ∂s_{T-1}/∂sₖ for every k, its log.
 
-    Args, Raises: as `jaxrnn.unroll`.
-    Returns: `(T, *batch)`; entry k has lag T-1-k, the last one is log 1 = 0. For another last
-             step t give `xs[:t+1]`.
-    Cost:    `frobenius_norms`, and the singular values of T matrices `(n, n)`.
+        log σ_max(∂s_{T-1}/∂sₖ) = log σ_max(J_{T-1} ⋯ Jₖ₊₁)
+
+    Args:    as `jaxrnn.unroll`.
+    Returns: `(T, *batch)`, in nats; entry k has lag T-1-k, the last one is log 1 = 0. For another
+             last step t give `xs[:t+1]`.
+    Raises:  as `jaxrnn.unroll`, or naming a leaf of the state that is no vector.
+    Cost:    `frobenius_norms`, and the singular values of T matrices `(n, n)`, O(T·B·n³).
+    Source:  docs/derivations/products.md.
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.rnn(jaxrnn.activations.identity)
@@ -98,11 +106,16 @@ def frobenius_norms(
     lengths: Array | None = None,
     resets: Array | None = None,
 ) -> Array:
-    """Log ‖∂s_{T-1}/∂sₖ‖_F for every k, in nats: within ½ log n above `transport_norms`.
+    """The Frobenius norm of ∂s_{T-1}/∂sₖ for every k, its log; cheaper than `transport_norms`.
 
-    Args, Returns, Raises: as `transport_norms`; the last entry is ½ log n.
-    Cost: one `unroll`, then T adjoint steps of n rows each: O(T·B·n·G·H²) time, O(B·n²) memory
-          beside the trajectory.
+        log σ_max(∂s_{T-1}/∂sₖ) ≤ log ‖∂s_{T-1}/∂sₖ‖_F ≤ log σ_max(∂s_{T-1}/∂sₖ) + ½ log n
+
+    Args:    as `transport_norms`.
+    Returns: as `transport_norms`; the last entry is ½ log n.
+    Raises:  as `transport_norms`.
+    Cost:    one `unroll`, then T adjoint steps of n rows each: O(T·B·n·G·H²) time, O(B·n²) memory
+             beside the trajectory.
+    Source:  docs/derivations/products.md.
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.gru()
@@ -124,12 +137,16 @@ def adjoint_norms(
     lengths: Array | None = None,
     resets: Array | None = None,
 ) -> Array:
-    """Log ‖(∂s_{T-1}/∂sₖ)ᵀ u‖ for every k: how the gradient of a loss on the last state fades.
+    """How the gradient of a loss on the last state fades, for every k.
+
+        log ‖(∂s_{T-1}/∂sₖ)ᵀ u‖ = log ‖Jₖ₊₁ᵀ ⋯ J_{T-1}ᵀ u‖
 
     Args:    cotangent: u, a state, leaves `(*batch, H)`; all others as in `jaxrnn.unroll`.
-    Returns: `(T, *batch)`, in nats; the last entry is log ‖u‖.
-    Raises:  TypeError or ValueError as `jaxrnn.unroll`, or naming `cotangent`.
+    Returns: `(T, *batch)`, in nats; entry k has lag T-1-k, the last one is log ‖u‖.
+    Raises:  TypeError or ValueError as `jaxrnn.unroll`, or naming `cotangent`, or a leaf of the
+             state that is no vector.
     Cost:    as an adjoint: one `unroll` and O(T·B·G·H²).
+    Source:  docs/derivations/products.md.
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.lstm()
@@ -153,12 +170,16 @@ def tangent_norms(
     lengths: Array | None = None,
     resets: Array | None = None,
 ) -> Array:
-    """Log ‖∂sₜ/∂s₀ v‖ for every t: how a change of the state after the first step grows.
+    """How a change of the state after the first step grows, for every t.
+
+        log ‖∂sₜ/∂s₀ v‖ = log ‖Jₜ ⋯ J₁ v‖        s₀ = states[0], the state after xs[0]
 
     Args:    tangent: v, a state, leaves `(*batch, H)`; all others as in `jaxrnn.unroll`.
     Returns: `(T, *batch)`, in nats; the first entry is log ‖v‖.
-    Raises:  TypeError or ValueError as `jaxrnn.unroll`, or naming `tangent`.
+    Raises:  TypeError or ValueError as `jaxrnn.unroll`, or naming `tangent`, or a leaf of the
+             state that is no vector.
     Cost:    one `unroll` and one tangent, O(T·B·G·H²).
+    Source:  docs/derivations/products.md.
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.gru()

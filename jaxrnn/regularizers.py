@@ -86,7 +86,9 @@ def omega_at_fixed_adjoints(
     state h, Jᵢ = diag(a'(zᵢ(θ))) W, and zᵢ is differentiated as well. No second derivative goes
     through time.
 
-    Args, Returns, Raises: as `omega`, and the same value; no gradient but in `params`.
+    Args:    as `omega`.
+    Returns: as `omega`, and the same value; no gradient but in `params`.
+    Raises:  as `omega`.
     Cost:    an adjoint, and one step of it for all i at once, forth and back.
     Source:  Pascanu, Mikolov & Bengio, ICML 2013, section 3.3.
 

@@ -57,7 +57,20 @@ class Batch(NamedTuple):
 
 
 def squared_error(outputs: Array, targets: Array) -> Array:
-    """Mean of (output - target)² over everything. Raises ValueError for unlike shapes."""
+    """The mean squared error over everything.
+
+        Σ (output - target)² / (N·B·K)        K outputs
+
+    Args:    outputs, targets: `(N, B, K)`, real floats; targets are cast to the dtype of outputs.
+    Returns: a scalar.
+    Raises:  TypeError for what is no array of real floats, ValueError for unlike shapes.
+    Cost:    one pass over the outputs.
+    Source:  Hochreiter & Schmidhuber 1997, for `adding`.
+
+    >>> import jax.numpy as jnp
+    >>> float(squared_error(jnp.full((1, 2, 1), 3.0), jnp.ones((1, 2, 1))))
+    4.0
+    """
     arguments.check_array("outputs", outputs)
     arguments.check_array("targets", targets)
     arguments.check_shape("outputs", outputs, targets.shape, "as the targets, (N, B, outputs)")
@@ -65,13 +78,40 @@ def squared_error(outputs: Array, targets: Array) -> Array:
 
 
 def cross_entropy(outputs: Array, targets: Array) -> Array:
-    """Mean cross entropy in nats; outputs are the log odds of the classes, `(N, B, classes)`."""
+    """The mean cross entropy in nats.
+
+        -Σ_nb log softmax(outputs[n, b])[targets[n, b]] / (N·B)
+
+    Args:    outputs: `(N, B, classes)`, real floats, the log odds of the classes.
+             targets: `(N, B)`, integers in [0, classes); their values are not checked.
+    Returns: a scalar.
+    Raises:  TypeError for other kinds of arrays, ValueError for shapes that do not fit.
+    Cost:    one pass over the outputs.
+    Source:  `optax.softmax_cross_entropy_with_integer_labels`.
+
+    >>> import jax.numpy as jnp
+    >>> f"{cross_entropy(jnp.zeros((1, 2, 4)), jnp.array([[0, 3]])):.4f}"          # log 4
+    '1.3863'
+    """
     _check_classes(outputs, targets)
     return optax.softmax_cross_entropy_with_integer_labels(outputs, targets).mean()
 
 
 def within(outputs: Array, targets: Array, error: float = 0.04) -> Array:
-    """Which sequences have every number within `error`, `(B,)`; 0.04 is Hochreiter's."""
+    """Which sequences have every number within `error`; none where an output is NaN.
+
+        |outputs[n, b, k] - targets[n, b, k]| < error        for every n and k
+
+    Args:    outputs, targets: as `squared_error`; error: above 0.
+    Returns: booleans `(B,)`.
+    Raises:  as `squared_error`, or naming error.
+    Cost:    one pass over the outputs.
+    Source:  Hochreiter & Schmidhuber 1997, whose error is 0.04.
+
+    >>> import jax.numpy as jnp
+    >>> within(jnp.float32([[[0.5], [0.5]]]), jnp.float32([[[0.53], [0.55]]])).tolist()
+    [True, False]
+    """
     arguments.check_positive("error", error)
     arguments.check_array("outputs", outputs)
     arguments.check_array("targets", targets)
@@ -81,7 +121,20 @@ def within(outputs: Array, targets: Array, error: float = 0.04) -> Array:
 
 
 def correct(outputs: Array, targets: Array) -> Array:
-    """Which sequences have every class right, `(B,)`; none where an output is NaN."""
+    """Which sequences have every class right; none where an output is NaN.
+
+        argmax_c outputs[n, b, c] = targets[n, b]        for every n
+
+    Args:    as `cross_entropy`.
+    Returns: booleans `(B,)`.
+    Raises:  as `cross_entropy`.
+    Cost:    one pass over the outputs.
+    Source:  this library.
+
+    >>> import jax.numpy as jnp
+    >>> correct(jnp.float32([[[1.0, 0.0], [1.0, 0.0]]]), jnp.array([[0, 1]])).tolist()
+    [True, False]
+    """
     _check_classes(outputs, targets)
     right = outputs.argmax(-1).astype(targets.dtype) == targets
     return jnp.all(right & ~jnp.any(jnp.isnan(outputs), axis=-1), axis=0)
@@ -111,9 +164,11 @@ def adding(key: PRNGKey, batch_size: int, T: int) -> Batch:
     the first ten, the second another of the first T/2 - 1; a number marked at the first step counts
     as 0. So the shortest lag is T/2.
 
-    Args:    key; batch_size ≥ 0; T ≥ 6. (The paper draws each length from T to 1.1 T.)
-    Returns: Batch(xs (T, B, 2), targets (1, B, 1)).
+    Args:    key: one PRNG key; batch_size: B ≥ 0; T: steps, T ≥ 6. (The paper draws each length
+             from T to 1.1 T.)
+    Returns: Batch(xs (T, B, 2), targets (1, B, 1)), in JAX's default float.
     Raises:  TypeError or ValueError naming the argument.
+    Cost:    O(T·B).
     Source:  Hochreiter & Schmidhuber 1997, experiment 4. An output of ½ has a squared error of
              1/24 = 0.042 (a little less, for the marks at the first step).
 
@@ -140,11 +195,14 @@ def adding(key: PRNGKey, batch_size: int, T: int) -> Batch:
 def temporal_order(key: PRNGKey, batch_size: int, T: int) -> Batch:
     """Say which two of {A, B} came, in their order, among four other symbols.
 
-    The first stands in [T/10, 2T/10), the second in [5T/10, 6T/10); the class is 2 X₁ + X₂.
+        y = 2 X₁ + X₂        X = 0 for A, 1 for B
 
-    Args:    key; batch_size ≥ 0; T ≥ 10.
+    The first stands in [T/10, 2T/10), the second in [5T/10, 6T/10).
+
+    Args:    key: one PRNG key; batch_size: B ≥ 0; T: steps, T ≥ 10.
     Returns: Batch(xs (T, B, 6), targets (1, B)), the classes 0 to 3.
     Raises:  TypeError or ValueError naming the argument.
+    Cost:    O(T·B·6).
     Source:  Hochreiter & Schmidhuber 1997, experiment 6a; positions of Pascanu et al. 2013, who
              call it solved with fewer than 1 % of 10,000 sequences wrong.
 
@@ -159,11 +217,14 @@ def temporal_order(key: PRNGKey, batch_size: int, T: int) -> Batch:
 def temporal_order_3(key: PRNGKey, batch_size: int, T: int) -> Batch:
     """Say which three of {A, B} came, in their order, among four other symbols.
 
-    They stand in [T/10, 2T/10), [3T/10, 4T/10) and [6T/10, 7T/10); the class is 4 X₁ + 2 X₂ + X₃.
+        y = 4 X₁ + 2 X₂ + X₃        X = 0 for A, 1 for B
 
-    Args:    key; batch_size ≥ 0; T ≥ 10.
+    They stand in [T/10, 2T/10), [3T/10, 4T/10) and [6T/10, 7T/10).
+
+    Args:    as `temporal_order`.
     Returns: Batch(xs (T, B, 6), targets (1, B)), the classes 0 to 7.
     Raises:  TypeError or ValueError naming the argument.
+    Cost:    O(T·B·6).
     Source:  Hochreiter & Schmidhuber 1997, experiment 6b; positions of Pascanu et al. 2013.
 
     >>> import jax, jaxrnn
@@ -190,11 +251,14 @@ def _order(key: PRNGKey, batch_size: int, T: int, tenths: tuple[int, ...]) -> Ba
 def random_permutation(key: PRNGKey, batch_size: int, T: int) -> Batch:
     """Say which of two symbols came first, after T - 1 others that tell nothing.
 
-    The first symbol is 0 or 1, the others are a random choice of 2 … 99, none twice in a row of 98.
+        y = x₀        x₀ = 0 or 1, x₁ … x_{T-1} in 2 … 99
 
-    Args:    key; batch_size ≥ 0; T ≥ 2.
+    The others are a random choice of 2 … 99, none twice in a row of 98.
+
+    Args:    key: one PRNG key; batch_size: B ≥ 0; T: steps, T ≥ 2.
     Returns: Batch(xs (T, B, 100), targets (1, B)): the first symbol, asked for after the last.
     Raises:  TypeError or ValueError naming the argument.
+    Cost:    O(T·B·100), and ⌈(T-1)/98⌉ permutations of 98 symbols for each sequence.
     Source:  Hochreiter & Schmidhuber 1997, experiment 2b; Martens & Sutskever 2011.
 
     >>> import jax, jaxrnn
@@ -216,12 +280,16 @@ def random_permutation(key: PRNGKey, batch_size: int, T: int) -> Batch:
 def copying(key: PRNGKey, batch_size: int, T: int) -> Batch:
     """Repeat ten symbols of eight after T blank steps.
 
+        y_{T+10+j} = xⱼ,  j = 0 … 9        yᵢ = 0 before
+
     Reads ten symbols (1 … 8), T - 1 blanks (0), a signal (9), ten blanks; answers T + 10 blanks,
     then the ten symbols.
 
-    Args:    key; batch_size ≥ 0; T ≥ 1, the delay; the sequences have T + 20 steps.
+    Args:    key: one PRNG key; batch_size: B ≥ 0; T: the delay, T ≥ 1; the sequences have T + 20
+             steps.
     Returns: Batch(xs (T + 20, B, 10), targets (T + 20, B)).
     Raises:  TypeError or ValueError naming the argument.
+    Cost:    O(T·B·10).
     Source:  Hochreiter & Schmidhuber 1997, in the form of Arjovsky, Shah & Bengio 2016. Without a
              memory the best cross entropy is 10 log 8 / (T + 20).
 
@@ -240,12 +308,16 @@ def copying(key: PRNGKey, batch_size: int, T: int) -> Batch:
 def noiseless_memorisation(key: PRNGKey, batch_size: int, T: int) -> Batch:
     """Repeat five bits after T steps of nothing else.
 
+        y_{T+5+j} = xⱼ,  j = 0 … 4        yᵢ = 2 before
+
     Reads five bits (0, 1), T - 1 distractors (2), a trigger (3), five distractors; answers the
     distractor (2) until the trigger, then the five bits.
 
-    Args:    key; batch_size ≥ 0; T ≥ 1, the delay; the sequences have T + 10 steps.
+    Args:    key: one PRNG key; batch_size: B ≥ 0; T: the delay, T ≥ 1; the sequences have T + 10
+             steps.
     Returns: Batch(xs (T + 10, B, 4), targets (T + 10, B)).
     Raises:  TypeError or ValueError naming the argument.
+    Cost:    O(T·B·4).
     Source:  Hochreiter & Schmidhuber 1997; the 5-bit problem of Martens & Sutskever 2011.
 
     >>> import jax, jaxrnn
@@ -263,9 +335,14 @@ def noiseless_memorisation(key: PRNGKey, batch_size: int, T: int) -> Batch:
 def sequential_digits(key: PRNGKey, batch_size: int, images: Array, labels: Array) -> Batch:
     """Say which digit was read, pixel by pixel; T is the number of pixels.
 
-    Args:    images `(N, T)`, labels `(N,)` of integers; a batch is drawn of them with replacement.
+        xᵢ = images[n, i],  i = 0 … T-1        y = labels[n], n drawn for each of the batch
+
+    Args:    key: one PRNG key; batch_size: B ≥ 0.
+             images: `(N, T)`, real floats, N ≥ 1, drawn with replacement.
+             labels: `(N,)`, integers.
     Returns: Batch(xs (T, B, 1), targets (1, B)).
     Raises:  TypeError or ValueError naming the argument.
+    Cost:    O(T·B).
     Source:  Le, Jaitly & Hinton 2015, for MNIST; `jaxrnn demo` reads scikit-learn's 8×8 digits.
 
     >>> import jax, jax.numpy as jnp, jaxrnn

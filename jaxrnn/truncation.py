@@ -111,6 +111,8 @@ def gradient(
     Raises:  TypeError or ValueError as `jaxrnn.bptt.adjoints`, or naming `window`.
     Cost:    K - 1 adjoint steps, each for all T at once: O(K·T·B·G·H²). One compilation for all K.
              Its loop is as long as the window, so JAX differentiates it forward (`jax.jvp`) alone.
+    Source:  Williams & Peng, Neural Computation 2, 1990, whose window slides as well;
+             tests/test_truncation.py.
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.rnn()
@@ -137,11 +139,13 @@ def curve(
 
         bias_K = ‖G_K - g‖ / ‖g‖        cosine_K = ⟨G_K, g⟩ / (‖G_K‖ ‖g‖)
 
-    Args, Raises: as in `jaxrnn.bptt.adjoints`.
-    Returns:  a Curve; `curve(...).smallest_window(0.01)` is the advice.
+    Args:     as `jaxrnn.bptt.adjoints`.
+    Returns:  a Curve, entry K-1 for window K; `curve(...).smallest_window(0.01)` is the advice.
+    Raises:   as `jaxrnn.bptt.adjoints`.
     Cost:     T lags, each an adjoint step and a gradient's matmuls for all T: O(T²·B·P) time, O(P)
               memory beside the trajectory. `curve_of_last` takes O(T·B·P).
     Accuracy: a bias below a few eps is rounding.
+    Source:   this library; docs/derivations/bptt.md, how far back to go.
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.rnn()
@@ -165,11 +169,16 @@ def curve_of_last(
 ) -> Curve:
     """`curve` for a loss on the last state alone, at the cost of a few gradients.
 
-    Then window K sees the last K steps of each sequence, and G_K is a running sum from the back.
+        G_K = Σ_{k>n-K} (∂sₖ/∂θ)ᵀ λₖ        n the length of a sequence
 
-    Args: loss: last state, leaves `(*batch, H)`, ↦ one real scalar; all others as in `curve`.
-    Returns, Raises, Accuracy: as `curve`.
-    Cost: one adjoint scan, then O(B·P) for each of T lags.
+    So window K sees the last K steps of each sequence, and G_K is a running sum from the back.
+
+    Args:     loss: last state, leaves `(*batch, H)`, ↦ one real scalar; all others as in `curve`.
+    Returns:  as `curve`.
+    Raises:   as `curve`.
+    Cost:     one `unroll`, one adjoint scan, then O(B·P) for each of T lags.
+    Accuracy: as `curve`.
+    Source:   as `curve`; tests/test_truncation.py, against `curve`.
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.lstm()

@@ -14,7 +14,7 @@ from jaxrnn.cell import Cell
 from jaxrnn.tangent_scan import previous as previous_states
 from jaxrnn.tangent_scan import select
 
-__all__ = ["check", "entering_states", "padded", "previous_states", "select", "start", "unroll"]
+__all__ = ["by_autodiff", "last_state", "unroll"]
 
 
 def unroll(
@@ -49,7 +49,10 @@ def unroll(
         `states.h[i]` follows input `xs[i]`; `state0` itself is not included.
     Raises: TypeError or ValueError naming the argument, also under `jit`. The values of
         `lengths` can be checked only outside a trace; inside one they act as if clipped to [0, T].
-    Cost: O(T·B·G·H·(D + H)) time; the input projection is one matmul before the scan.
+    Cost: O(T·B·G·H·(D + H)) time, O(T·B·H) memory; the input projection is a matmul of each chunk,
+        for D = 1 part of the step. For a gradient the states are kept, and W_hh h where G·H ≥ 1536
+        or a sequence of one gate is short. JAX differentiates cells from `from_step` as they are.
+    Source: docs/design.md, the gradient of a sequence; docs/derivations/bptt.md.
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.lstm()
@@ -107,13 +110,17 @@ def last_state(
 ) -> Any:
     """The state after the last step, for sequences whose states do not fit into memory.
 
+        s_T,  sᵢ = step(θ, sᵢ₋₁, xᵢ)       held and reset as in `jaxrnn.unroll`
+
     Equal to the last entry of `jaxrnn.unroll`. Of the forward pass only the states between
     segments are kept; the backward pass runs a segment again before it goes back through it.
 
-    Args:    as `jaxrnn.unroll`; segment: steps in a segment, by default √T.
+    Args:    as `jaxrnn.unroll`, without chunk.
+             segment: steps in a segment, by default √T rounded up.
     Returns: the state, leaves `(*batch, H)`; with T = 0 it is `state0`.
     Raises:  as `jaxrnn.unroll`; TypeError or ValueError for a segment that is no positive integer.
     Cost:    a gradient costs one more forward pass, O((T/segment + segment)·B·H) memory.
+    Source:  Chen, Xu, Zhang & Guestrin, arXiv:1604.06174, for segments of √T.
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.lstm()
@@ -165,7 +172,14 @@ def by_autodiff(
 ) -> Any:
     """`jaxrnn.unroll` as a plain `lax.scan` that JAX differentiates: what it is held against.
 
-    Args, Returns, Raises: as `jaxrnn.unroll`.
+        sᵢ = step(θ, sᵢ₋₁, xᵢ)             held and reset as in `jaxrnn.unroll`
+
+    Args:    as `jaxrnn.unroll`, without chunk.
+    Returns: as `jaxrnn.unroll`.
+    Raises:  as `jaxrnn.unroll`.
+    Cost:    O(T·B·G·H·(D + H)) time; the input projections of all steps exist at once, and for a
+             gradient what JAX keeps of each step, O(T·B·G·H) memory for gated cells.
+    Source:  `jax.lax.scan`, and JAX's rules for it.
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.lstm()

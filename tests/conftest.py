@@ -30,11 +30,12 @@ def pytest_configure(config):
     settings.load_profile("short" if config.option.markexpr == "not long" else "long")
 
 
-# What these show is text and pictures, or that a fault is found: their programs need not be fast,
-# and compile in two thirds of the time. Numbers are tested in the others, as users run them.
+# What these show is text and pictures, that a fault is found or that a transformation goes through:
+# their programs need not be fast, and compile in two thirds of the time. Numbers are tested in the
+# others, as users run them.
 SHOWN = {
     "test_canaries.py", "test_cli.py", "test_cli_diagnose.py", "test_cures.py", "test_demo.py",
-    "test_plot.py", "test_report.py",
+    "test_plot.py", "test_report.py", "test_transforms.py",
 }  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
 
 import jaxrnn
 from jaxrnn import activations
@@ -35,3 +36,10 @@ def draw_state(cell, H, batch, key, dtype=jnp.float64):
     fields = cell.state_type._fields
     keys = jax.random.split(key, len(fields))
     return cell.state_type(*[jax.random.normal(k, (*batch, H), dtype) for k in keys])
+
+
+def split(xs):
+    """The type of xs `(T, B, D)` whose batch an explicit mesh has on two devices, and the mesh."""
+    mesh = AbstractMesh((2,), ("batch",), axis_types=(AxisType.Explicit,))
+    across = NamedSharding(mesh, PartitionSpec(None, "batch"))
+    return jax.ShapeDtypeStruct(xs.shape, xs.dtype, sharding=across), mesh

@@ -150,6 +150,13 @@ def test_import_needs_no_extra():
     assert imported.returncode == 0, imported.stderr
 
 
+@pytest.mark.parametrize("name", ["plot", "report"])
+def test_what_needs_an_extra_is_imported_when_asked_for(name, monkeypatch):
+    module = importlib.import_module(f"jaxrnn.{name}")
+    monkeypatch.delattr(jaxrnn, name)
+    assert getattr(jaxrnn, name) is module
+
+
 def test_command_without_its_extra_says_what_to_install():
     code = "import sys; sys.modules['tyro'] = None; from jaxrnn.cli import main; main(['verify'])"
     run = run_python(code)

@@ -10,7 +10,7 @@ import pytest
 import jaxrnn
 from jaxrnn import bptt
 from tests import planted, reference
-from tests.table import CELLS
+from tests.table import CELLS, split
 from tests.untied import (
     ALL,
     KINDS,
@@ -441,3 +441,17 @@ def test_default_state0_is_the_cells_own():
         jax.tree.map(np.testing.assert_array_equal, default, given)
     with pytest.raises(ValueError, match="state0"):
         call("adjoints", NORMED, *drawn("step", 4)[:2], None)
+
+
+def test_norms_of_a_batch_that_an_explicit_mesh_splits_are_refused():
+    params, xs, _ = drawn("lstm", 4, (2,))
+    across, mesh = split(xs)
+
+    def norms(params, xs):
+        return bptt.contribution_norms(CELLS["lstm"], params, xs, lambda s: s.h.sum())
+
+    with (
+        jax.sharding.use_abstract_mesh(mesh),
+        pytest.raises(NotImplementedError, match=r"^contribution_norms: .* use temporal_cont"),
+    ):
+        jax.eval_shape(norms, params, across)

@@ -378,6 +378,17 @@ def test_a_bare_step_has_a_name_and_no_gates():
     assert jaxrnn.from_step(partial).name == "step"
 
 
+def test_the_stepper_of_a_bare_step_is_the_step():
+    """`unroll` scans such a cell by itself; who scans any cell by its stepper may have this one."""
+    cell = jaxrnn.from_step(lambda p, s, x: {"h": jnp.tanh(p @ x + s["h"])})
+    normal = np.random.default_rng(0).normal
+    params, x, state = normal(size=(4, 3)), normal(size=(2, 3)), {"h": normal(size=(2, 4))}
+    stepper = cell.stepper(params)
+    new, kept = stepper.step(state, stepper.prepare(x))
+    assert kept is None
+    np.testing.assert_allclose(new["h"], np.tanh(x @ params.T + state["h"]), rtol=1e-14)
+
+
 def test_from_step_uses_the_given_initialiser_state_and_jacobian():
     def init(key, input_size, hidden_size, *, dtype=None):
         return {"w": jnp.ones((hidden_size, hidden_size)), "v": jnp.ones((hidden_size, input_size))}

@@ -102,10 +102,16 @@ def test_a_net_with_every_eigenvalue_zero_explodes_and_no_certificate_denies_it(
     assert found.trajectory.statement().verdict == "explosion possible"
 
 
-def linear(W):
+LINEAR = jaxrnn.rnn(jaxrnn.activations.identity)
+
+
+def linear_params(W):
     n = len(W)
-    params = jaxrnn.RNNParams(jnp.zeros((n, 1)), jnp.asarray(W), jnp.zeros(n))
-    return certificates.from_weights(jaxrnn.rnn(jaxrnn.activations.identity), params).statement()
+    return jaxrnn.RNNParams(jnp.zeros((n, 1)), jnp.asarray(W), jnp.zeros(n))
+
+
+def linear(W):
+    return certificates.from_weights(LINEAR, linear_params(W)).statement()
 
 
 def test_for_a_linear_net_the_spectral_radius_decides():
@@ -187,3 +193,38 @@ def test_certificates_without_a_bound_are_refused_with_the_reason():
         jaxrnn.PointwiseCell(
             "x", ("h",), jaxrnn.rnn().phi._replace(slope="1"), jaxrnn.RNNState,
             jaxrnn.rnn().shapes, jaxrnn.rnn().init)  # fmt: skip
+
+
+def test_for_a_linear_net_the_eigenvalue_is_a_certificate():
+    found = certificates.from_weights(LINEAR, linear_params([[0.5, 1.0], [0.0, 0.5]]))
+    assert found.by_eigenvalue() == found.statement()
+    assert found.by_eigenvalue().verdict == "vanishing certified"
+
+
+def test_a_trajectory_that_is_not_finite_has_no_certificate():
+    bad = jnp.zeros((3, 2)).at[1, 0].set(jnp.nan)
+    statement = certificates.TrajectoryBounds(*[bad] * 5).statement()
+    assert statement.verdict == "no certificate"
+    assert statement.sentence == "NaN on these inputs: weights or states not finite"
+
+
+def test_a_certificate_without_inputs_prints_what_the_weights_say():
+    found = certificates.certify(LINEAR, linear_params([[0.5]]))
+    assert found.trajectory is None
+    assert str(found).startswith("any input      vanishing certified: γσ_max = 0.5 < 1")
+    assert "by eigenvalue" in str(found)
+    assert "these inputs" not in str(found)
+
+
+@pytest.mark.parametrize(("W", "slope"), [
+    ([[2.0, 1.0], [1.0, 2.0]], [[0.5, 0.5], [0.5, 0.5]]),  # v vᵀ of a symmetric W
+    ([[3.0, 1.0], [-2.0, 1.0]], None),  # a complex pair: ρ² = det W, and ∂ρ/∂W = ρ W⁻ᵀ/2
+])  # fmt: skip
+def test_the_slope_of_the_spectral_radius_is_that_of_the_largest_eigenvalue(W, slope):
+    def radius(W):
+        return certificates.from_weights(LINEAR, linear_params(W)).spectral_radius
+
+    W = jnp.array(W)
+    rho, got = jax.value_and_grad(radius)(W)
+    want = rho / 2 * np.linalg.inv(W).T if slope is None else np.array(slope)
+    np.testing.assert_allclose(got, want, rtol=0, atol=1e-14)

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import sys
 from types import SimpleNamespace
 
 import jax
@@ -112,6 +113,37 @@ def test_only_errors_raised_in_the_package_are_printed_briefly(folder, ours):
     with pytest.raises(ValueError, match="refused") as caught:
         exec(compile("raise ValueError('refused')", str(file), "exec"))
     assert raised_here(caught.value) is ours
+
+
+@pytest.mark.parametrize("error", [ValueError, TypeError, ImportError])
+def test_what_others_refuse_keeps_its_traceback(error, tmp_path, monkeypatch):
+    def fails(seed):
+        raise error("somebody else's")
+
+    monkeypatch.setattr(demo, "load_digits", fails)
+    with pytest.raises(error, match="somebody else's"):
+        main(("demo", "--out", str(tmp_path)))
+
+
+def test_without_the_extra_of_the_command_it_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tyro", None)
+    assert run("verify") == "jaxrnn: tyro is missing; pip install 'jaxrnn[cli]'"
+
+
+@pytest.mark.parametrize(("extra", "arguments"), [
+    ("demo", ("demo",)),
+    ("report", ("diagnose", "--weights", "w.npz", "--data", "xs.npy")),
+])  # fmt: skip
+def test_without_the_extra_of_a_subcommand_it_says_what_to_install(
+    extra, arguments, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delattr(jaxrnn, "report")
+    for name in [name for name in sys.modules if name.startswith("jaxrnn.report")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    assert run(*arguments) == 2
+    assert capsys.readouterr().err == f"jaxrnn: jinja2 is missing; pip install 'jaxrnn[{extra}]'\n"
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """`jaxrnn diagnose`: weights and data in, a report out; whatever is wrong refused in a line."""
 
 import json
+import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ import safetensors.numpy
 
 import jaxrnn
 from jaxrnn.cli import main
+from jaxrnn.cli.diagnose import Options, read_weights
 
 T, B, D, H = 25, 6, 3, 5
 
@@ -33,6 +35,7 @@ def here(tmp_path, monkeypatch):
     odd = weights | {"weight_hh_l0": np.ones((4 * H + 1, H), "float32")}
     safetensors.numpy.save_file(odd, "odd.safetensors")
     safetensors.numpy.save_file({"a": np.ones(3, "float32")}, "strange.safetensors")
+    np.savez("nothing.npz")
     np.savez("objects.npz", weight_hh_l0=np.array([{}, 1], object))
     whole = (tmp_path / "m.safetensors").read_bytes()
     (tmp_path / "cut.safetensors").write_bytes(whole[: len(whole) // 2])
@@ -114,6 +117,16 @@ def test_the_report_has_what_an_independent_computation_finds(given, here, tmp_p
     assert "<svg" in page
 
 
+@pytest.mark.parametrize(("file", "layout", "prefix"), [
+    ("two.safetensors", None, "enc"), ("m.npz", None, "net.lstm."), ("m.npz", "torch", None),
+])  # fmt: skip
+def test_what_of_layout_and_prefix_is_not_given_is_guessed(file, layout, prefix, here):
+    chosen = Options(layout, prefix, None, None, False, None, pathlib.Path("out"))
+    model = read_weights(pathlib.Path(file), chosen)
+    assert model.layout == "torch"
+    np.testing.assert_array_equal(model.params.w_hh, here[0]["weight_hh_l0"])
+
+
 def test_one_example_and_a_folder_by_default(tmp_path):
     assert run("--weights", "m.safetensors", "--data", "one.npy") == 0
     assert (tmp_path / "jaxrnn-report" / "report.html").is_file()
@@ -138,6 +151,7 @@ REFUSED = {
     "no weights": ("nope.safetensors", "xs.npy", (), "weights: expected a file"),
     "a pickle": ("model.pt", "xs.npy", (), "weights: expected .safetensors or .npz, got model.pt"),
     "an empty file": ("empty.safetensors", "xs.npy", (), "weights: expected weights, got empty"),
+    "no array": ("nothing.npz", "xs.npy", (), "weights: expected arrays, got nothing.npz, which"),
     "a file cut off": ("cut.safetensors", "xs.npy", (), "weights: expected safetensors, got cut"),
     "objects": ("objects.npz", "xs.npy", (), "an array of Python objects in it"),
     "no layout": (
@@ -147,7 +161,10 @@ REFUSED = {
         "m.safetensors", "xs.npy", ("--layout", "keras"),
         "recurrent_kernel: expected this leaf in keras weights",
     ),
-    "two nets": ("two.safetensors", "xs.npy", (), "torch under dec; torch under enc"),
+    "two nets": (
+        "two.safetensors", "xs.npy", (),
+        "torch under dec; torch under enc; say which with --prefix",
+    ),
     "two nets of a layout": (
         "two.safetensors", "xs.npy", ("--layout", "torch"), "'dec', 'enc'; give --prefix",
     ),

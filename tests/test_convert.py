@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -339,6 +340,20 @@ def without(leaves, name):
     return {key: leaf for key, leaf in leaves.items() if key != name}
 
 
+def stacked(*sizes, unfit=0):
+    """A Model of LSTMs of these H, a pair for two directions; `unfit` more inputs than it has."""
+    made, width = [], D
+    for size in sizes:
+        sides = size if isinstance(size, tuple) else (size,)
+        params = [
+            jaxrnn.LSTMParams(np.ones((4 * n, width)), np.ones((4 * n, n)), np.ones(4 * n))
+            for n in sides
+        ]
+        made.append(jaxrnn.layers.Layer(*params))
+        width = sum(sides) + unfit
+    return convert.Model(jaxrnn.lstm(), tuple(made), "torch")
+
+
 @each_layout
 def test_missing_extra_and_misshapen_leaves_are_named(case):
     module, leaves = LAYOUTS[case][0], drawn(case)
@@ -374,8 +389,29 @@ def test_missing_extra_and_misshapen_leaves_are_named(case):
     (lambda: equinox.write(torch.read(drawn("torch lstm deep"))), ValueError,
      "model: expected one layer of one direction, got 2 layers of two directions"),
     (lambda: haiku.write(torch.read(drawn("torch rnn"))), ValueError, "model: expected relu"),
+    (lambda: torch.write(stacked(H, H + 1)), ValueError,
+     r"model.layers\[1\]\.forward: expected H = 5 and D = 5, .*torch.*, got H = 6 and D = 5"),
+    (lambda: torch.write(stacked(H, (H, H))), ValueError,
+     r"model.layers\[1\]: expected one direction, as layers\[0\] has, .*torch.*, got two"),
+    (lambda: torch.write(stacked((H, H + 1))), ValueError,
+     r"model.layers\[0\]\.reverse: expected H = 5 and D = 3, .*, got H = 6 and D = 3"),
+    (lambda: torch.write(dataclasses.replace(stacked(H), layers=())), ValueError,
+     "model.layers: expected at least one layer, got none"),
+    (lambda: cudnn.write(stacked(H, H + 1)), ValueError,
+     r"model.layers\[1\]\.forward: expected H = 5 and D = 5, .*cudnn.*, got H = 6 and D = 5"),
+    (lambda: cudnn.write(stacked(H, (H, H))), ValueError,
+     r"model.layers\[1\]: expected one direction, as layers\[0\] has, .*cudnn.*, got two"),
+    (lambda: cudnn.write(stacked((H, H), H)), ValueError,
+     r"model.layers\[1\]: expected two directions, as layers\[0\] has, .*cudnn.*, got one"),
+    (lambda: cudnn.write(stacked(H, H, unfit=1)), ValueError,
+     r"model.layers\[1\]\.forward: expected H = 5 and D = 5, .*, got H = 5 and D = 6"),
     (lambda: flax_nnx.write(torch.read(drawn("torch gru"))), ValueError,
      "model: expected b_hn of zeros"),
+    (lambda: haiku.read({"linear.w": np.ones((H - 1, 4 * H)), "linear.b": np.ones(4 * H)}),
+     ValueError, r"linear.w: expected at least H = 5 rows, \[x; h\], got 4"),
+    (lambda: flax_linen.read(
+        {"i.kernel": np.ones((3, H)), "i.bias": np.ones(H), "h.kernel": np.ones((H, H + 1))}),
+     ValueError, r"h.kernel: expected shape \(H, H\), got \(5, 6\)"),
     (lambda: keras.read(without(drawn("keras gru"), "bias")), ValueError, "bias: expected .*reset"),
     (lambda: cudnn.read(np.ones(7), input_size=3, hidden_size=5), ValueError,
      r"weights: expected shape \(200,\) for these sizes, got float64\[7\]"),
@@ -425,6 +461,29 @@ def test_the_layout_is_told_by_the_names(case, prefix):
     assert convert.LAYOUTS[NAMES[module]] is module
     read = module.read(named, prefix=prefix)
     assert_bits(module.write(read), leaves)
+
+
+@each_layout
+def test_leaves_of_other_layers_may_be_of_any_dtype(case, tmp_path):
+    """float64 in 32-bit mode, a counter of batches, a name: none belongs to what is read."""
+    module, leaves = LAYOUTS[case][0], drawn(case, dtype="float32")
+    others = {
+        "norm.running_mean": np.ones(3),
+        "norm.num_batches_tracked": np.array(7),
+        "embed": {"ids": np.arange(4)},
+    }
+    named = {f"net.{name}": leaf for name, leaf in leaves.items()} | others
+    with jax.enable_x64(False):
+        assert convert.guess(named) == (NAMES[module], "net")
+        assert_bits(module.write(module.read(named, prefix="net")), leaves)
+        np.savez(tmp_path / "w.npz", **{k: v for k, v in named.items() if k != "embed"})
+        loaded = convert.load(tmp_path / "w.npz")
+        assert convert.guess(loaded) == (NAMES[module], "net")
+        assert_bits(module.write(module.read(loaded, prefix="net")), leaves)
+        one = next(iter(leaves))
+        spoilt = named | {f"net.{one}": leaves[one].astype("float64")}
+        with pytest.raises(TypeError, match=rf"arrays\['net.{one}'\]: expected a dtype that JAX"):
+            module.read(spoilt, prefix="net")
 
 
 def test_an_nnx_lstm_of_single_kernels_is_told_from_linen():
@@ -488,3 +547,10 @@ def test_files_that_cannot_be_read_are_refused(tmp_path):
         convert.load("w.txt")
     with pytest.raises(TypeError, match="path: expected a string or a Path, got 3"):
         convert.load(3)
+
+
+def test_safetensors_want_an_extra(tmp_path, monkeypatch):
+    (tmp_path / "w.safetensors").write_bytes(b"any")
+    monkeypatch.setitem(sys.modules, "safetensors", None)
+    with pytest.raises(ImportError, match=r"safetensors is missing; .*'jaxrnn\[io\]'"):
+        convert.load(tmp_path / "w.safetensors")

@@ -1,5 +1,7 @@
 """The demo's measurements against plain autodiff of the loss."""
 
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -125,3 +127,9 @@ def test_training_lowers_the_loss_and_the_same_seed_repeats_it():
 def test_steps_must_be_a_positive_multiple_of_fifty(steps):
     with pytest.raises(ValueError, match="steps: expected a positive multiple of 50"):
         demo.run(small_data(), steps=steps)
+
+
+def test_the_digits_want_an_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    with pytest.raises(ImportError, match=r"the digits come with scikit-learn: .*'jaxrnn\[demo\]'"):
+        demo.load_digits()

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +12,8 @@ import pytest
 
 import jaxrnn
 from jaxrnn import activations, bptt, products
-from jaxrnn.diagnosis import GradientFlow
-from jaxrnn.diagnosis.batches import chunk_size, chunks
+from jaxrnn.diagnosis import GradientFlow, illnesses
+from jaxrnn.diagnosis.batches import chunk_size, chunks, finite_lengths
 from jaxrnn.diagnosis.summary import by_lag, curve
 from jaxrnn.diagnosis.watching import sizes
 from jaxrnn.layers import Layer
@@ -183,6 +184,8 @@ def test_a_cell_of_your_own_is_diagnosed_by_its_step():
     params, xs = ours.init(jax.random.key(0), D, H), normal(9, B, D)
     mine, theirs = jaxrnn.diagnose(cell, params, xs), jaxrnn.diagnose(ours, params, xs)
     assert mine.layers[0].gates is None
+    assert "gates" not in mine.summary()["layers"][0]
+    assert not any("gates" in each.illness for each in mine.advice)
     np.testing.assert_allclose(mine.layers[0].adjoint, theirs.layers[0].adjoint, atol=1e-11)
     np.testing.assert_allclose(mine.layers[0].gradient, theirs.layers[0].gradient, atol=1e-11)
 
@@ -199,6 +202,10 @@ def test_the_record_is_a_pytree_and_prints(of_last_loss):
     assert page.count("<tr>") == 1 + len(flow.layers)
     assert "polyline" in page
     json.dumps(flow.summary(), allow_nan=False)
+    lengths = np.sort(np.asarray(flow.lengths))
+    names = ("least", "lower", "median", "upper", "nine_in_ten", "most")
+    ranks = [round(q * (len(lengths) - 1)) for q in (0, 0.25, 0.5, 0.75, 0.9, 1)]
+    assert flow.summary()["length"] == dict(zip(names, lengths[ranks], strict=True))
 
 
 # --- planted illnesses ----------------------------------------------------------------
@@ -446,6 +453,58 @@ def test_lag_is_counted_from_each_sequences_own_end():
     want = np.array([[9, 4, np.nan], [6, 1, np.nan], [3, np.nan, np.nan], [0, np.nan, np.nan]])
     np.testing.assert_array_equal(got, want)
     np.testing.assert_array_equal(curve(logs, np.array([2, 2, 1])), [3.0, 1.0 - 0.5])
+
+
+def rule(rate=None, horizon=(1, 1, 1)):
+    """The rules' arguments: sequences of 100 steps, a leading exponent or none, no gates."""
+    exponents = None if rate is None else SimpleNamespace(value=np.array([[rate]]))
+    layer = SimpleNamespace(exponents=exponents, gates=None, horizon_1=np.array(horizon))
+    flow = SimpleNamespace(lengths=np.full(3, 100), cell="x")
+    return flow, "layer 1", layer, {"horizon_1_percent": {"median": 1.0}}
+
+
+def test_growth_that_is_measured_needs_no_exponent():
+    *given, numbers = rule()
+    advice = illnesses.exploding(*given, numbers | {"log_growth": math.log(500.0)})
+    assert (advice.illness, advice.layer) == ("exploding", "layer 1")
+    assert advice.finding == "‖∂E/∂s‖ grows by up to 500 times with the lag."
+    advice = illnesses.exploding(
+        *given, numbers | {"log_growth": math.log(500.0), "gamma_sigma_max": 4.0}
+    )
+    assert advice.value == 0.25
+
+
+def test_growth_below_an_exponent_of_0_is_transient():
+    *given, numbers = rule(-0.25)
+    advice = illnesses.exploding(*given, numbers | {"log_growth": math.log(500.0)})
+    assert "; the leading exponent is -0.25 ± 0 nats a step." in advice.finding
+    assert advice.remedy.startswith("The growth is transient, λ is not above 0: clip")
+    assert math.isnan(advice.value)
+
+
+@pytest.mark.parametrize(("rate", "words"), [
+    (None, "too short for exponents"), (0.0, "is not below 0"), (0.5, "is not below 0"),
+    (-math.inf, "exactly 0 in the end"), (-0.25, "multiply w_hh by e^-λ = 1.28"),
+])  # fmt: skip
+def test_what_is_said_of_vanishing_depends_on_the_exponent(rate, words):
+    (advice,) = illnesses.vanishing(*rule(rate))
+    assert (advice.illness, advice.layer) == ("vanishing", "layer 1")
+    assert advice.finding.startswith("nothing from 1 step back or more adds over 1 %")
+    assert words in advice.remedy
+    assert math.isnan(advice.value) == (rate != -0.25)
+    assert illnesses.vanishing(*rule(rate, (50, 50, 50))) == []
+
+
+def test_what_is_not_finite_is_looked_for_again_in_what_is_left():
+    """The second direction overflows where it reads step 2, its own step 6, then 3, then 0."""
+    cell = jaxrnn.rnn(activations.identity)
+    usual = jaxrnn.RNNParams(jnp.ones((1, 1)), jnp.zeros((1, 1)), jnp.zeros(1))
+    net = (Layer(usual, usual._replace(w_ih=jnp.full((1, 1), 1e200))),)
+    xs = jnp.ones((9, 2, 1)).at[2, 0].set(1e200)
+    lengths, step, source = finite_lengths(cell, net, xs, None, 2)
+    np.testing.assert_array_equal(lengths, [0, 9])
+    np.testing.assert_array_equal(step, [0, -1])
+    np.testing.assert_array_equal(source, [2, -1])
 
 
 @pytest.mark.parametrize(("B", "chunk"), [(1, 4), (7, 3), (8, 3), (9, 4), (32, 16)])

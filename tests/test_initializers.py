@@ -110,6 +110,18 @@ def test_gates_drawn_anew_are_orthogonal_and_the_others_stay(name):
             np.testing.assert_array_equal(*w_ih)
 
 
+def test_the_bias_inside_the_reset_is_that_of_gate_n():
+    """As `init` draws a new gate n; the draw of any other gate leaves b_hn."""
+    cell = CELLS["gru"]
+    params = table.draw_params(cell, 2, 6, jax.random.key(1))
+    assert np.all(params.b_hn != 0)
+    np.testing.assert_array_equal(drawn(cell).b_hn, 0)
+    for gates, want in ((("n",), 0), (("r", "n"), 0), (("r", "z"), params.b_hn)):
+        new = initializers.redrawn(cell, params, jax.random.key(5), gates)
+        np.testing.assert_array_equal(new.b_hn, want)
+        assert new.b_hn.dtype == params.b_hn.dtype
+
+
 @pytest.mark.parametrize("scale", [1e-30, 0.3, 1.0, 1e30])
 @pytest.mark.parametrize("activation", ["tanh", "sigmoid", "relu", "identity"])
 def test_scaled_to_its_bound_numpy_finds_the_bound(scale, activation):

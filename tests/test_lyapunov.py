@@ -1,5 +1,7 @@
 """Lyapunov exponents against linear systems, random products and QR over complex-step Jacobians."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +11,7 @@ from scipy.special import digamma
 import jaxrnn
 from jaxrnn import lyapunov
 from jaxrnn.matrix_products import from_tree
-from tests.table import CELLS
+from tests.table import CELLS, split
 from tests.test_products import case, companion
 from tests.untied import drawn
 
@@ -173,3 +175,14 @@ def test_bad_options_are_refused_by_name(given, error, words):
         lyapunov.exponents(CELLS["gru"], params, xs, state0, **given)
     with pytest.raises(error, match=words):
         jax.jit(lambda xs: lyapunov.exponents(CELLS["gru"], params, xs, state0, **given))(xs)
+
+
+def test_a_batch_that_an_explicit_mesh_splits_is_refused():
+    params, xs, _ = drawn("rnn-tanh", 4, (2,))
+    across, mesh = split(xs)
+    words = r"^xs: expected an array that no explicit mesh splits, got float64\[4,2@batch,"
+    with (
+        jax.sharding.use_abstract_mesh(mesh),
+        pytest.raises(NotImplementedError, match=words),
+    ):
+        jax.eval_shape(functools.partial(lyapunov.exponents, CELLS["rnn-tanh"]), params, across)

@@ -26,6 +26,8 @@ def test_what_is_zero_empty_or_not_finite():
     assert norms.norm(jnp.zeros((2, 3)), (1,)).tolist() == [0, 0]
     assert norms.norm(jnp.zeros((2, 0)), (1,)).tolist() == [0, 0]
     assert norms.tree_norm(jnp.zeros(())) == 0
+    for shape in ((2, 0, 3), (2, 3, 0)):
+        assert norms.spectral(jnp.zeros(shape)).tolist() == [0, 0]
     assert norms.norm(jnp.array([1.0, jnp.inf]), (0,)) == jnp.inf
     assert np.isnan(norms.norm(jnp.array([1.0, jnp.nan]), (0,)))
     zero, one = jnp.zeros(2), jnp.ones(2)

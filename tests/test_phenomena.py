@@ -18,8 +18,6 @@ def test_norms_are_those_of_autodiff_and_the_record_prints(case):
     """
     found = case()
     for name, (cell, params, xs) in found.nets.items():
-        if case is phenomena.exploding_without_eigenvalues:
-            continue  # starts from a state of its own: see the test below
         states = jaxrnn.unroll(cell, params, xs)
         T = xs.shape[0]
         for lag in (1, 12):
@@ -59,17 +57,38 @@ def test_exploding():
                                               "its standard error"))  # fmt: skip
     assert rate > 5 * error > 0
     assert number(found, "measured at lag 200") > 1e3
+    assert "explodes" in found.claim
 
 
-def test_exploding_without_eigenvalues():
-    found = phenomena.exploding_without_eigenvalues()
+def test_a_gain_at_which_the_net_does_not_explode_is_not_said_to():
+    found = phenomena.exploding(1.1)
+    assert number(found, "leading exponent, nats per step") < 0
+    assert number(found, "measured at lag 200") < 1
+    assert "explodes" not in found.claim
+
+
+@pytest.mark.parametrize("wide", [False, True])
+@pytest.mark.parametrize("steps", [3, 21, 100])
+def test_exploding_without_eigenvalues(steps, wide):
+    """In every dtype and over any number of steps, although the fixed point is unstable."""
+    with jax.enable_x64(wide):
+        found = phenomena.exploding_without_eigenvalues(steps)
+        cell, params, xs = found.nets["tanh RNN"]
+        h = jaxrnn.unroll(cell, params, xs).h
+        again = jaxrnn.products.transport_norms(cell, params, xs)
+        eps = float(jnp.finfo(h.dtype).eps)
+    assert eps == (2.0**-52 if wide else 2.0**-23)
+    np.testing.assert_array_equal(h, np.broadcast_to([0.0, 1.0], h.shape))
+    np.testing.assert_array_equal(again, found.log_norms["tanh RNN"])
     assert number(found, "ρ(W_hh)") == 0
-    # The fixed point is unstable: rounding leaves it by 1e-16·2ⁿ.
-    np.testing.assert_allclose(number(found, "growth per step"), 2, rtol=1e-6)
-    K = np.array([[8.0, 8.0], [-6.0, -6.0]])
-    for lag in range(1, 21):
+    np.testing.assert_array_equal(np.linalg.matrix_power(params.w_hh, 2), 0)
+    assert found.numbers["from the weights"] == "explosion possible"
+    K = np.diag(1 - np.tanh([0.0, 40.0]) ** 2) @ np.asarray(params.w_hh, np.float64)
+    for lag in range(1, steps):
         want = np.log(np.linalg.norm(np.linalg.matrix_power(K, lag), 2))
-        np.testing.assert_allclose(found.log_norms["tanh RNN"][20 - lag], want, rtol=1e-6)
+        got = found.log_norms["tanh RNN"][steps - 1 - lag]
+        np.testing.assert_allclose(got, want, rtol=8 * eps, atol=8 * lag * eps)
+    np.testing.assert_allclose(number(found, "growth per step"), 2, rtol=8 * eps * steps)
 
 
 def test_remembering():

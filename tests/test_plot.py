@@ -2,9 +2,10 @@
 
 import jax
 import numpy as np
+import pytest
 
 import jaxrnn
-from jaxrnn import plot
+from jaxrnn import demo, plot
 from tests.untied import drawn
 
 
@@ -45,3 +46,60 @@ def test_contributions_are_drawn_relative_to_the_largest():
     lag, y = shown["net"]
     np.testing.assert_array_equal(lag, [2, 1, 0])
     np.testing.assert_array_equal(y, [np.nan, 0.25, 1.0])
+
+
+def a_run(name, adjoint_c=None, forget=None):
+    curve = np.array([0.1, 0.5, 2.0])
+    flow = demo.Flow(0.6, curve, adjoint_c, curve, np.ones((3, 2)), forget, *[None] * 3)
+    return demo.Run(name, flow, flow, None, np.array([0, 50]), np.array([0.1, 0.6]))
+
+
+def test_the_adjoint_of_c_is_drawn_where_the_last_run_has_one():
+    whens = ["before training", "after training"]
+    shown = curves(plot.gradient_flow([a_run("tanh RNN")]).axes[0])
+    assert list(shown) == [f"tanh RNN, {when}" for when in whens]
+    lag, y = shown["tanh RNN, before training"]
+    np.testing.assert_array_equal(lag, [2, 1, 0])
+    np.testing.assert_array_equal(y, [0.05, 0.25, 1.0])
+    runs = [a_run("tanh RNN"), a_run("LSTM", np.array([0.4, 1.0, 0.0]))]
+    lag, y = curves(plot.gradient_flow(runs).axes[0])["LSTM, ∂E/∂cₖ after training"]
+    np.testing.assert_array_equal(lag, [2, 1])
+    np.testing.assert_array_equal(y, [0.2, 0.5])
+
+
+def test_a_picture_of_forget_gates_wants_some():
+    with pytest.raises(ValueError, match="run: expected a network with a forget gate, got tanh"):
+        plot.forget_gates(a_run("tanh RNN"))
+
+
+def shown_in_colors(axes):
+    """{label: colour} of the curves that the legend names."""
+    lines = {line.get_label(): line.get_color() for line in axes.get_lines()}
+    return {name: color for name, color in lines.items() if not name.startswith("_")}
+
+
+def test_the_flow_of_every_run_is_drawn_and_the_last_ones_cell_state_by_its_name():
+    names = ["a", "b", "c", "d", "mine"]
+    runs = [a_run(name, np.array([0.4, 1.0, 0.0]) if name == "mine" else None) for name in names]
+    adjoints, share, norms, accuracy = plot.gradient_flow(runs).axes
+    both = [f"{name}, {when} training" for name in names for when in ("before", "after")]
+    assert list(curves(adjoints)) == [*both, "mine, ∂E/∂cₖ after training"]
+    assert list(curves(share)) == list(curves(norms)) == both
+    assert list(curves(accuracy)) == names
+    np.testing.assert_array_equal(curves(adjoints)["mine, ∂E/∂cₖ after training"][1], [0.2, 0.5])
+    assert len(set(shown_in_colors(accuracy).values())) == len(names)
+    few = shown_in_colors(plot.gradient_flow(runs[2:]).axes[0])
+    assert len(set(few.values())) == 4, "the cell state has a colour of its own"
+
+
+def test_every_contribution_and_every_path_is_drawn():
+    many = {str(i): np.array([1.0, 2.0, i + 3.0]) for i in range(7)}
+    shown = curves(plot.contributions(many).axes[0])
+    assert list(shown) == list(many)
+    for name, (_, y) in shown.items():
+        np.testing.assert_array_equal(y, many[name] / many[name].max())
+    params, xs, _ = drawn("lstm", 5, ())
+    found = jaxrnn.paths.decompose(jaxrnn.lstm(), params, xs)
+    shares = dict.fromkeys("abcdefg", found.shares["memory"])
+    found = found._replace(shares=shares)
+    assert list(curves(plot.cell_paths(found).axes[1])) == list(shares)

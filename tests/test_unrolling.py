@@ -10,11 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import PartitionSpec as P
 
 import jaxrnn
 from jaxrnn.unrolling import previous_states
 from tests import reference
-from tests.table import CELLS
+from tests.table import CELLS, split
 
 T, D, H = 5, 3, 4
 CLOSED = ("rnn-tanh", "lstm", "gru")  # one cell of each kind
@@ -608,6 +609,20 @@ def test_a_batch_sharded_over_two_devices_gives_the_unsharded_states_and_gradien
         cwd=pathlib.Path(__file__).parent.parent, env=environment, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+@each_kind
+def test_an_explicit_mesh_splits_the_batch_of_the_states_as_that_of_xs(name):
+    """By types alone, which needs no second device."""
+    cell = CELLS[name]
+    params, xs, _ = drawn(cell)
+    across, mesh = split(xs)
+    with jax.sharding.use_abstract_mesh(mesh):
+        states = jax.eval_shape(functools.partial(jaxrnn.unroll, cell), params, across)
+        loss = lambda params, xs: jaxrnn.unroll(cell, params, xs).h.sum()  # noqa: E731
+        by_params, by_xs = jax.eval_shape(jax.grad(loss, (0, 1)), params, across)
+    assert all(leaf.sharding.spec == P(None, "batch", None) for leaf in (*states, by_xs))
+    assert all(leaf.sharding.spec == P(*[None] * leaf.ndim) for leaf in by_params)
 
 
 def test_padding_does_not_spoil_the_gradients_of_a_step_that_is_singular_at_zero():

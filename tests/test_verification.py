@@ -91,6 +91,17 @@ def test_nan_does_not_pass():
     assert not verification.Report((), "x", 0).passed
 
 
+@pytest.mark.parametrize("failures", [1, 4, 5])
+def test_a_report_shows_four_failures_and_counts_the_rest(failures):
+    worst = verification.Worst(2, 3, 0.1, (0, 7), (1,), 2.0, 3.0)
+    check = verification.Check(1.0, 1e-9, "tangent", "δh", "complex step", worst)
+    _, told = str(verification.Report((check,) * failures, "x", 9)).split("x: FAILED in ")
+    assert told.startswith("tangent δh\n")
+    assert told.count("\n    error 1.00e+00, allowed 1.0e-09\n") == min(failures, 4)
+    assert ("… and 1 more in report.failures" in told) == (failures == 5)
+    assert ("more in" in told) == (failures > 4)
+
+
 def test_nan_in_a_closed_form_is_found():
     cell = planted.scaled(jaxrnn.lstm(), "kf", float("nan"))
     assert "gate f" in jaxrnn.verify(cell, **QUICK).located
@@ -190,6 +201,7 @@ def test_functions_that_are_not_analytic_are_recognised():
     assert is_analytic(jnp.tanh, z, one)
     assert is_analytic(jax.nn.relu, z, one)
     assert not is_analytic(softplus_of_modulus, z, one)
+    assert not is_analytic(jnp.abs, z, one)  # takes complex numbers, and steps to no derivative
     assert not is_analytic(lambda z: jax.lax.erf(z), z, one)  # refuses complex numbers
 
 

@@ -96,8 +96,14 @@ def gate_values(state: GRUState, u: Array, a: Array) -> tuple[Array, ...]:
 def gru() -> PointwiseCell:
     """The GRU with the reset gate applied after the recurrent matmul; gate order r, z, n.
 
+        rᵢ = σ(uʳ + aʳ)   zᵢ = σ(uᶻ + aᶻ)   nᵢ = tanh(uⁿ + rᵢ ⊙ aⁿ)      u = W_ih xᵢ + b
+        hᵢ = (1 - zᵢ) ⊙ nᵢ + zᵢ ⊙ hᵢ₋₁                      a = W_hh hᵢ₋₁ + (0, 0, b_hn)
+
     Returns: a cell; its params are `GRUParams`, its state `GRUState`.
-    Source:  Cho et al. 2014; reset after the matmul as in torch and cuDNN.
+    Raises:  nothing; `init`, `step` and all that takes the cell name what does not fit.
+    Cost:    of a step O(B·3·H·(D + H)).
+    Source:  Cho et al. 2014; reset after the matmul as in torch and cuDNN;
+             docs/derivations/gru.md.
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.gru()

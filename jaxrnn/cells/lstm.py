@@ -103,11 +103,17 @@ def readout(p: LSTMPartials) -> Array:
 def lstm() -> PointwiseCell:
     """The LSTM with forget gate, without peepholes; gate order i, f, g, o; state (h, c).
 
+        iᵢ = σ(zᶦ)   fᵢ = σ(zᶠ)   gᵢ = tanh(zᵍ)   oᵢ = σ(zᵒ)      z = W_ih xᵢ + b + W_hh hᵢ₋₁
+        cᵢ = fᵢ ⊙ cᵢ₋₁ + iᵢ ⊙ gᵢ          hᵢ = oᵢ ⊙ tanh(cᵢ)
+
     Its `init` takes `forget_bias` (default 1, in the f block of b), `input_init` and
     `recurrent_init`; every gate block is drawn by itself.
 
     Returns: a cell; its params are `LSTMParams`, its state `LSTMState`.
-    Source:  Hochreiter & Schmidhuber 1997; forget gate: Gers, Schmidhuber & Cummins 2000.
+    Raises:  nothing; `init`, `step` and all that takes the cell name what does not fit.
+    Cost:    of a step O(B·4·H·(D + H)).
+    Source:  Hochreiter & Schmidhuber 1997; forget gate: Gers, Schmidhuber & Cummins 2000;
+             docs/derivations/lstm.md.
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.lstm()

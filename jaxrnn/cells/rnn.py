@@ -45,7 +45,9 @@ class RNNPartials(NamedTuple):
 
 
 def rnn(activation: Activation = tanh) -> PointwiseCell:
-    """The vanilla network hᵢ = a(W_ih xᵢ + b + W_hh hᵢ₋₁).
+    """The vanilla network: one gate, one activation.
+
+        hᵢ = a(W_ih xᵢ + b + W_hh hᵢ₋₁)
 
     With `activations.identity` it is the linear network of the classical analysis, with
     `activations.sigmoid` the LSTM without its cell state.
@@ -54,7 +56,9 @@ def rnn(activation: Activation = tanh) -> PointwiseCell:
     Returns: a cell; its params are `RNNParams`, its state `RNNState`. Equal activations
              give the same cell, so `jax.jit` compiles once.
     Raises:  TypeError if `activation` is a bare function.
-    Source:  Elman, Finding structure in time, Cognitive Science 14, 1990.
+    Cost:    of a step O(B·H·(D + H)).
+    Source:  Elman, Finding structure in time, Cognitive Science 14, 1990;
+             docs/derivations/rnn.md.
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.rnn(activation=jaxrnn.activations.relu)

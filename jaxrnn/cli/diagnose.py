@@ -122,6 +122,11 @@ def guessed(arrays: dict[str, Any], layout: str | None, prefix: str | None) -> t
     if layout is not None:
         several = ", ".join(repr(prefix) for _, prefix in found)
         raise ValueError(f"weights: expected one net, got those under {several}; give --prefix")
+    if len(found) > 1:
+        several = "; ".join(f"{name} under {prefix or 'no prefix'}" for name, prefix in found)
+        raise ValueError(
+            f"weights: expected one net, got {several}; say which with --prefix or --layout"
+        )
     return convert.guess(arrays)
 
 

@@ -18,10 +18,13 @@ RECIPE = (
 def load(path: str | pathlib.Path) -> dict[str, Any]:
     """The arrays of a file by name.
 
-    Args:    path: `.safetensors` or `.npz`.
-    Returns: `{name: array}`.
-    Raises:  ValueError for a file that is missing, empty, cut off or of another kind, for an object
-             array, and for a pickle, which may run any code; ImportError without safetensors.
+    Args:    path: of a `.safetensors` or `.npz` file, a string or a Path.
+    Returns: `{name: array}`, NumPy arrays in the dtypes of the file.
+    Raises:  TypeError for what is no path; ValueError for a file that is missing, empty, cut off or
+             of another kind, for an object array, and for a pickle, which may run any code;
+             ImportError without safetensors.
+    Cost:    one read of the file, all of it in memory.
+    Source:  `safetensors.numpy.load_file`; `numpy.load` without pickle.
 
     >>> import numpy as np, tempfile
     >>> with tempfile.TemporaryDirectory() as folder:

@@ -25,13 +25,17 @@ NAME = "flax linen"
 def read(arrays: Any, *, activation: Activation = tanh, prefix: str = "") -> Model:
     """A linen cell from its params.
 
-    Args:    arrays: nested or flat; activation: of a SimpleCell; prefix: of the names.
-    Returns: Model.
+    Args:    arrays: `{name: array}`, nested or flat.
+             activation: of a SimpleCell.
+             prefix: of the names.
+    Returns: Model of one layer, its cell told by the names.
     Raises:  TypeError or ValueError naming the leaf.
+    Cost:    one pass over the leaves: the kernels of the gates are copied into one.
+    Source:  flax 0.12.8.
 
     >>> import numpy as np
-    >>> simple = {"i": {"kernel": np.ones((3, 5)), "bias": np.ones(5)}, "h": {"kernel": np.eye(5)}}
-    >>> read(simple).params.w_ih.shape
+    >>> shapes = {"i.kernel": (3, 5), "i.bias": (5,), "h.kernel": (5, 5)}
+    >>> read({name: np.ones(shape, "float32") for name, shape in shapes.items()}).params.w_ih.shape
     (5, 3)
     """
     leaves = Leaves(NAME, arrays, prefix)
@@ -69,7 +73,20 @@ def _square(leaves: Leaves, name: str) -> Any:
 
 
 def write(model: Model) -> dict[str, Any]:
-    """The params of the linen cell with these weights, by dotted names."""
+    """The params of the linen cell with these weights, by dotted names.
+
+    Args:    model: a Model of one layer and one direction, LSTM, GRU or RNN.
+    Returns: `{name: array}`, NumPy, a kernel for each gate.
+    Raises:  TypeError for what is no Model, ValueError for another cell or several layers.
+    Cost:    one pass over the leaves; the kernels are views.
+    Source:  as `read`.
+
+    >>> import numpy as np
+    >>> shapes = {"i.kernel": (3, 5), "i.bias": (5,), "h.kernel": (5, 5)}
+    >>> model = read({name: np.ones(shape, "float32") for name, shape in shapes.items()})
+    >>> sorted(write(model))
+    ['h.kernel', 'i.bias', 'i.kernel']
+    """
     check_model(model, ("lstm", "gru", "rnn"), NAME)
     kind, params = kind_of(model.cell), model.params
     if kind == "rnn":

@@ -26,14 +26,17 @@ ZRA = (1, 0, 2)  # z r a as r z n, and back
 def read(arrays: Any, *, prefix: str = "") -> Model:
     """A haiku core from its params.
 
-    Args:    arrays: nested as haiku has them or flat; prefix: of the names, such as "lstm" for
-             `lstm/linear`.
-    Returns: Model; the VanillaRNN's activation is relu.
+    Args:    arrays: nested as haiku has them or flat.
+             prefix: of the names, such as "lstm" for `lstm/linear`.
+    Returns: Model of one layer, its cell told by the names; the VanillaRNN's activation is relu.
     Raises:  TypeError or ValueError naming the leaf.
+    Cost:    at most two passes over the leaves: rows are put in order, and a sign is turned.
+    Source:  dm-haiku 0.0.17.
 
     >>> import numpy as np
-    >>> core = {"lstm/linear": {"w": np.zeros((8, 20)), "b": np.zeros(20)}}
-    >>> read(core, prefix="lstm").params.b.reshape(4, 5)[:, 0].tolist()     # 1 on f
+    >>> linear = {"w": np.zeros((8, 20), "float32"), "b": np.zeros(20, "float32")}
+    >>> model = read({"lstm/linear": linear}, prefix="lstm")
+    >>> model.params.b.reshape(4, 5)[:, 0].tolist()                             # 1 on f
     [0.0, 1.0, 0.0, 0.0]
     """
     leaves = Leaves(NAME, arrays, prefix)
@@ -66,7 +69,21 @@ def read(arrays: Any, *, prefix: str = "") -> Model:
 
 
 def write(model: Model) -> dict[str, Any]:
-    """The params of the haiku core with these weights, by dotted names without a prefix."""
+    """The params of the haiku core with these weights, by dotted names without a prefix.
+
+    Args:    model: a Model of one layer and one direction: LSTM, RNN with relu, or
+             `reset_first_gru`.
+    Returns: `{name: array}`, NumPy; biases bit for bit what `read` took, if they are still that.
+    Raises:  TypeError for what is no Model; ValueError for another cell or activation, or for
+             several layers.
+    Cost:    as `read`.
+    Source:  as `read`.
+
+    >>> import numpy as np
+    >>> linear = {"w": np.zeros((8, 20), "float32"), "b": np.zeros(20, "float32")}
+    >>> {name: leaf.shape for name, leaf in write(read({"linear": linear})).items()}
+    {'linear.w': (8, 20), 'linear.b': (20,)}
+    """
     check_model(model, ("lstm", "rnn", "reset_first_gru"), NAME)
     kind, params = kind_of(model.cell), model.params
     w_ih, w_hh, b = (np.asarray(leaf) for leaf in params[:3])

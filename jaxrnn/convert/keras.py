@@ -27,15 +27,19 @@ ZRH = (1, 0, 2)  # z r h as r z n, and back
 def read(arrays: Any, *, activation: Activation = tanh, prefix: str = "") -> Model:
     """A keras layer from its weights by name.
 
-    Args:    arrays: `{"kernel": …, "recurrent_kernel": …, "bias": …}`; activation: of a SimpleRNN;
+    Args:    arrays: `{"kernel": …, "recurrent_kernel": …, "bias": …}`, nested or flat.
+             activation: of a SimpleRNN.
              prefix: of the names, such as "lstm.lstm_cell".
-    Returns: Model. Time-major here: keras is batch-major.
+    Returns: Model of one layer, its cell told by the columns of recurrent_kernel and, of a GRU, by
+             the shape of its bias. Time-major here: keras is batch-major.
     Raises:  TypeError or ValueError naming the leaf; without a bias, a GRU does not tell where it
              resets and is refused.
+    Cost:    one pass over the leaves; a GRU's rows are put in order.
+    Source:  keras 3.15.1.
 
     >>> import numpy as np
     >>> shapes = {"kernel": (3, 15), "recurrent_kernel": (5, 15), "bias": (2, 15)}
-    >>> read({name: np.ones(shape) for name, shape in shapes.items()}).cell
+    >>> read({name: np.ones(shape, "float32") for name, shape in shapes.items()}).cell
     gru(gates=r,z,n)
     """
     leaves = Leaves(NAME, arrays, prefix)
@@ -68,7 +72,20 @@ def read(arrays: Any, *, activation: Activation = tanh, prefix: str = "") -> Mod
 
 
 def write(model: Model) -> dict[str, Any]:
-    """The weights of the keras layer with these weights, by name without a prefix."""
+    """The weights of the keras layer with these weights, by name without a prefix.
+
+    Args:    model: a Model of one layer and one direction: LSTM, GRU, RNN or `reset_first_gru`.
+    Returns: `{name: array}`, NumPy; without a bias where `read` found none and b is still 0.
+    Raises:  TypeError for what is no Model, ValueError for another cell or several layers.
+    Cost:    as `read`.
+    Source:  as `read`.
+
+    >>> import numpy as np
+    >>> shapes = {"kernel": (3, 15), "recurrent_kernel": (5, 15), "bias": (2, 15)}
+    >>> model = read({name: np.ones(shape, "float32") for name, shape in shapes.items()})
+    >>> write(model)["bias"].shape
+    (2, 15)
+    """
     check_model(model, ("lstm", "gru", "rnn", "reset_first_gru"), NAME)
     kind, params = kind_of(model.cell), model.params
     w_ih, w_hh, b = (np.asarray(leaf) for leaf in params[:3])

@@ -32,10 +32,15 @@ SIGNS = {
 def guess(arrays: Any) -> tuple[str, str]:
     """(layout, prefix): the only ones that the names allow.
 
-    Raises: ValueError naming the candidates where there are several, or the names where none is.
+    Args:    arrays: `{name: array}`, nested or flat; the names alone are read.
+    Returns: (a key of `LAYOUTS`, the prefix of the names without its last dot, "" for none).
+    Raises:  ValueError naming the candidates where there are several, or the names where none is;
+             TypeError for what is no dict.
+    Cost:    one pass over the names.
+    Source:  this library: one name that each layout has and no other does.
 
     >>> import numpy as np
-    >>> guess({"encoder.lstm.weight_hh_l0": np.ones((20, 5))})
+    >>> guess({"encoder.lstm.weight_hh_l0": np.ones((20, 5), "float32")})
     ('torch', 'encoder.lstm')
     """
     found = candidates(arrays)
@@ -55,8 +60,15 @@ def guess(arrays: Any) -> tuple[str, str]:
 def candidates(arrays: Any) -> list[tuple[str, str]]:
     """Every (layout, prefix) that the names allow.
 
+    Args:    as `guess`.
+    Returns: a list of pairs as `guess` gives one; empty where no layout has such names.
+    Raises:  TypeError for what is no dict.
+    Cost:    one pass over the names.
+    Source:  as `guess`.
+
     >>> import numpy as np
-    >>> candidates({f"{side}.weight_hh_l0": np.ones((20, 5)) for side in ("encoder", "decoder")})
+    >>> one = np.ones((20, 5), "float32")
+    >>> candidates({f"{side}.weight_hh_l0": one for side in ("encoder", "decoder")})
     [('torch', 'encoder'), ('torch', 'decoder')]
     """
     names = list(flat(arrays))

@@ -16,8 +16,10 @@ __all__ = ["Leaves", "flat", "merged", "parted"]
 def flat(arrays: Any) -> dict[str, Any]:
     """A tree of mappings as one dict with dotted names; `/` in a name is a dot as well.
 
+    Leaves are passed on unseen: those of other layers may be of any kind.
+
     >>> import numpy as np
-    >>> list(flat({"lstm/linear": {"w": np.ones(2)}}))
+    >>> list(flat({"lstm/linear": {"w": np.ones(2, "float32")}}))
     ['lstm.linear.w']
     """
     if not isinstance(arrays, Mapping):
@@ -31,8 +33,7 @@ def flat(arrays: Any) -> dict[str, Any]:
         if isinstance(value, Mapping):
             found |= {f"{name}.{rest}": leaf for rest, leaf in flat(value).items()}
         else:
-            arguments.check_array(f"arrays[{name!r}]", value)
-            found[name] = np.asarray(value)
+            found[name] = value
     return found
 
 
@@ -50,11 +51,10 @@ class Leaves:
         self.layout = layout
         self.dotted = prefix.rstrip("./") + "." if prefix else ""
         given = flat(arrays)
-        self.left = {
-            name.removeprefix(self.dotted): leaf
-            for name, leaf in given.items()
-            if name.startswith(self.dotted)
-        }
+        own = {name: leaf for name, leaf in given.items() if name.startswith(self.dotted)}
+        for name, leaf in own.items():
+            arguments.check_array(f"arrays[{name!r}]", leaf)
+        self.left = {name.removeprefix(self.dotted): np.asarray(leaf) for name, leaf in own.items()}
         if not self.left:
             raise ValueError(
                 f"arrays: expected {layout} weights under the names {self.dotted}…, got "

@@ -12,7 +12,16 @@ from jaxrnn.cells.lstm import LSTMParams, lstm
 from jaxrnn.cells.rnn import RNNParams
 from jaxrnn.layers import Layer
 
-__all__ = ["Model", "blocks", "cell_of", "check_model", "filled", "kind_of", "single"]
+__all__ = [
+    "Model",
+    "blocks",
+    "cell_of",
+    "check_layers",
+    "check_model",
+    "filled",
+    "kind_of",
+    "single",
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +78,31 @@ def check_model(model: Any, kinds: tuple[str, ...], layout: str) -> None:
             f"model: expected a cell that {layout} has, {' or '.join(kinds)}, got "
             f"{kind_of(model.cell)}"
         )
+
+
+def check_layers(model: Model, layout: str) -> None:
+    """Refuse layers not all of one H and as many directions, each fed by the one before."""
+    if not model.layers:
+        raise ValueError("model.layers: expected at least one layer, got none")
+    first, words = model.layers[0], ("one direction", "two directions")
+    both, D, H = first.reverse is not None, *_widths(first.forward)
+    for k, layer in enumerate(model.layers):
+        if (layer.reverse is not None) != both:
+            raise ValueError(
+                f"model.layers[{k}]: expected {words[both]}, as layers[0] has, since {layout} has "
+                f"one number for all, got {words[not both]}"
+            )
+        want = (H * (1 + both) if k else D), H
+        for side, params in layer._asdict().items():
+            if params is not None and (got := _widths(params)) != want:
+                raise ValueError(
+                    f"model.layers[{k}].{side}: expected H = {want[1]} and D = {want[0]}, since "
+                    f"{layout} has one H for all layers, got H = {got[1]} and D = {got[0]}"
+                )
+
+
+def _widths(params: Any) -> tuple[int, int]:
+    return params.w_ih.shape[1], params.w_hh.shape[1]
 
 
 def filled(params: Any, *leaves: Any) -> Any:

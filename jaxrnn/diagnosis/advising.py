@@ -18,7 +18,12 @@ __all__ = ["advise"]
 def advise(flow: "GradientFlow") -> tuple[Advice, ...]:
     """Illnesses of the layers, then settings; one that says so where there is nothing to do.
 
-    Raises: TypeError for what is not a GradientFlow.
+    Args:    flow: the GradientFlow of `diagnose`.
+    Returns: a tuple of Advice, never empty: what is not finite, then layer by layer, then clipping
+             and truncation. `flow.advice` is this.
+    Raises:  TypeError for what is not a GradientFlow.
+    Cost:    NumPy on the host over the arrays of the flow, O(T·B log B) a layer; no gradient.
+    Source:  the rules of docs/guides/diagnose.md.
     """
     if not hasattr(flow, "layers"):
         raise TypeError(f"flow: expected the GradientFlow of diagnose, got {describe(flow)}")

@@ -40,19 +40,26 @@ def diagnose(
 ) -> GradientFlow:
     """How the gradients of a net flow back through time on a batch, and what to do about it.
 
-    Args:    params: the cell's, or a list of `jaxrnn.layers.Layer`, such as `Model.layers`.
-             xs `(T, *batch, D)`; batch axes come out flattened, B examples.
+        log ‖λₖᵇ‖,  log ‖∂E/∂θ|ₖᵇ‖        λₖ = ∂E/∂sₖ|direct + Jₖ₊₁ᵀ λₖ₊₁  of each step k, example b
+
+    Args:    cell: any `Cell`, of every layer.
+             params: the cell's, or a list of `jaxrnn.layers.Layer`, such as `Model.layers`.
+             xs: `(T, *batch, D)`; batch axes come out flattened, B examples.
              loss: states ↦ one real scalar, the states being what `unroll` returns, for layers what
              `unroll_layers` does; None: each direction of each layer by itself, unit random
              cotangents on its last output, `draws` of them.
-             lengths as in `unroll`. chunk: examples at a time, by default chosen from the sizes.
+             lengths: as in `unroll`, at least one above 0.
+             draws: of random cotangents, at least 1.
+             chunk: examples at a time, by default chosen from the sizes.
              key: of the random cotangents, `jax.random.key(0)` by default.
              progress: range of chunks ↦ the same with a bar, such as `tqdm.tqdm`.
     Returns: a GradientFlow; print it, look at it in a notebook, or `jaxrnn.report.write` it.
-    Raises:  TypeError or ValueError naming the argument.
+    Raises:  TypeError or ValueError naming the argument: also a tracer, params that are not finite,
+             and a batch without a step.
     Cost:    about 2 + draws gradients, and for a few examples products of whole Jacobians. Chunks
              bound the memory, but for a loss, which reads the states of all examples at once.
-    Source:  tests/test_diagnosis.py, against autodiff and planted illnesses.
+    Source:  docs/guides/diagnose.md; tests/test_diagnosis.py, against autodiff and planted
+             illnesses.
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.lstm()

@@ -154,19 +154,11 @@ def _spread(values: Any) -> dict[str, Any]:
     """Least, quartiles, what nine in ten do not exceed, most."""
     values = np.asarray(values, np.float64).ravel()
     values = values[~np.isnan(values)]
-    names = {
-        "least": 0.0,
-        "lower": 0.25,
-        "median": 0.5,
-        "upper": 0.75,
-        "most_of_90": 0.9,
-        "most": 1.0,
-    }
     if not values.size:
-        return dict.fromkeys(names)
+        return dict.fromkeys(RANKS)
     # By rank, not between ranks: -inf and inf have no mean.
     ordered = np.sort(values)
-    at = {name: round(q * (values.size - 1)) for name, q in names.items()}
+    at = {name: round(q * (values.size - 1)) for name, q in RANKS.items()}
     return {name: _number(ordered[index]) for name, index in at.items()}
 
 

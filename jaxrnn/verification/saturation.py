@@ -25,8 +25,15 @@ class Saturation(NamedTuple):
 def saturation() -> list[Saturation]:
     """The derivatives of tanh and σ for growing |z|, each against float64.
 
-    The truth is a(z) = s·k e⁻ᵏᶻ/(1 + e⁻ᵏᶻ)² in float64 (k = 2, s = 2 for tanh; 1, 1 for σ), which
-    subtracts nothing. Autodiff is `jax.grad` of the value. Takes a second.
+        a'(z) = k² e⁻ᵏᶻ / (1 + e⁻ᵏᶻ)²        k = 2 for tanh, 1 for σ; z ≥ 0
+
+    That is the truth in float64, which subtracts nothing. Autodiff is `jax.grad` of the value.
+
+    Returns: a list of Saturation(where, closed_ulp, autodiff_ulp), three of tanh and three of σ:
+             the largest errors up to a |z|, in units in the last place of the true derivative.
+    Raises:  nothing.
+    Cost:    200,001 points each; takes a second.
+    Source:  this library.
 
     >>> import jaxrnn
     >>> all(row.closed_ulp <= 4 for row in jaxrnn.verification.saturation())

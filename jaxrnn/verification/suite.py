@@ -70,6 +70,7 @@ def verify(
         step overflows are not judged, nor entries where the reference is not finite; if that
         is half of them, the check fails.
     Cost:    seconds for each shape, nearly all of it compilation.
+    Source:  Squire & Trapp, SIAM Review 40, 1998, for complex steps; else this library.
 
     >>> import jaxrnn
     >>> jaxrnn.verify(jaxrnn.rnn(), shapes=((2, 3),), cases=8).located
@@ -97,10 +98,16 @@ def verify(
 def redraw(cell: Cell, worst: Worst) -> Case:
     """The case behind a check's worst error, in float64: params, state, x and tangents.
 
+        params ~ N(0, scale²)    state, x ~ N(0, min(scale, 1)²)    tangents, cotangent ~ N(0, 1)
+
     For a report made from `shapes`; one made from `example` drew other shapes, and is refused
     where the cell has no `init`. Use the case inside `with jax.enable_x64(True):`.
 
-    Raises: ValueError for a cell without `init`; TypeError for what is no cell, or no Worst.
+    Args:    cell: that of the report; worst: the Worst of one of its checks.
+    Returns: a Case(params, state, x, dparams, dstate, dx, cotangent) of one example.
+    Raises:  ValueError for a cell without `init`; TypeError for what is no cell, or no Worst.
+    Cost:    one draw of as many numbers.
+    Source:  this library.
 
     >>> import jaxrnn
     >>> cell = jaxrnn.rnn()
