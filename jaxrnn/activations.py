@@ -2,7 +2,7 @@
 
 Each derivative is written as a function of the pre-activation z, never of the
 value a(z). `1 - tanh²` and `σ(1-σ)` lose every digit once the value has rounded
-to ±1 (float32: 0.2 % off at |z| = 5, exactly 0 from |z| ≈ 9), which is where
+to ±1 (float32: 0.2 % off at |z| = 5, exactly 0 from |z| of 8 to 9), which is where
 gradients vanish and where a diagnosis has to be right. The forms
 
     σ'(z) = r (1-r),  r = σ(-|z|) ≤ ½        tanh'(z) = 4 σ'(2z)

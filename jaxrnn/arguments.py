@@ -105,7 +105,9 @@ def check_curves(name: str, value: Any) -> None:
     if not value:
         raise ValueError(f"{name}: expected at least one curve, got none")
     for key, leaf in value.items():
-        check_array(f"{name}[{key!r}]", leaf)
+        # A curve is drawn, not computed with: JAX need not keep its dtype.
+        if not (isinstance(leaf, np.ndarray) and np.issubdtype(leaf.dtype, np.floating)):
+            check_array(f"{name}[{key!r}]", leaf)
         if len(leaf.shape) != 1:
             raise ValueError(f"{name}[{key!r}]: expected (T,), got {describe(leaf)}")
 

@@ -1,5 +1,6 @@
 """Pictures of gradient flow. Needs matplotlib: `pip install 'jaxrnn[plot]'`."""
 
+import io
 import itertools
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -22,6 +23,19 @@ BEFORE = {"linestyle": ":", "linewidth": 1.6}
 AFTER = {"linestyle": "-", "linewidth": 2.0}
 
 
+class Picture(Figure):
+    """A figure that a notebook shows without pyplot."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        FigureCanvasAgg(self)
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png")
+        return buffer.getvalue()
+
+
 def gradient_flow(runs: Sequence[Run]) -> Figure:
     """Four panels: adjoints against lag, share of the gradient, Jacobian norms, accuracy.
 
@@ -38,8 +52,7 @@ def gradient_flow(runs: Sequence[Run]) -> Figure:
         )
     for run in runs:
         arguments.check_kind("runs", run, Run, "jaxrnn demo")
-    figure = Figure(figsize=(11, 7.6), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = Picture(figsize=(11, 7.6), layout="constrained")
     axes = figure.subplots(2, 2)
     colors = itertools.cycle(PATHS)
     for run, color in zip(runs, colors, strict=False):
@@ -95,8 +108,7 @@ def contributions(norms: Mapping[str, Any]) -> Figure:
     Source:  this library.
     """
     arguments.check_curves("norms", norms)
-    figure = Figure(figsize=(7, 4.2), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = Picture(figsize=(7, 4.2), layout="constrained")
     axes = figure.subplots()
     for (name, leaf), color in zip(norms.items(), itertools.cycle(PATHS), strict=False):
         norm = np.asarray(leaf)
@@ -147,8 +159,7 @@ def norms(log_norms: Mapping[str, Any]) -> Figure:
     Source:  this library.
     """
     arguments.check_curves("log_norms", log_norms)
-    figure = Figure(figsize=(7, 4.4), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = Picture(figsize=(7, 4.4), layout="constrained")
     axes = figure.subplots()
     for (name, curve), color in zip(log_norms.items(), itertools.cycle(COLORS), strict=False):
         logs = np.asarray(curve) / np.log(10)
@@ -168,8 +179,7 @@ def cell_paths(found: CellPaths) -> Figure:
     Source:  this library.
     """
     arguments.check_kind("found", found, CellPaths, "paths.decompose")
-    figure = Figure(figsize=(11, 4.2), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = Picture(figsize=(11, 4.2), layout="constrained")
     axes = figure.subplots(1, 2)
     lag = np.arange(len(found.exact))[::-1]
 
@@ -200,8 +210,7 @@ def forget_gates(run: Run) -> Figure:
     Source:  this library.
     """
     arguments.check_kind("run", run, Run, "jaxrnn demo")
-    figure = Figure(figsize=(11, 4.2), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = Picture(figsize=(11, 4.2), layout="constrained")
     axes = figure.subplots(1, 2, sharey=True)
     for axis, flow, when in zip(axes, (run.before, run.after), ("before", "after"), strict=True):
         if flow.forget is None:

@@ -761,8 +761,9 @@ row("segment float",
 
 STACKS = ("closed_form", "forward_mode", "reverse_mode", "wrt_inputs", "wrt_params",
           "c_partial", "c_path")  # fmt: skip
-for name in STACKS:
-    f = functools.partial(stack, getattr(jacobians, name))
+UNROLLED = ("by_autodiff", "last_state")
+for name in (*STACKS, *UNROLLED):
+    f = functools.partial(stack, getattr(jaxrnn.unrolling if name in UNROLLED else jacobians, name))
     row(f"{name} xs wrong D", lambda v, f=f: f(v, xs=v.xs[..., :2]), ValueError,
         "xs", "expected last axis D = 3", r"got shape \(5, 2, 2\)")  # fmt: skip
     row(f"{name} xs integer", lambda v, f=f: f(v, xs=v.xs.astype("int32")), TypeError,
@@ -781,6 +782,14 @@ for name in STACKS:
     row(f"{name} of a function", lambda v, f=f: f(v, cell=bare_step), TypeError,
         "cell", CELL, "got a function")  # fmt: skip
     row(f"{name} of None", lambda v, f=f: f(v, cell=None), TypeError, "cell", CELL, "got None")
+for name in UNROLLED:
+    f = functools.partial(stack, getattr(jaxrnn.unrolling, name))
+    row(f"{name} lengths float", lambda v, f=f: f(v, lengths=v.lengths.astype("float32")),
+        TypeError, "lengths", INTEGER, r"got float32\[2\]")  # fmt: skip
+    row(f"{name} lengths beyond T", lambda v, f=f: f(v, lengths=np.array([6, 2])), ValueError,
+        "lengths", RANGE, "got 6", traced=False)  # fmt: skip
+    row(f"{name} resets transposed", lambda v, f=f: f(v, resets=v.resets.T), ValueError,
+        "resets", TB, r"got \(2, 5\)", "transposed")  # fmt: skip
 for name in ("c_partial", "c_path"):
     f = functools.partial(stack, getattr(jacobians, name))
     for kind in ("rnn", "gru"):
@@ -1407,6 +1416,7 @@ def test_the_calls_that_the_rows_spoil_succeed_unspoilt(kind):
         given = {"state0": v.states[kind], "lengths": lengths, "resets": resets}
         outcomes = [unroll(v, kind), unroll(v, kind, **given), step(v, kind), init(v, kind)]
         outcomes += [init_state(v, kind), bare(v), bare(v, state0={"h": v.states["rnn"].h})]
+        outcomes += [stack(getattr(jaxrnn.unrolling, f), v, kind, **given) for f in UNROLLED]
         names = STACKS if kind == "lstm" else STACKS[:-2]
         return outcomes, [stack(getattr(jacobians, name), v, kind) for name in names]
 

@@ -354,6 +354,17 @@ def stacked(*sizes, unfit=0):
     return convert.Model(jaxrnn.lstm(), tuple(made), "torch")
 
 
+def lstm_leaves(*sizes):
+    """torch's of `stacked`, without biases, under the prefix net."""
+    found = {}
+    for k, layer in enumerate(stacked(*sizes).layers):
+        for params, end in zip(layer, ("", "_reverse"), strict=True):
+            if params is not None:
+                found[f"net.weight_ih_l{k}{end}"] = params.w_ih
+                found[f"net.weight_hh_l{k}{end}"] = params.w_hh
+    return found
+
+
 @each_layout
 def test_missing_extra_and_misshapen_leaves_are_named(case):
     module, leaves = LAYOUTS[case][0], drawn(case)
@@ -383,6 +394,14 @@ def test_missing_extra_and_misshapen_leaves_are_named(case):
      "weight_hr_l0: expected no such leaf in torch weights"),
     (lambda: torch.read({"weight_hh_l0": np.ones((2 * H, H))}), ValueError,
      r"weight_hh_l0: expected G·H with H = 5 and G in \(4, 3, 1\), got 10"),
+    (lambda: torch.read(lstm_leaves(H, H + 1), prefix="net"), ValueError,
+     r"^net\.weight_hh_l1: expected shape \(20, 5\), got float64\[24, 6\]"),
+    (lambda: torch.read(lstm_leaves((H, H + 1)), prefix="net"), ValueError,
+     r"^net\.weight_hh_l0_reverse: expected shape \(20, 5\), got float64\[24, 6\]"),
+    (lambda: torch.read(lstm_leaves((H, H), H), prefix="net"), ValueError,
+     r"^net\.weight_hh_l1_reverse: expected this leaf in torch weights"),
+    (lambda: torch.read(lstm_leaves(H, (H, H)), prefix="net"), ValueError,
+     r"^net\.weight_.h_l1_reverse: expected no such leaf in torch weights"),
     (lambda: torch.write(None), TypeError, "model: expected a Model, got None"),
     (lambda: equinox.write(torch.read(drawn("torch rnn"))), ValueError,
      "model: expected a cell that equinox has, lstm or gru, got rnn"),
@@ -408,10 +427,15 @@ def test_missing_extra_and_misshapen_leaves_are_named(case):
     (lambda: flax_nnx.write(torch.read(drawn("torch gru"))), ValueError,
      "model: expected b_hn of zeros"),
     (lambda: haiku.read({"linear.w": np.ones((H - 1, 4 * H)), "linear.b": np.ones(4 * H)}),
-     ValueError, r"linear.w: expected at least H = 5 rows, \[x; h\], got 4"),
+     ValueError, r"^linear.w: expected at least H = 5 rows, \[x; h\], got 4"),
+    (lambda: haiku.read({"net/lstm": {"linear.w": np.ones((H - 1, 4 * H)),
+                                      "linear.b": np.ones(4 * H)}}, prefix="net.lstm"),
+     ValueError, r"^net.lstm.linear.w: expected at least H = 5 rows"),
     (lambda: flax_linen.read(
         {"i.kernel": np.ones((3, H)), "i.bias": np.ones(H), "h.kernel": np.ones((H, H + 1))}),
-     ValueError, r"h.kernel: expected shape \(H, H\), got \(5, 6\)"),
+     ValueError, r"^h.kernel: expected shape \(H, H\), got \(5, 6\)"),
+    (lambda: flax_linen.read({"net.hi.kernel": np.ones((H, H + 1))}, prefix="net"),
+     ValueError, r"^net.hi.kernel: expected shape \(H, H\), got \(5, 6\)"),
     (lambda: keras.read(without(drawn("keras gru"), "bias")), ValueError, "bias: expected .*reset"),
     (lambda: cudnn.read(np.ones(7), input_size=3, hidden_size=5), ValueError,
      r"weights: expected shape \(200,\) for these sizes, got float64\[7\]"),

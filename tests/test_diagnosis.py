@@ -444,6 +444,15 @@ def test_examples_without_a_gradient_say_nothing_about_a_threshold():
     assert "inf" not in str(advice)
 
 
+def test_examples_that_the_loss_does_not_read_say_nothing_about_a_horizon():
+    cell, params = rnn_with(Q, activations.identity, 0.1)
+    flow = jaxrnn.diagnose(cell, params, normal(100, 8, D), lambda states: states.h[-1, :3].sum())
+    assert [each.illness for each in flow.advice] == [""]
+    figures = flow.summary()["layers"][0]
+    assert figures["horizon_1_percent"] == dict.fromkeys(figures["horizon_1_percent"], 100)
+    assert figures["horizon_10_percent"]["least"] == 100
+
+
 # --- the pieces ------------------------------------------------------------------------
 
 
@@ -458,7 +467,9 @@ def test_lag_is_counted_from_each_sequences_own_end():
 def rule(rate=None, horizon=(1, 1, 1)):
     """The rules' arguments: sequences of 100 steps, a leading exponent or none, no gates."""
     exponents = None if rate is None else SimpleNamespace(value=np.array([[rate]]))
-    layer = SimpleNamespace(exponents=exponents, gates=None, horizon_1=np.array(horizon))
+    layer = SimpleNamespace(
+        exponents=exponents, gates=None, horizon_1=np.array(horizon), gradient=np.zeros(3)
+    )
     flow = SimpleNamespace(lengths=np.full(3, 100), cell="x")
     return flow, "layer 1", layer, {"horizon_1_percent": {"median": 1.0}}
 
@@ -468,6 +479,7 @@ def test_growth_that_is_measured_needs_no_exponent():
     advice = illnesses.exploding(*given, numbers | {"log_growth": math.log(500.0)})
     assert (advice.illness, advice.layer) == ("exploding", "layer 1")
     assert advice.finding == "‖∂E/∂s‖ grows by up to 500 times with the lag."
+    assert advice.remedy.startswith("The sequences are too short for exponents: measure longer")
     advice = illnesses.exploding(
         *given, numbers | {"log_growth": math.log(500.0), "gamma_sigma_max": 4.0}
     )
@@ -495,15 +507,16 @@ def test_what_is_said_of_vanishing_depends_on_the_exponent(rate, words):
     assert illnesses.vanishing(*rule(rate, (50, 50, 50))) == []
 
 
-def test_what_is_not_finite_is_looked_for_again_in_what_is_left():
+@pytest.mark.parametrize(("at", "left"), [(2, 0), (1, 1)])
+def test_what_is_not_finite_is_looked_for_again_in_what_is_left(at, left):
     """The second direction overflows where it reads step 2, its own step 6, then 3, then 0."""
     cell = jaxrnn.rnn(activations.identity)
     usual = jaxrnn.RNNParams(jnp.ones((1, 1)), jnp.zeros((1, 1)), jnp.zeros(1))
     net = (Layer(usual, usual._replace(w_ih=jnp.full((1, 1), 1e200))),)
-    xs = jnp.ones((9, 2, 1)).at[2, 0].set(1e200)
+    xs = jnp.ones((9, 2, 1)).at[at, 0].set(1e200)
     lengths, step, source = finite_lengths(cell, net, xs, None, 2)
-    np.testing.assert_array_equal(lengths, [0, 9])
-    np.testing.assert_array_equal(step, [0, -1])
+    np.testing.assert_array_equal(lengths, [left, 9])
+    np.testing.assert_array_equal(step, [left, -1])
     np.testing.assert_array_equal(source, [2, -1])
 
 

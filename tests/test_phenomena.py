@@ -98,6 +98,19 @@ def test_remembering():
     assert number(found, "share of the memory path at lag 200") > 0.9
 
 
+def test_a_bias_that_does_not_hold_is_not_said_to():
+    found = phenomena.remembering(1.0)
+    assert number(found, "LSTM, ‖∂s/∂s‖ at lag 200") < 0.01
+    assert found.claim == "With forget bias 1 an LSTM's cell state does not hold for 200 steps."
+
+
+def test_a_scale_at_which_the_lstm_does_not_explode_is_not_said_to():
+    found = phenomena.exploding_lstm(0.5)
+    assert number(found, "leading exponent, nats per step") < 0
+    assert number(found, "measured at lag 200") < 1
+    assert "does not explode" in found.claim
+
+
 def test_the_lstm_explodes_although_every_forget_gate_is_small():
     found = phenomena.exploding_lstm()
     assert number(found, "largest forget gate") < 0.5

@@ -103,3 +103,9 @@ def test_every_contribution_and_every_path_is_drawn():
     shares = dict.fromkeys("abcdefg", found.shares["memory"])
     found = found._replace(shares=shares)
     assert list(curves(plot.cell_paths(found).axes[1])) == list(shares)
+
+
+def test_a_picture_shows_itself_and_takes_curves_of_numpy_in_32_bit_mode():
+    with jax.enable_x64(False):
+        figure = plot.norms({"a": np.linspace(-3.0, 0.0, 9)})
+    assert figure._repr_png_()[1:4] == b"PNG"

@@ -118,6 +118,9 @@ def test_a_step_that_overflows_everywhere_is_not_called_verified():
     )
     report = jaxrnn.verify(cell, **QUICK)
     assert "overflow" in {c.family for c in report.failures}
+    alone = verification.Report(tuple(c for c in report.failures if c.worst is None), "x", 16)
+    assert "overflow, step, against share of cases:" in str(alone)
+    assert "None" not in str(alone)
 
 
 def test_a_derivative_that_float32_loses_in_saturation_is_found():

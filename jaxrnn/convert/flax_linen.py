@@ -68,7 +68,7 @@ def _gated(leaves: Leaves, gates: str, biased: str) -> Model:
 def _square(leaves: Leaves, name: str) -> Any:
     kernel = leaves.take(name, None, None)
     if kernel.shape[0] != kernel.shape[1]:
-        raise ValueError(f"{name}: expected shape (H, H), got {kernel.shape}")
+        raise ValueError(f"{leaves.dotted}{name}: expected shape (H, H), got {kernel.shape}")
     return kernel.T
 
 

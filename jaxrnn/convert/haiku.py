@@ -62,7 +62,9 @@ def read(arrays: Any, *, prefix: str = "") -> Model:
     b = leaves.take("linear.b", 4 * H)
     leaves.done()
     if w.shape[0] < H:
-        raise ValueError(f"linear.w: expected at least H = {H} rows, [x; h], got {w.shape[0]}")
+        raise ValueError(
+            f"{leaves.dotted}linear.w: expected at least H = {H} rows, [x; h], got {w.shape[0]}"
+        )
     rows, b = blocks(w.T, IGFO), blocks(b, IGFO)
     params = filled(LSTMParams, rows[:, :-H], rows[:, -H:], merged(b, _one_on_f(b)))
     return single(lstm(), params, NAME, b=b)

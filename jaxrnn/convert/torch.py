@@ -45,16 +45,18 @@ def read(arrays: Any, *, activation: Activation = tanh, prefix: str = "") -> Mod
     leaves = Leaves(NAME, arrays, prefix)
     layers: list[Layer] = []
     kept: dict[str, Any] = {}
-    gates, width, H = None, None, 0
+    rows: Any = None
+    H: Any = None
+    gates, width = 0, None
+    # One number of directions and one H for all layers, as torch has.
+    directions = ("", "_reverse")[: 1 + ("weight_ih_l0_reverse" in leaves)]
     while not layers or f"weight_ih_l{len(layers)}" in leaves:
         sides: list[Any] = [None, None]
-        for side, direction in enumerate(("", "_reverse")):
+        for side, direction in enumerate(directions):
             at = f"l{len(layers)}{direction}"
-            if side and f"weight_ih_{at}" not in leaves:
-                continue
-            w_hh = leaves.take(f"weight_hh_{at}", None, None)
+            w_hh = leaves.take(f"weight_hh_{at}", rows, H)
             rows, H = w_hh.shape
-            gates = leaves.gates(f"weight_hh_{at}", rows, H, (gates,) if gates else (4, 3, 1))
+            gates = leaves.gates(f"weight_hh_{at}", rows, H, (4, 3, 1))
             w_ih = leaves.take(f"weight_ih_{at}", rows, width)
             biases = None
             if f"bias_ih_{at}" in leaves:
@@ -62,9 +64,8 @@ def read(arrays: Any, *, activation: Activation = tanh, prefix: str = "") -> Mod
             kept[at] = biases
             sides[side] = _params(gates, w_ih, w_hh, biases)
         layers.append(Layer(*sides))
-        width = H * (1 if sides[1] is None else 2)
+        width = H * len(directions)
     leaves.done()
-    assert gates is not None
     return Model(cell_of(gates, activation), tuple(layers), NAME, kept)
 
 

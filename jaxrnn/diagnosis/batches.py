@@ -14,7 +14,6 @@ from jaxrnn.layers import Layer
 __all__ = ["chunk_size", "chunks", "finite_lengths", "lengths_of", "taken"]
 
 NUMBERS = 2**28  # that a chunk of examples may hold at a time
-PASSES = 3  # of looking for what is not finite: the input, what a layer makes of it, what is left
 
 
 def chunk_size(net: tuple[Layer, ...], xs: Any, chunk: int | None) -> int:
@@ -55,20 +54,22 @@ def lengths_of(rows: Any, lengths: Any) -> Any:
 def finite_lengths(
     cell: Cell, net: tuple[Layer, ...], xs: Any, lengths: Any, size: int
 ) -> tuple[Any, Any, Any]:
-    """Lengths up to the first number that is none, that step, and where it was seen."""
+    """Lengths up to the first number that is none, that step, and where it was seen.
+
+    A direction that runs backward reads other steps of what is left: looked for until none is.
+    """
     T, B, _ = xs.shape
     step, source = np.full(B, -1, np.int32), np.full(B, -1, np.int32)
     if B % size and lengths is None:
         lengths = np.full(B, T, np.int32)
-    for _ in range(PASSES):
+    while True:
         seen = [
             first_nonfinite(cell, net, taken(rows, xs, 1), lengths_of(rows, lengths))
             for rows in chunks(B, size)
         ]
         now, where = (np.concatenate([np.asarray(s[i]) for s in seen])[:B] for i in (0, 1))
         if (where < 0).all():
-            break
+            return lengths, step, source
         step, source = np.where(where < 0, step, now), np.where(where < 0, source, where)
         full = np.full(B, T, np.int32) if lengths is None else lengths
         lengths = np.where(where < 0, full, now)
-    return lengths, step, source

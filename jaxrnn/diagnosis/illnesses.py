@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxrnn.diagnosis.advice import Advice, logit, power, steps
-from jaxrnn.diagnosis.summary import exponents
+from jaxrnn.diagnosis.summary import exponents, reached
 
 if TYPE_CHECKING:
     from jaxrnn.diagnosis.flow import GradientFlow, LayerFlow
@@ -92,6 +92,9 @@ def exploding(
             f"Multiply w_hh by e^-λ = {factor:.3g}, which would bring a linear net to λ = 0, and "
             "measure again (initializers.scaled_to_exponent does both); clip meanwhile."
         )
+    elif math.isnan(rate):
+        factor = math.nan
+        remedy = "The sequences are too short for exponents: measure longer ones; clip meanwhile."
     else:
         factor = math.nan
         remedy = "The growth is transient, λ is not above 0: clip, and leave the weights."
@@ -170,8 +173,8 @@ def vanishing(
     flow: "GradientFlow", name: str, layer: "LayerFlow", numbers: dict[str, Any]
 ) -> list[Advice]:
     """A gradient that does not reach half of the sequence, by the gate that stops it."""
-    lengths = np.asarray(flow.lengths, np.float64)
-    seen = np.asarray(layer.horizon_1)[lengths > 0] / lengths[lengths > 0]
+    lengths, read = np.asarray(flow.lengths, np.float64), reached(layer)
+    seen = np.asarray(layer.horizon_1)[read] / lengths[read]
     reach, length = numbers["horizon_1_percent"]["median"], float(np.median(lengths))
     if np.median(seen) >= 0.5:
         return []

@@ -9,7 +9,7 @@ from jaxrnn.example_gradients import windows
 if TYPE_CHECKING:
     from jaxrnn.diagnosis.flow import GradientFlow, LayerFlow
 
-__all__ = ["by_lag", "curve", "exponents", "relative", "summarise", "window_for"]
+__all__ = ["by_lag", "curve", "exponents", "reached", "relative", "summarise", "window_for"]
 
 RANKS = {
     "least": 0.0, "lower": 0.25, "median": 0.5, "upper": 0.75, "nine_in_ten": 0.9, "most": 1.0,
@@ -49,10 +49,14 @@ def _median(rows: np.ndarray) -> np.ndarray:
     return np.array([np.median(row) if row.size else np.nan for row in some])
 
 
+def reached(layer: "LayerFlow") -> np.ndarray:
+    """Which examples have a gradient, `(B,)`: no lag can be counted in one that has none."""
+    return np.isfinite(np.asarray(layer.gradient))
+
+
 def window_for(layer: "LayerFlow", T: int) -> int | None:
     """The smallest measured window whose median bias is under 1 %, as is that of longer ones."""
-    reached = np.isfinite(np.asarray(layer.gradient))  # 0 is left out of 0 by any window
-    bias = np.asarray(layer.bias)[:, reached]
+    bias = np.asarray(layer.bias)[:, reached(layer)]  # 0 is left out of 0 by any window
     if not bias.size:
         return None
     bias = np.median(bias, axis=1)
@@ -102,8 +106,8 @@ def exponents(layer: "LayerFlow") -> np.ndarray:
 def _layer(layer: "LayerFlow", lengths: np.ndarray, T: int) -> dict[str, Any]:
     faded = _median(relative(layer.adjoint_by_lag, lengths))
     found: dict[str, Any] = {
-        "horizon_10_percent": _spread(layer.horizon_10),
-        "horizon_1_percent": _spread(layer.horizon_1),
+        "horizon_10_percent": _spread(np.asarray(layer.horizon_10)[reached(layer)]),
+        "horizon_1_percent": _spread(np.asarray(layer.horizon_1)[reached(layer)]),
         "log_growth": _number(np.nanmax(faded, initial=-np.inf)),
         "log_at_longest_lag": _number(faded[-1]) if faded.size else None,
         "log_gradient": _spread(layer.gradient),

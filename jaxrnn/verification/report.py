@@ -57,7 +57,7 @@ class Check:
         family: what kind of derivative, e.g. `state Jacobian`.
         where: which block or gate, e.g. `∂c/∂h₋` or `gate f: ∂c/∂u`.
         reference: what it was held against.
-        worst: the case behind `error`.
+        worst: the case behind `error`; None where it is of no one case.
     """
 
     error: float
@@ -123,7 +123,7 @@ class Report:
         for check in telling[:SHOWN]:
             lines.append(f"  {check.family}, {check.where}, against {check.reference}:")
             lines.append(f"    error {check.error:.2e}, allowed {check.tolerance:.1e}")
-            lines.append(f"    {check.worst}")
+            lines += [f"    {check.worst}"] if check.worst else []
         if len(telling) > SHOWN:
             lines.append(f"  … and {len(telling) - SHOWN} more in report.failures")
         return "\n".join(lines)
