@@ -9,6 +9,7 @@ with nothing else. Frameworks that are not installed are left out.
 
 import argparse
 import contextlib
+import importlib.util
 from collections.abc import Iterable
 from typing import Any
 
@@ -35,6 +36,7 @@ CELLS = {
     "relu": jaxrnn.rnn(jaxrnn.activations.relu),
 }
 OURS = "jaxrnn"
+PEERS = ("flax", "haiku", "equinox", "torch")
 OTHER_EQUATIONS = {"gru": ("haiku",)}  # reset before the matmul
 SENTENCE = (
     "    {speedup:.2f}× the speed of {best}, the best JAX peer, with {memory:.2f} of its memory;\n"
@@ -97,6 +99,9 @@ def main() -> None:
     parser.add_argument("--cells", default=",".join(CELLS))
     parser.add_argument("--no-torch", action="store_true")
     options = parser.parse_args()
+    missing = [name for name in PEERS if importlib.util.find_spec(name) is None]
+    if missing:
+        print(f"not installed, so not measured: {', '.join(missing)}")
     on_cpu = jax.devices()[0].platform == "cpu"
     with contextlib.ExitStack() as stack:
         torch = None

@@ -222,7 +222,10 @@ def filled(text: str, results: pathlib.Path) -> str:
     """A page with each of its tables made anew."""
 
     def made(match: re.Match[str]) -> str:
-        return match[1] + table(results / f"{match[2]}.json") + match[4]
+        path = results / f"{match[2]}.json"
+        if not path.exists():
+            sys.exit(f"{path} is missing: jaxrnn bench --out {results} measures it")
+        return match[1] + table(path) + match[4]
 
     return PLACE.sub(made, text)
 

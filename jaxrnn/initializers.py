@@ -89,7 +89,7 @@ def with_gate_bias(cell: PointwiseCell, params: Any, gate: str, bias: float | Ar
 
 
 def _with_bias(cell: PointwiseCell, params: Any, gate: str, bias: Array) -> Any:
-    blocks = params.b.reshape(len(cell.gates), -1)
+    blocks = jnp.asarray(params.b).reshape(len(cell.gates), -1)  # imported ones are of NumPy
     return params._replace(b=blocks.at[cell.gates.index(gate)].set(bias).ravel())
 
 
@@ -172,7 +172,7 @@ def redrawn(
     at = jnp.asarray([cell.gates.index(gate) for gate in gates])
 
     def put(old: Array, new: Array) -> Array:
-        blocks = old.reshape(len(cell.gates), H, *old.shape[1:])
+        blocks = jnp.asarray(old).reshape(len(cell.gates), H, *old.shape[1:])
         return blocks.at[at].set(new.reshape(len(gates), H, *old.shape[1:])).reshape(old.shape)
 
     w_ih, w_hh = (put(*pair) for pair in zip((params.w_ih, params.w_hh), drawn, strict=True))

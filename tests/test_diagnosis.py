@@ -496,7 +496,7 @@ def test_growth_below_an_exponent_of_0_is_transient():
 
 @pytest.mark.parametrize(("rate", "words"), [
     (None, "too short for exponents"), (0.0, "is not below 0"), (0.5, "is not below 0"),
-    (-math.inf, "exactly 0 in the end"), (-0.25, "multiply w_hh by e^-λ = 1.28"),
+    (-math.inf, "exactly 0 in the end"), (-0.25, "bring it near 0, by the bias of a gate"),
 ])  # fmt: skip
 def test_what_is_said_of_vanishing_depends_on_the_exponent(rate, words):
     (advice,) = illnesses.vanishing(*rule(rate))
@@ -505,6 +505,19 @@ def test_what_is_said_of_vanishing_depends_on_the_exponent(rate, words):
     assert words in advice.remedy
     assert math.isnan(advice.value) == (rate != -0.25)
     assert illnesses.vanishing(*rule(rate, (50, 50, 50))) == []
+
+
+def test_weights_are_named_where_they_are_known():
+    """Those of a bare step are not: its layer has no gates."""
+    for rate, illness in ((-0.25, illnesses.vanishing), (0.25, illnesses.exploding)):
+        flow, name, layer, numbers = rule(rate)
+        numbers["log_growth"] = 0.0
+        found = illness(flow, name, layer, numbers)
+        assert "w_hh" not in (found[0] if isinstance(found, list) else found).remedy
+        layer.gates = {"h": None}
+        found = illness(flow, name, layer, numbers)
+        remedy = (found[0] if isinstance(found, list) else found).remedy
+        assert f"ultiply w_hh by e^-λ = {math.exp(-rate):.3g}" in remedy
 
 
 @pytest.mark.parametrize(("at", "left"), [(2, 0), (1, 1)])

@@ -1,6 +1,7 @@
 """`jaxrnn diagnose`."""
 
 import pathlib
+import sys
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -43,6 +44,12 @@ def diagnose_command(weights: pathlib.Path, data: pathlib.Path, options: Options
             raise ValueError(f"data: expected (B, T, D) with --batch-first, got shape {xs.shape}")
         xs = xs.swapaxes(0, 1)
     check_data(model, xs, options)
+    if xs.ndim == 3 and len(xs) < xs.shape[1] and not options.batch_first:
+        print(
+            f"data read as (T, B, D): {len(xs)} steps of {xs.shape[1]} examples; if it is "
+            "(B, T, D), add --batch-first",
+            file=sys.stderr,
+        )
     lengths = None if options.lengths is None else read_array("lengths", options.lengths)
     flow = jaxrnn.diagnose(
         model.cell,

@@ -59,11 +59,18 @@ def _nothing(flow: "GradientFlow", figures: list[dict[str, Any]]) -> Advice:
     known = [r for r in rates if r is not None]
     least = min((r for r in reach if r is not None), default=math.nan)
     length = float(np.median(np.asarray(flow.lengths)))
+    growth = max((f["log_growth"] for f in figures if f["log_growth"] is not None), default=0.0)
+    grown = (
+        "do not grow"
+        if growth < math.log(2)
+        else f"grow {math.exp(growth):.1f}-fold at most, far below the "
+        f"{math.exp(illnesses.GROWN):.0f}-fold that counts as exploding"
+    )
     rate = f" The leading exponent is {max(known):+.2g} nats a step." if known else ""
     return Advice(
         "",
         "",
-        f"Gradients reach back {steps(min(least, length))} of {length:.0f} and do not grow.{rate}",
+        f"Gradients reach back {steps(min(least, length))} of {length:.0f} and {grown}.{rate}",
         "Nothing to do.",
         math.nan,
     )

@@ -86,6 +86,12 @@ def exploding(
             f"γσ_max(W_hh) = {bound:.3g}: multiply w_hh by {factor:.3g} and no input can make a "
             "gradient explode (initializers.scaled_to_bound)."
         )
+    elif rate > 0 and layer.gates is None:
+        factor = math.exp(-rate)
+        remedy = (
+            "Scale the recurrent weights down, or open a gate that forgets, until the leading "
+            "exponent is not above 0; clip meanwhile."
+        )
     elif rate > 0:
         factor = math.exp(-rate)
         remedy = (
@@ -127,8 +133,8 @@ def of_gates(
         finding = f"they spend {share:.0%} of their steps above 0.9 (mean {mean:.2g})."
         shift = logit(mean) - logit(0.5)
         remedy = (
-            f"Nothing new is taken in: lower their bias by {shift:.2g}, to a mean of ½ "
-            "(initializers.with_gate_bias)."
+            f"Nothing new is taken in: subtract {shift:.2g} from the z block of b, for a mean of ½ "
+            "(initializers.with_gate_bias sets a block)."
         )
         found.append(Advice("update gates open", name, finding, remedy, shift))
     return found
@@ -163,8 +169,8 @@ def _shut(name: str, gate: str, numbers: dict[str, Any], meaning: str) -> Advice
         name,
         f"they spend {numbers['low']:.0%} of their steps below 0.1 (mean {numbers['mean']:.2g}): "
         f"{meaning}.",
-        f"Raise the {gate} block of b by {shift:.2g}, to a mean of ½ "
-        "(initializers.with_gate_bias, or initializers.redrawn).",
+        f"Add {shift:.2g} to the {gate} block of b, for a mean of ½ "
+        "(initializers.with_gate_bias sets a block, initializers.redrawn draws the gate anew).",
         shift,
     )
 
@@ -194,9 +200,9 @@ def vanishing(
                 f"{gates['low']:.0%} are below 0.1."
             )
             remedy = (
-                f"For a memory of {length:.0f} steps raise the {gate} block of b by {shift:.2g}, "
-                f"to a mean of 1 - 1/{length:.0f} (initializers.with_gate_bias; "
-                "initializers.chrono for a range of lags)."
+                f"For a memory of {length:.0f} steps add {shift:.2g} to the {gate} block of b, "
+                f"for a mean of 1 - 1/{length:.0f} (initializers.with_gate_bias sets a block, "
+                "initializers.chrono draws one for a range of lags)."
             )
             return [Advice(illness, name, finding, remedy, shift)]
     rate = leading(layer)
@@ -213,6 +219,13 @@ def vanishing(
         remedy = "The leading exponent is not below 0: the last steps outweigh others that last."
         return [Advice("vanishing", name, finding, remedy, math.nan)]
     factor = math.exp(-rate)
+    if layer.gates is None:  # a step of the user's own: which weights are recurrent is not known
+        remedy = (
+            f"The leading exponent is {rate:+.3g} nats a step: bring it near 0, by the bias of a "
+            "gate that keeps the state or by larger recurrent weights, or train with "
+            "regularizers.omega."
+        )
+        return [Advice("vanishing", name, finding, remedy, factor)]
     remedy = (
         f"The leading exponent is {rate:+.3g} nats a step: multiply w_hh by e^-λ = {factor:.3g}, "
         "which would bring a linear net to λ = 0 (initializers.scaled_to_exponent), train with "

@@ -105,7 +105,11 @@ class Report:
         """What the failures point to: gates if any gate is wrong, else blocks, else the rest."""
         gates = _unique(c.where for c in self.failures if c.family == "gate derivative")
         blocks = _unique(c.where for c in self.failures if c.family == "state Jacobian")
-        return "; ".join(gates or blocks or _unique(f"{c.family} {c.where}" for c in self.failures))
+        rest = _unique(
+            c.where if c.where.startswith(c.family.split()[-1]) else f"{c.family} {c.where}"
+            for c in self.failures
+        )
+        return "; ".join(gates or blocks or rest)
 
     def __str__(self) -> str:
         head = f"{'':19}{'against':20}{'blocks':>7}{'error':>11}{'allowed':>11}"
