@@ -22,13 +22,13 @@ INPUTS = 32
 THEORY = {
     "gradient": {"T": (1, 1), "B": (1, 1), "H": (2, 1)},
     "Jacobians": {"T": (1, 1), "B": (1, 1), "H": (2, 2)},
-    "transport norms": {"T": (1, 1), "B": (1, 1), "H": (3, 2)},
+    "transport norms": {"T": (1, 0), "B": (1, 1), "H": (3, 2)},
     "contribution norms": {"T": (1, 1), "B": (1, 1), "H": (2, 1)},
 }
 BASE = {
     "gradient": {"T": 256, "B": 16, "H": 64},
     "Jacobians": {"T": 64, "B": 4, "H": 64},
-    "transport norms": {"T": 64, "B": 2, "H": 32},
+    "transport norms": {"T": 64, "B": 4, "H": 32},
     "contribution norms": {"T": 256, "B": 16, "H": 64},
 }
 DOUBLINGS = 5  # from a quarter of the base to four times it
