@@ -8,6 +8,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 AXES = ("T", "B", "H")
+PROGRAMS = ("bare matmuls", "hoisted scan", "flax nnx", "haiku", "equinox", "torch")
 
 
 def scaling(record: dict[str, Any]) -> Figure:
@@ -45,19 +46,21 @@ def training(record: dict[str, Any]) -> Figure:
     kinds = list(dict.fromkeys(case["case"]["cell"] for case in record["cases"]))
     for panel, kind in zip(panels, kinds, strict=False):
         cases = [case for case in record["cases"] if case["case"]["cell"] == kind]
-        names = [row["name"] for row in cases[0]["rows"] if row["name"] != "jaxrnn"]
-        for color, name in enumerate(names):
+        for color, name in enumerate(PROGRAMS):
             points = [
                 (place, row["ratio"])
                 for place, case in enumerate(cases)
                 for row in case["rows"]
                 if row["name"] == name
             ]
-            at = [place + (color - len(names) / 2) * 0.1 for place, _ in points]
+            if not points:
+                continue
+            at = [place + (color - len(PROGRAMS) / 2) * 0.1 for place, _ in points]
             middle = [ratio[1] for _, ratio in points]
             spread = [[r[1] - r[0] for _, r in points], [r[2] - r[1] for _, r in points]]
             marker = "_" if name == "bare matmuls" else "o"
-            panel.errorbar(at, middle, spread, fmt=marker, ms=5, lw=1, label=name)
+            style = {"fmt": marker, "ms": 5, "lw": 1, "color": f"C{color}"}
+            panel.errorbar(at, middle, spread, label=name, **style)
         sizes = ["{T}, {B},\n{D}, {H}".format(**case["case"]) for case in cases]
         panel.set_xticks(range(len(cases)), sizes, fontsize=8)
         panel.axhline(1, color="black", lw=0.8)
