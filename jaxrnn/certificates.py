@@ -131,7 +131,7 @@ class WeightBound(NamedTuple):
         return Statement(
             NONE,
             "ρ(∏ diag(a') W_hh) is not bounded by (γ ρ(W_hh))^(t-k)",
-            f"γρ = {rho:.6g} {side} 1, which decides nothing: a' changes from step to step, and "
+            f"γρ = {rho:.9g} {side} 1, which decides nothing: a' changes from step to step, and "
             "ρ is no norm",
         )
 
@@ -183,6 +183,9 @@ class Certificate(NamedTuple):
 
     weights: WeightBound | None
     trajectory: TrajectoryBounds | None
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        printer.text(str(self))  # in a notebook, too
 
     def __str__(self) -> str:
         """A paragraph for each part."""

@@ -43,6 +43,9 @@ class Exponents(NamedTuple):
     error: Array
     windows: Array
 
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        printer.text(str(self))  # in a notebook, too
+
     def __str__(self) -> str:
         """The exponents of one trajectory, or their mean over the batch, with errors."""
         value, error = np.asarray(self.value), np.asarray(self.error)

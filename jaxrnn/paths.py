@@ -55,6 +55,9 @@ class CellPaths(NamedTuple):
     forget_error: Array
     shares: dict[str, Array]
 
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        printer.text(str(self))  # in a notebook, too
+
     def __str__(self) -> str:
         """A table over lags, medians over the batch.
 

@@ -108,6 +108,11 @@ def contributions(norms: Mapping[str, Any]) -> Figure:
     Source:  this library.
     """
     arguments.check_curves("norms", norms)
+    for name, leaf in norms.items():
+        if (np.asarray(leaf) < 0).any():
+            raise ValueError(
+                f"norms[{name!r}]: expected norms, got numbers below 0; of logs take exp"
+            )
     figure = Picture(figsize=(7, 4.2), layout="constrained")
     axes = figure.subplots()
     for (name, leaf), color in zip(norms.items(), itertools.cycle(PATHS), strict=False):

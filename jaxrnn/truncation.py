@@ -80,6 +80,9 @@ class Curve(NamedTuple):
         (failing,) = np.nonzero(~(bias[:-1] <= epsilon))
         return int(min(bias.size, failing[-1] + 2 if failing.size else 1))
 
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        printer.text(str(self))  # in a notebook, too
+
     def __str__(self) -> str:
         """Bias and cosine for windows 1, 2, 4, … and T."""
         bias, cosine = np.asarray(self.bias), np.asarray(self.cosine)
@@ -173,7 +176,8 @@ def curve_of_last(
 
     So window K sees the last K steps of each sequence, and G_K is a running sum from the back.
 
-    Args:     loss: last state, leaves `(*batch, H)`, ↦ one real scalar; all others as in `curve`.
+    Args:     loss: last state, leaves `(*batch, H)`, ↦ one real scalar: not the loss of `curve`,
+              whose `s.h[-1]` would here be the last example; all others as in `curve`.
     Returns:  as `curve`.
     Raises:   as `curve`.
     Cost:     one `unroll`, one adjoint scan, then O(B·P) for each of T lags.

@@ -162,3 +162,24 @@ def test_command_without_its_extra_says_what_to_install():
     run = run_python(code)
     assert run.returncode == 1
     assert "pip install 'jaxrnn[cli]'" in run.stderr
+
+
+class Printer:
+    """What IPython hands to `_repr_pretty_`."""
+
+    def __init__(self):
+        self.written = []
+
+    def text(self, text):
+        self.written.append(text)
+
+
+@pytest.mark.parametrize("record", [
+    jaxrnn.lyapunov.Exponents, jaxrnn.truncation.Curve, jaxrnn.paths.CellPaths,
+    jaxrnn.certificates.Certificate,
+], ids=lambda record: record.__name__)  # fmt: skip
+def test_a_record_shows_in_a_notebook_what_it_prints(record, monkeypatch):
+    monkeypatch.setattr(record, "__str__", lambda self: "a table")
+    printer = Printer()
+    record(*[None] * len(record._fields))._repr_pretty_(printer, False)
+    assert printer.written == ["a table"]

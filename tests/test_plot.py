@@ -109,3 +109,8 @@ def test_a_picture_shows_itself_and_takes_curves_of_numpy_in_32_bit_mode():
     with jax.enable_x64(False):
         figure = plot.norms({"a": np.linspace(-3.0, 0.0, 9)})
     assert figure._repr_png_()[1:4] == b"PNG"
+
+
+def test_logs_are_no_contributions():
+    with pytest.raises(ValueError, match=r"norms\['a'\]: expected norms, got numbers below 0"):
+        plot.contributions({"a": np.array([-2.0, -1.0, 0.0])})
