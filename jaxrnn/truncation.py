@@ -177,7 +177,8 @@ def curve_of_last(
     So window K sees the last K steps of each sequence, and G_K is a running sum from the back.
 
     Args:     loss: last state, leaves `(*batch, H)`, ↦ one real scalar: not the loss of `curve`,
-              whose `s.h[-1]` would here be the last example; all others as in `curve`.
+              whose `s.h[-1]` would here be the last example, or without a batch the last unit;
+              all others as in `curve`.
     Returns:  as `curve`.
     Raises:   as `curve`.
     Cost:     one `unroll`, one adjoint scan, then O(B·P) for each of T lags.
