@@ -3,11 +3,21 @@
 Pages with code cells are run while the site is built, and a cell that fails fails the build.
 """
 
+import os
 import sys
+import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
+
+# The kernels of the pages are local: that they listen without encryption is no news of the build.
+KERNEL = tempfile.TemporaryDirectory()
+(Path(KERNEL.name) / "profile_default").mkdir()
+(Path(KERNEL.name) / "profile_default" / "ipython_kernel_config.py").write_text(
+    "c.Application.log_level = 40\n"
+)
+os.environ["IPYTHONDIR"] = KERNEL.name
 
 project = "jaxrnn"
 author = "The jaxrnn authors"

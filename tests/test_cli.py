@@ -61,7 +61,7 @@ def test_verify_exits_1_on_a_planted_wrong_derivative_and_names_it(capsys):
     [
         (("verify", "lstmm"), "cell: expected one of"),
         (("verify", "tests.planted:nothing"), "has no attribute nothing"),
-        (("verify", "no_such_module:cell"), "no_such_module"),
+        (("verify", "no_such_module:cell"), "run it where the module is, or set PYTHONPATH"),
         (("verify", "tests.planted:jaxrnn"), "cell: expected a cell such as jaxrnn.lstm()"),
         (
             ("verify", "jaxrnn:lstm"),

@@ -238,3 +238,15 @@ def test_the_command_is_the_call(here, tmp_path):
     assert run("--weights", "m.safetensors", "--data", "xs.npy", "--out", "out") == 0
     (net,) = json.loads((tmp_path / "out/report.json").read_text())["nets"].values()
     assert net["layers"] == json.loads(json.dumps(flow.summary()["layers"]))
+
+
+def test_more_examples_than_steps_ask_whether_the_batch_comes_first(here, capsys):
+    _, xs = here
+    swapped = np.ascontiguousarray(xs.swapaxes(0, 1))
+    few, many = sorted((xs, swapped), key=len)
+    for name, data in (("few", few), ("many", many)):
+        np.save(f"{name}.npy", data)
+        arguments = ("--weights", "m.safetensors", "--data", f"{name}.npy", "--lengths", "xs.npy")
+        assert run(*arguments, "--out", "out") == 2  # refused after it is read
+        told = capsys.readouterr().err
+        assert ("add --batch-first" in told) == (name == "few")

@@ -12,7 +12,7 @@ import pytest
 
 import jaxrnn
 from jaxrnn import activations, bptt, products
-from jaxrnn.diagnosis import GradientFlow, illnesses
+from jaxrnn.diagnosis import GradientFlow, advising, illnesses
 from jaxrnn.diagnosis.batches import chunk_size, chunks, finite_lengths
 from jaxrnn.diagnosis.summary import by_lag, curve
 from jaxrnn.diagnosis.watching import sizes
@@ -505,6 +505,17 @@ def test_what_is_said_of_vanishing_depends_on_the_exponent(rate, words):
     assert words in advice.remedy
     assert math.isnan(advice.value) == (rate != -0.25)
     assert illnesses.vanishing(*rule(rate, (50, 50, 50))) == []
+
+
+@pytest.mark.parametrize(("growth", "words"), [
+    (0.0, "30 steps of 40 and do not grow."),
+    (math.log(6.0), "30 steps of 40 and grow 6.0-fold at most, below the 100-fold that counts"),
+])  # fmt: skip
+def test_growth_that_is_no_illness_is_said(growth, words):
+    figures = {"horizon_1_percent": {"median": 30.0}, "log_growth": growth}
+    advice = advising._nothing(SimpleNamespace(lengths=np.full(3, 40)), [figures])
+    assert words in advice.finding
+    assert not advice.illness
 
 
 def test_weights_are_named_where_they_are_known():

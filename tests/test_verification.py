@@ -102,6 +102,11 @@ def test_a_report_shows_four_failures_and_counts_the_rest(failures):
     assert ("more in" in told) == (failures > 4)
 
 
+def test_a_gate_that_fails_in_float32_alone_is_named_once():
+    check = verification.Check(1.0, 1e-9, "float32 gate", "gate n: ∂h/∂a", "float64", None)
+    assert verification.Report((check, check), "x", 9).located == "float32 gate n: ∂h/∂a"
+
+
 def test_nan_in_a_closed_form_is_found():
     cell = planted.scaled(jaxrnn.lstm(), "kf", float("nan"))
     assert "gate f" in jaxrnn.verify(cell, **QUICK).located

@@ -46,7 +46,7 @@ def diagnose_command(weights: pathlib.Path, data: pathlib.Path, options: Options
     check_data(model, xs, options)
     if xs.ndim == 3 and len(xs) < xs.shape[1] and not options.batch_first:
         print(
-            f"data read as (T, B, D): {len(xs)} steps of {xs.shape[1]} examples; if it is "
+            f"jaxrnn: data read as (T, B, D): {len(xs)} steps of {xs.shape[1]} examples; if it is "
             "(B, T, D), add --batch-first",
             file=sys.stderr,
         )

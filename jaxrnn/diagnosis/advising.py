@@ -63,7 +63,7 @@ def _nothing(flow: "GradientFlow", figures: list[dict[str, Any]]) -> Advice:
     grown = (
         "do not grow"
         if growth < math.log(2)
-        else f"grow {math.exp(growth):.1f}-fold at most, far below the "
+        else f"grow {math.exp(growth):.1f}-fold at most, below the "
         f"{math.exp(illnesses.GROWN):.0f}-fold that counts as exploding"
     )
     rate = f" The leading exponent is {max(known):+.2g} nats a step." if known else ""

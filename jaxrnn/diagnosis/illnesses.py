@@ -89,7 +89,7 @@ def exploding(
     elif rate > 0 and layer.gates is None:
         factor = math.exp(-rate)
         remedy = (
-            "Scale the recurrent weights down, or open a gate that forgets, until the leading "
+            "Scale the recurrent weights down, or let a gate forget more, until the leading "
             "exponent is not above 0; clip meanwhile."
         )
     elif rate > 0:

@@ -105,11 +105,9 @@ class Report:
         """What the failures point to: gates if any gate is wrong, else blocks, else the rest."""
         gates = _unique(c.where for c in self.failures if c.family == "gate derivative")
         blocks = _unique(c.where for c in self.failures if c.family == "state Jacobian")
-        rest = _unique(
-            c.where if c.where.startswith(c.family.split()[-1]) else f"{c.family} {c.where}"
-            for c in self.failures
-        )
-        return "; ".join(gates or blocks or rest)
+        # "float32 gate" of "gate n: …" is "float32 gate n: …".
+        rest = (f"{c.family} {c.where}".replace("gate gate", "gate") for c in self.failures)
+        return "; ".join(gates or blocks or _unique(rest))
 
     def __str__(self) -> str:
         head = f"{'':19}{'against':20}{'blocks':>7}{'error':>11}{'allowed':>11}"
