@@ -32,7 +32,8 @@ __all__ = ["Exponents", "exponents"]
 class Exponents(NamedTuple):
     """The leading Lyapunov exponents and how well they are known.
 
-    value: `(*batch, count)`, nats per step, largest first.
+    value: `(*batch, count)`, nats per step, largest first; -inf for a direction that a counted
+        step maps to exactly 0.
     error: `(*batch, count)`, standard error over the run, from the means of about √N runs of
         consecutive windows; NaN for fewer than 9 windows.
     windows: `(N, *batch, count)`, finite-time exponents of each window of `interval` steps (the
@@ -128,9 +129,10 @@ def _exponents(
     # Coefficients are formed for a chunk of steps at once, in which whole windows fit.
     chunk = plan(cell, params, xs, state0, None).chunk
     chunk = max(chunk // interval, 1) * interval
-    run = functools.partial(_windows, cell, params, interval)
+    generic = _generic_frame(state0, count)
+    run = functools.partial(_windows, cell, params, interval, generic)
     cut = lambda a, b: jax.tree.map(lambda leaf: leaf[a:b], steps)  # noqa: E731
-    frame, _ = over_chunks(run, _generic_frame(state0, count), cut(None, warmup), chunk)
+    frame, _ = over_chunks(run, generic, cut(None, warmup), chunk)
     _, logs = over_chunks(run, frame, cut(warmup, None), chunk)
 
     counted = xs.shape[0] - warmup
@@ -146,7 +148,7 @@ def _exponents(
 
 
 def _windows(
-    cell: Cell, params: ArrayTree, interval: int, frame: Array, steps: Steps
+    cell: Cell, params: ArrayTree, interval: int, generic: Array, frame: Array, steps: Steps
 ) -> tuple[Array, Array]:
     """Q after the steps, and log |diag R| of each window in them, the rest as a last one."""
     steps = linearised(cell, params, steps)
@@ -155,8 +157,12 @@ def _windows(
 
     def window(frame: Array, steps: Steps) -> tuple[Array, Array]:
         moved = _moved(cell, params, frame, steps)
-        frame, R = jnp.linalg.qr(moved.value)
-        return frame, log_of(jnp.abs(jnp.diagonal(R, axis1=-2, axis2=-1)), _each(moved, R))
+        # Where a column died, a QR would go on with one of its own choice, a unit vector that
+        # may be dead for good; a generic one finds what is left or comes to life again.
+        dead = (moved.value == 0).all(-2, keepdims=True)
+        frame, R = jnp.linalg.qr(jnp.where(dead, generic, moved.value))
+        sizes = jnp.where(dead[..., 0, :], 0, jnp.abs(jnp.diagonal(R, axis1=-2, axis2=-1)))
+        return frame, log_of(sizes, _each(moved, R))
 
     cut = jax.tree.map(
         lambda a: a[:whole].reshape(whole // interval, interval, *a.shape[1:]), steps

@@ -55,6 +55,24 @@ def test_units_at_rest_have_exponents_of_minus_infinity():
     assert np.isneginf(got.value).all()
 
 
+def test_a_frame_that_dies_in_the_warm_up_is_no_exponent_of_what_follows():
+    """Step 3 kills all units, step 30 only the first, whose unit vector a QR would have put in
+    place of the dead frame."""
+    n = 8
+    xs = np.ones((40, n))
+    xs[3], xs[30, 0] = -100, -1000
+    params = jaxrnn.RNNParams(jnp.eye(n), jnp.eye(n), jnp.zeros(n))
+    run = functools.partial(lyapunov.exponents, CELLS["rnn-relu"], params, jnp.asarray(xs))
+    for count in (1, 3, n - 1):
+        first = np.linalg.qr(np.random.default_rng(0).normal(size=(n, count)))[0]
+        R = np.linalg.qr(first * (np.arange(n) > 0)[:, None])[1]
+        want = np.sort(np.log(np.abs(np.diag(R))) / 20)[::-1]
+        for interval in (1, 5):
+            got = run(warmup=20, interval=interval, count=count).value
+            np.testing.assert_allclose(got, want, atol=1e-12)
+            assert np.isneginf(run(interval=interval, count=count).value).all()
+
+
 @pytest.mark.parametrize("interval", [1, 5])
 def test_linear_systems_have_the_logs_of_their_eigenvalues(interval):
     generator = np.random.default_rng(0)
