@@ -249,7 +249,9 @@ def test_flossing_brings_the_leading_exponent_to_its_target(name):
     k_params, k_xs = jax.random.split(jax.random.key(3))
     params = cell.init(k_params, 2, 16)
     xs = jax.random.normal(k_xs, (150, 4, 2))
-    target, optimizer = -0.02, optax.adam(2e-2)
+    # A constant rate never settles: where two exponents cross the slope jumps, and rounding then
+    # decides where the training goes.
+    target, optimizer = -0.02, optax.adam(optax.cosine_decay_schedule(2e-2, 80))
 
     def leading(params):
         return lyapunov.exponents(cell, params, xs, count=1, warmup=20).value.mean()
