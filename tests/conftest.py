@@ -1,8 +1,10 @@
 """Every test runs in 64-bit mode, with nothing promoted or broadcast in silence."""
 
 import itertools
+import os
 
 import jax
+import jaxlib
 import pytest
 from hypothesis import Phase, settings
 
@@ -26,24 +28,22 @@ settings.register_profile(
 settings.register_profile("long", max_examples=200, deadline=None, print_blob=True)
 
 
+# Nearly all of the short profile's time is compiling programs that run once or twice: without
+# LLVM's optimisation and MLIR's emitters it is a third. And two workers do not fight for cores.
+# The long profile compiles as users do; in `.ci/run` so do `verify`, the demo and the site.
+QUICK = [
+    "--xla_backend_optimization_level=0", "--xla_llvm_disable_expensive_passes=true",
+    "--xla_cpu_multi_thread_eigen=false",
+]  # fmt: skip
+if jaxlib.__version__.startswith("0.10."):  # XLA ends a process that gives it a flag it has not
+    QUICK.append("--xla_cpu_use_fusion_emitters=false")
+
+
 def pytest_configure(config):
-    settings.load_profile("short" if config.option.markexpr == "not long" else "long")
-
-
-# What these show is text and pictures, that a fault is found or that a transformation goes through:
-# their programs need not be fast, and compile in two thirds of the time. Numbers are tested in the
-# others, as users run them.
-SHOWN = {
-    "test_canaries.py", "test_cli.py", "test_cli_diagnose.py", "test_cures.py", "test_demo.py",
-    "test_plot.py", "test_report.py", "test_transforms.py",
-}  # fmt: skip
-
-
-@pytest.fixture(autouse=True, scope="module")
-def what_is_only_shown_compiles_quickly(request):
-    jax.config.update("jax_disable_most_optimizations", request.path.name in SHOWN)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+    profile = "short" if config.option.markexpr == "not long" else "long"
+    settings.load_profile(profile)
+    if profile == "short":
+        os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *QUICK])
 
 
 # A program that stays compiled stays mapped, 100 kB a mapping, and Linux grants a process 65,530.
