@@ -2,9 +2,10 @@
 
 mutmut makes some five thousand, and a run of them all takes a day: of those that a pattern names, a
 sample is drawn at random. Each is run in a fork of a process that has only imported JAX and pytest,
-the quickest tests first and those of its own module before others, until one fails; what no test
-has killed when the time for it is over counts as alive. JAX's compilation cache on disk holds what
-no mutant changes.
+the tests of its module and its function first and the quickest of them before others, until one
+fails; what no test has killed when the time for it is over counts as alive. JAX's compilation cache
+on disk holds what no mutant changes. A second run in the same folder keeps what was killed and runs
+the rest.
 
 mutmut leaves decorated functions alone, and here most of the arithmetic stands under `jax.jit`. In
 the copy each decorator is therefore a call after its function, `f = jit(f)`.
@@ -21,6 +22,7 @@ import fnmatch
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -31,15 +33,18 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 MODULES = {  # ↦ its own tests
-    "cells/rnn": ("cells", "jacobians"), "cells/lstm": ("cells", "jacobians"),
-    "cells/gru": ("cells", "jacobians"), "cells/reset_first": ("cells",),
-    "pointwise_cell": ("cells", "jacobians"), "jacobians": ("jacobians",), "bptt": ("bptt",),
-    "products": ("products",), "matrix_products": ("products",), "chains": ("paths", "products"),
+    "cells/rnn": ("cells", "jacobians", "gate_statistics"),
+    "cells/lstm": ("cells", "jacobians", "gate_statistics"),
+    "cells/gru": ("cells", "jacobians", "gate_statistics"),
+    "cells/reset_first": ("convert",), "pointwise_cell": ("cells", "jacobians", "unrolling"),
+    "jacobians": ("jacobians",), "bptt": ("bptt",), "products": ("products",),
+    "matrix_products": ("products",), "chains": ("paths", "products"),
     "certificates": ("certificates",), "paths": ("paths",), "clipping": ("clipping",),
 }  # fmt: skip
 TESTS = (
-    "bad_input", "cells", "clipping", "certificates", "paths", "jacobians", "bptt", "products",
-    "properties", "unrolling", "regularizers", "edges",
+    "bad_input", "bptt", "cells", "certificates", "clipping", "convert", "edges",
+    "gate_statistics", "jacobians", "layers", "paths", "products", "properties", "regularizers",
+    "truncation", "unrolling", "verification",
 )  # fmt: skip
 CONFIG = """
 [tool.mutmut]
@@ -106,27 +111,29 @@ def mutants(into: Path, patterns: list[str]) -> list[str]:
     return [n for n in found if not patterns or any(fnmatch.fnmatch(n, p) for p in patterns)]
 
 
-def own_tests(name: str) -> set[str]:
-    """Files with the tests of the mutant's own module."""
-    module = name.removeprefix("jaxrnn.").partition(".x")[0].replace(".", "/")
-    return {f"tests/test_{test}.py" for test in MODULES[module]}
+def nearest(name: str) -> tuple[str, ...]:
+    """What the tests of a mutant's module and those of its function have in their ids."""
+    module, _, function = name.removeprefix("jaxrnn.").partition(".x")
+    words = re.split("ǁ|__mutmut", function)[-2].lower().split("_")
+    files = [f"/test_{test}.py" for test in MODULES[module.replace(".", "/")]]
+    return (*files, *[word for word in words if len(word) > 3])
 
 
 class QuickFirst:
-    """A plugin that runs tests in the order of the time that they took before, and notes it."""
+    """A plugin that runs near tests first, by the time that they took before, and notes it."""
 
-    def __init__(self, path: Path, own: set[str]) -> None:
-        self.path, self.own = path, own
+    def __init__(self, path: Path, near: tuple[str, ...]) -> None:
+        self.path, self.near = path, near
 
     def pytest_collection_modifyitems(self, items: list[Any]) -> None:
         lines = self.path.read_text().splitlines() if self.path.exists() else []
         known = dict(json.loads(line) for line in lines)
 
-        def cost(item: Any) -> float:
-            factor = 1 if item.nodeid.partition("::")[0] in self.own else 3
-            return factor * known.get(item.nodeid, UNKNOWN)
+        def order(item: Any) -> tuple[bool, float]:
+            far = not any(part in item.nodeid.lower() for part in self.near)
+            return far, known.get(item.nodeid, UNKNOWN)
 
-        items.sort(key=cost)
+        items.sort(key=order)
 
     def pytest_runtest_logreport(self, report: Any) -> None:
         if report.when == "call" and report.passed:
@@ -156,7 +163,7 @@ def started(name: str, into: Path) -> int:
         plugins = ("xdist", "cacheprovider", "randomly", "rerunfailures", "cov")
         given = [argument for name in plugins for argument in ("-p", f"no:{name}")]
         files = [f"tests/test_{test}.py" for test in TESTS]
-        plugin = QuickFirst(into / "durations.jsonl", own_tests(name))
+        plugin = QuickFirst(into / "durations.jsonl", nearest(name))
         code = int(pytest.main([*given, "-x", "-q", *files], plugins=[plugin]))
     except BaseException:
         traceback.print_exc()
@@ -174,7 +181,12 @@ def run(names: list[str], into: Path, seconds: float, children: int) -> dict[str
     import pytest  # noqa: F401
 
     (into / "logs").mkdir(exist_ok=True)
-    waiting, running, found = list(reversed(names)), {}, {}
+    results = into / "results.json"
+    before = json.loads(results.read_text()) if results.exists() else {}
+    found = {name: "killed" for name in names if before.get(name) == "killed"}
+    waiting = [name for name in reversed(names) if name not in found]
+    waiting.sort(key=lambda name: name not in before)  # popped from the end: new ones first
+    running: dict[int, tuple[str, float]] = {}
     while waiting or running:
         while waiting and len(running) < children:
             name = waiting.pop()
@@ -194,7 +206,7 @@ def run(names: list[str], into: Path, seconds: float, children: int) -> dict[str
                 continue
             del running[pid]
             print(f"{len(found):4}/{len(names)}  {found[name]:12}{took:6.0f} s  {name}", flush=True)
-            (into / "results.json").write_text(json.dumps(found, indent=1))
+            results.write_text(json.dumps(before | found, indent=1))
     return found
 
 

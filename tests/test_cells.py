@@ -124,6 +124,18 @@ def test_biases_start_at_zero(kind):
     assert all(not np.any(leaf) for leaf in params[2:])
 
 
+@pytest.mark.parametrize("dtype", [jnp.float64, jnp.bfloat16])
+def test_the_gru_that_resets_first_starts_as_the_gru_does(dtype):
+    cell, given = jaxrnn.reset_first_gru(), (jax.random.key(0), 2, 3)
+    params, other = cell.init(*given, dtype=dtype), jaxrnn.gru().init(*given, dtype=dtype)
+    np.testing.assert_array_equal(params.w_ih, other.w_ih)
+    np.testing.assert_array_equal(params.w_hh, other.w_hh)
+    for zeros, size in ((params.b, 9), (cell.init_state(params).h, 3)):
+        assert zeros.dtype == dtype
+        assert not zeros.weak_type
+        np.testing.assert_array_equal(zeros, np.zeros(size))
+
+
 @each_kind
 def test_custom_initialisers_are_called_once_for_each_gate_with_its_own_key(kind):
     calls = []

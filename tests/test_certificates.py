@@ -61,6 +61,19 @@ def test_no_product_exceeds_its_bound(name, dtype):
         np.testing.assert_allclose(found.spectral_radius, eigenvalues, rtol=3000 * eps, atol=0)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "wide"),
+    [("float64", "float64"), ("float32", "float32"), ("bfloat16", "float32")],
+)
+def test_a_bound_by_the_weights_has_a_dtype_of_at_least_32_bits(dtype, wide):
+    params = jaxrnn.rnn().init(jax.random.key(0), 2, 3, dtype=dtype)
+    found = certificates.from_weights(jaxrnn.rnn(), params)
+    assert found.linear.dtype == bool
+    for leaf in found._replace(linear=found.gamma):
+        assert leaf.dtype == wide
+        assert not leaf.weak_type
+
+
 @pytest.mark.parametrize("name", CELLS)
 def test_the_bounds_are_sums_of_logs_of_singular_values(name):
     """Tight to rounding for what they are; padding is the identity, a reset is 0."""
@@ -157,6 +170,26 @@ def test_verdicts_along_a_trajectory():
     assert held.verdict in ("explosion excluded", "no certificate")  # identities, 1 to rounding
     for T in (0, 1):
         assert certificates.along(cell, params, xs[:T]).statement().verdict == "no certificate"
+
+
+@pytest.mark.parametrize(
+    ("upper", "product", "verdict"),
+    [
+        ([-3.0, -1.0, 0.0], [-4.0, -2.0, 0.0], "vanishing certified"),
+        ([-3.0, 0.0, 0.0], [-4.0, 0.0, 0.0], "vanishing certified"),
+        ([0.0, -1.0, 0.0], [-4.0, -2.0, 0.0], "explosion excluded"),
+        ([-3.0, 1.0, 0.0], [-4.0, 0.5, 0.0], "explosion possible"),  # a lag in between grows
+        ([-3.0, 1.0, 0.0], [-4.0, 0.0, 0.0], "no certificate"),
+        ([2.0, -1.0, 0.0], [1.0, -2.0, 0.0], "explosion possible"),
+    ],
+)
+def test_the_verdict_is_that_of_every_lag_and_of_the_worst_example(upper, product, verdict):
+    upper, product = np.array(upper), np.array(product)
+    quiet = np.array([-9.0, -8.0, 0.0])
+    for beside in (upper, quiet):
+        given = np.stack([beside, upper], 1), np.stack([np.minimum(beside, product), product], 1)
+        bounds = certificates.TrajectoryBounds(*[given[0]] * 4, given[1])
+        assert bounds.statement().verdict == verdict
 
 
 def test_a_certificate_prints_every_part():

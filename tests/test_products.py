@@ -141,6 +141,39 @@ def test_a_cell_from_a_step_has_transports_of_its_whole_state():
     assert jaxrnn.lyapunov.exponents(NORMED, params, xs, state0).value.shape == (2, 2 * H)
 
 
+def test_a_state_of_three_leaves_of_different_sizes():
+    """s' = tanh(W s + x), of which the Jacobian is diag(1 - s'²) W, in leaves of 2, 3 and 1."""
+
+    def step(W, state, x):
+        new = jnp.tanh(W @ jnp.concatenate([state["p"], state["q"], state["r"]]) + x)
+        return dict(zip("pqr", jnp.split(new, [2, 5]), strict=True))
+
+    def rest(W):
+        return {"p": jnp.zeros(2), "q": jnp.zeros(3), "r": jnp.zeros(1)}
+
+    cell = jaxrnn.from_step(step, init_state=rest)
+    generator = np.random.default_rng(0)
+    W, xs = generator.normal(size=(6, 6)), generator.normal(size=(7, 6))
+    s, J = np.zeros(6), []
+    for x in xs:
+        s = np.tanh(W @ s + x)
+        J.append((1 - s**2)[:, None] * W)
+    exact = exact_transports(np.stack(J))
+    given = cell, jnp.asarray(W), jnp.asarray(xs)
+    want = np.log(np.linalg.norm(exact, 2, axis=(1, 2)))
+    np.testing.assert_allclose(products.transport_norms(*given), want, atol=1e-11)
+    want = np.log(np.linalg.norm(exact, axis=(1, 2)))
+    np.testing.assert_allclose(products.frobenius_norms(*given), want, atol=1e-11)
+    got = products.transport(*given, 2, 6).unscaled()
+    np.testing.assert_allclose(matrix_products.from_tree(got), exact[2], atol=1e-13)
+    bounds = jaxrnn.certificates.along(*given)
+    np.testing.assert_allclose(
+        bounds.step_upper, [np.log(np.linalg.norm(j, 2)) for j in J], atol=1e-11
+    )
+    found = jaxrnn.lyapunov.exponents(*given).value
+    np.testing.assert_allclose(found.sum(), np.linalg.slogdet(J)[1].mean(), atol=1e-11)
+
+
 @pytest.mark.parametrize(
     "f", [products.transport_norms, jaxrnn.lyapunov.exponents, jaxrnn.certificates.along]
 )

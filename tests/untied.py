@@ -85,15 +85,14 @@ def loss(states):
 
 
 def masked(T, batch, seed=0):
-    """Lengths with 0 and T among them, resets, both drawn."""
+    """Lengths and resets, both drawn; one sequence of no step, one of all with a single reset."""
     generator = np.random.default_rng(seed)
     lengths = generator.integers(1, T + 1, size=batch)
+    resets = generator.random((T, *batch)) < 0.2
     if lengths.size > 1:
         lengths.flat[0], lengths.flat[1] = 0, T
-    return {
-        "lengths": jnp.asarray(lengths),
-        "resets": jnp.asarray(generator.random((T, *batch)) < 0.2),
-    }
+        resets.reshape(T, -1)[:, 1] = np.arange(T) == T // 2
+    return {"lengths": jnp.asarray(lengths), "resets": jnp.asarray(resets)}
 
 
 def spoilt(xs, lengths):
