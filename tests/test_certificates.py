@@ -172,6 +172,14 @@ def test_verdicts_along_a_trajectory():
         assert certificates.along(cell, params, xs[:T]).statement().verdict == "no certificate"
 
 
+@pytest.mark.parametrize(("rho", "side"), [(0.75, "0.75 <"), (1.0, "1 ≥"), (1.25, "1.25 ≥")])
+def test_an_eigenvalue_decides_nothing_and_its_side_of_1_is_said(rho, side):
+    one = jnp.ones(())
+    bound = certificates.WeightBound(one, 2 * one, rho * one, jnp.asarray(False), 2 * one)
+    assert bound.by_eigenvalue().verdict == "no certificate"
+    assert f"γρ = {side} 1" in str(bound.by_eigenvalue())
+
+
 @pytest.mark.parametrize(
     ("upper", "product", "verdict"),
     [
