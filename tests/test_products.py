@@ -319,6 +319,18 @@ def test_products_of_a_stack_are_those_of_numpy(algorithm, scale):
     np.testing.assert_array_equal(total.exponent, exponent)
 
 
+@pytest.mark.parametrize(
+    "f", [matrix_products.sequential, matrix_products.associative, matrix_products.product]
+)
+def test_products_of_a_float32_stack_stay_float32(f):
+    J = np.random.default_rng(2).normal(size=(6, 3, 3)).astype("float32")
+    P = f(jnp.asarray(J))
+    assert P.value.dtype == "float32"
+    exact = np.linalg.multi_dot(np.asarray(J, float)[::-1])
+    last = P.unscaled() if f is matrix_products.product else P.unscaled()[-1]
+    np.testing.assert_allclose(last, exact, atol=1e-6 * np.abs(exact).max())
+
+
 @pytest.mark.parametrize("T", [60, 1000])
 def test_sequential_and_associative_agree_over_many_steps(T):
     J = jnp.asarray(np.random.default_rng(1).normal(size=(T, 3, 3)))
