@@ -716,7 +716,7 @@ for label, fields, error, named in (
     ("phi without tangent", {"phi": RNN.phi._replace(tangent=None)}, TypeError,
      (r"phi\.tangent", FUNCTION, "got None")),
     ("a readout that is no function", {"phi": RNN.phi._replace(readout=3)}, TypeError,
-     ("readout", FUNCTION, "got an int")),
+     ("readout", f"{FUNCTION} or None", "got an int")),
     ("no range for its gate", {"phi": RNN.phi._replace(gate_ranges=())}, ValueError,
      (r"phi\.gate_ranges", "expected one for each of h", "got 0")),
     ("a range upside down", {"phi": RNN.phi._replace(gate_ranges=((1.0, -1.0),))}, ValueError,
@@ -725,12 +725,14 @@ for label, fields, error, named in (
      ("state_type", "a NamedTuple class", "got")),
     ("state_type without h", {"state_type": jaxrnn.RNNParams}, ValueError,
      ("state_type", "expected a field h", "got w_ih, w_hh, b")),
-    ("shapes a dict", {"shapes": {}}, TypeError, ("shapes", FUNCTION, "got a dict")),
+    ("shapes a dict", {"shapes": {}}, TypeError,
+     ("shapes", rf"{FUNCTION} \(D, H\) -> params of shapes, ", "got a dict")),
     ("shapes without w_hh", {"shapes": lambda D, H: jaxrnn.RNNState((H,))}, ValueError,
      ("shapes' result", "expected a field w_ih", "got h")),
-    ("init None", {"init": None}, TypeError, ("init", FUNCTION, "got None")),
+    ("init None", {"init": None}, TypeError,
+     ("init", rf"{FUNCTION} \(key, input_size, hidden_size\) -> params, ", "got None")),
     ("recurrent_bias an array", {"recurrent_bias": np.zeros(3)}, TypeError,
-     ("recurrent_bias", FUNCTION, r"got float64\[3\]")),
+     ("recurrent_bias", f"{FUNCTION} or None", r"got float64\[3\]")),
 ):  # fmt: skip
     row(f"cell with {label}", lambda v, f=fields: altered(**f), error, *named)
 row("phi.update that gives back an array", unrolled(update=lambda s, u, a: jnp.tanh(u + a)),
@@ -851,7 +853,9 @@ for at, f in THROUGH_TIME.items():
          r"got float32\[5?\]"),
     ):  # fmt: skip
         changes = {LOSS: loss}
-        words = REAL if callable(loss) else FUNCTION
+        taken, given = ("last state", "scalar") if at == "curve of last" else ("states", "scalar")
+        given = r"\(T,\)" if at == "credit" else given
+        words = REAL if callable(loss) else rf"{FUNCTION} \({taken}\) -> {given}, "
         row(f"{at} loss {label}", lambda v, c=call, k=changes: c(v, **k), error, LOSS, words, got)
     row(f"{at} xs wrong D", lambda v, c=call: c(v, xs=v.xs[..., :2]), ValueError,
         "xs", "expected last axis D = 3", r"got shape \(5, 2, 2\)")  # fmt: skip

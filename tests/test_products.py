@@ -165,11 +165,13 @@ def test_a_state_of_three_leaves_of_different_sizes():
     want = np.log(np.linalg.norm(exact, axis=(1, 2)))
     np.testing.assert_allclose(products.frobenius_norms(*given), want, atol=1e-11)
     got = products.transport(*given, 2, 6).unscaled()
-    np.testing.assert_allclose(matrix_products.from_tree(got), exact[2], atol=1e-13)
-    bounds = jaxrnn.certificates.along(*given)
-    np.testing.assert_allclose(
-        bounds.step_upper, [np.log(np.linalg.norm(j, 2)) for j in J], atol=1e-11
-    )
+    parts = {"p": slice(0, 2), "q": slice(2, 5), "r": slice(5, 6)}
+    for of, rows in parts.items():
+        for by, columns in parts.items():
+            np.testing.assert_allclose(got[of][by], exact[2][rows, columns], atol=1e-13)
+    want = np.log(np.linalg.norm(np.stack(J), 2, axis=(1, 2)))
+    got = jaxrnn.certificates.along(*given).step_upper
+    np.testing.assert_allclose(got, want, atol=1e-11)
     found = jaxrnn.lyapunov.exponents(*given).value
     np.testing.assert_allclose(found.sum(), np.linalg.slogdet(J)[1].mean(), atol=1e-11)
 
