@@ -10,6 +10,7 @@ import jaxrnn
 from jaxrnn.cli.bench import bench_command
 from jaxrnn.cli.demo import demo_command
 from jaxrnn.cli.diagnose import Options, diagnose_command
+from jaxrnn.cli.threads import one_for_a_matmul
 from jaxrnn.cli.verify import verify_command
 
 __all__ = ["main"]
@@ -37,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             seed: of the random cases.
             details: print the whole table of each cell, not one line.
         """
+        one_for_a_matmul()
         return verify_command(cells, cases, seed, details)
 
     def demo(
@@ -49,6 +51,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             quick: 100 training steps instead of 2000.
             seed: of the weights and of the batches.
         """
+        one_for_a_matmul()
         return demo_command(out, quick, seed)
 
     def diagnose(
@@ -76,6 +79,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             chunk: examples at a time; by default from the sizes.
             out: folder for report.html and report.json.
         """
+        one_for_a_matmul()
         options = Options(layout, prefix, activation, lengths, batch_first, chunk, out)
         return diagnose_command(weights, data, options)
 
