@@ -42,8 +42,20 @@ if jaxlib.__version__.startswith("0.10."):  # XLA ends a process that gives it a
 def pytest_configure(config):
     profile = "short" if config.option.markexpr == "not long" else "long"
     settings.load_profile(profile)
+    keep_to_a_core()
     if profile == "short":
         os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *QUICK])
+
+
+def keep_to_a_core():
+    """Of as many workers as there are cores each has its own: XLA then starts no more threads than
+    run, and none waits for one that another worker keeps from running."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    if worker is None or not hasattr(os, "sched_setaffinity"):
+        return
+    cores = sorted(os.sched_getaffinity(0))
+    if int(os.environ["PYTEST_XDIST_WORKER_COUNT"]) >= len(cores):
+        os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
 
 
 # A program that stays compiled stays mapped, 100 kB a mapping, and Linux grants a process 65,530.

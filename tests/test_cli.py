@@ -68,6 +68,13 @@ def test_verify_prints_a_line_for_a_cell_and_exits_0(capsys):
     assert max(map(len, out.splitlines())) <= 100
 
 
+def test_verify_of_a_cell_by_its_module_says_that_it_passed(capsys):
+    assert run("verify", "jaxrnn.cells.reset_first:RESET_FIRST", "--cases", "8") == 0
+    out = capsys.readouterr().out
+    assert "Verified." in out
+    assert "tanh, |z|" not in out
+
+
 def test_verify_with_details_prints_the_table(capsys):
     assert run("verify", "rnn[identity]", "--cases", "8", "--details") == 0
     out = capsys.readouterr().out
