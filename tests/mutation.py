@@ -228,8 +228,8 @@ def main() -> None:
     names = mutants(into, given.patterns)
     drawn = random.Random(given.seed).sample(names, min(given.sample, len(names)))
     found = run(drawn, into, given.seconds, given.children)
-    score = sum(result == "killed" for result in found.values()) / len(found)
-    print(f"{score:.1%} of {len(found)} drawn from {len(names)} killed")
+    dead = sum(result == "killed" for result in found.values())
+    print(f"{dead} of {len(found)} drawn from {len(names)} killed")
 
 
 if __name__ == "__main__":

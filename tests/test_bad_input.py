@@ -834,6 +834,10 @@ THROUGH_TIME = {
 for at, f in THROUGH_TIME.items():
     call = functools.partial(through_time, f)
     LOSS = "losses" if at == "credit" else "loss"
+    SIGNATURE = {
+        "credit": r"\(states\) -> \(T,\)",
+        "curve of last": r"\(last state\) -> scalar",
+    }.get(at, r"\(states\) -> scalar")
     REAL = r"one real loss a step, \(T,\) = \(5,\)" if at == "credit" else "one real scalar"
     for label, loss, error, got in (
         ("None", None, TypeError, "got None"),
@@ -853,9 +857,7 @@ for at, f in THROUGH_TIME.items():
          r"got float32\[5?\]"),
     ):  # fmt: skip
         changes = {LOSS: loss}
-        taken, given = ("last state", "scalar") if at == "curve of last" else ("states", "scalar")
-        given = r"\(T,\)" if at == "credit" else given
-        words = REAL if callable(loss) else rf"{FUNCTION} \({taken}\) -> {given}, "
+        words = REAL if callable(loss) else f"{FUNCTION} {SIGNATURE}, "
         row(f"{at} loss {label}", lambda v, c=call, k=changes: c(v, **k), error, LOSS, words, got)
     row(f"{at} xs wrong D", lambda v, c=call: c(v, xs=v.xs[..., :2]), ValueError,
         "xs", "expected last axis D = 3", r"got shape \(5, 2, 2\)")  # fmt: skip

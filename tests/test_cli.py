@@ -42,7 +42,12 @@ def run(*arguments):
     ],
 )
 @pytest.mark.parametrize(
-    "command", [("verify", "lstmm"), ("diagnose", "--weights", "no", "--data", "no")]
+    "command",
+    [
+        ("verify", "lstmm"),
+        ("diagnose", "--weights", "no", "--data", "no"),
+        ("demo", "--out", "README.md"),  # a file
+    ],
 )
 def test_a_matmul_of_a_command_takes_one_thread_unless_told_how_many(
     before, after, command, monkeypatch
