@@ -167,7 +167,7 @@ def _clipped(
 
     def scaled(leaf: Array) -> Array:
         # As optax has it, (t / ‖g‖) c, so that it rounds as optax does.
-        unit = times_power(leaf.astype(size.dtype), -exponent) / size
+        unit = times_power(leaf.astype(size.dtype), -exponent) / jnp.where(size == 0, one, size)
         return jnp.where(within, leaf, (unit * c).astype(leaf.dtype))
 
     factor = times_power(c / jnp.where(size > 0, size, one), -exponent)
@@ -184,7 +184,7 @@ def _clipped(
 
 
 class QuantileState(NamedTuple):
-    """A ClipState and the threshold. log_threshold: natural log, NaN before the first gradient."""
+    """A ClipState and the threshold. log_threshold: natural log, inf before the first gradient."""
 
     norm: Array
     factor: Array
@@ -231,21 +231,20 @@ def clip_by_running_quantile(
     def init(params: Any) -> QuantileState:
         _check_tree("params", params)
         first = _first_state(_widest(jax.tree.leaves(params)))
-        return QuantileState(*first, jnp.full_like(first.norm, jnp.nan))
+        return QuantileState(*first, jnp.full_like(first.norm, jnp.inf))
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         _check_tree("updates", updates)
         size, exponent = _scaled_norm(updates)
         log = log_of(size, exponent)
         seen = jnp.isfinite(log)
-        threshold = jnp.where(jnp.isnan(state.log_threshold) & seen, log, state.log_threshold)
-        # Logs are compared: e^log of a norm is not that norm, and may be beyond the dtype. Before
-        # any norm was seen there is nothing to hold one against.
-        within = (log <= threshold) | jnp.isnan(threshold)
+        threshold = jnp.where(jnp.isinf(state.log_threshold) & seen, log, state.log_threshold)
+        # Logs are compared: e^log of a norm is not that norm, and may be beyond the dtype.
+        within = log <= threshold
         most = jnp.asarray(jnp.finfo(log.dtype).max, log.dtype)
-        c = jnp.minimum(jnp.where(jnp.isnan(threshold), most, jnp.exp(threshold)), most)
+        c = jnp.minimum(jnp.exp(threshold), most)
         out, new = _clipped(updates, state, size, exponent, c, within, nonfinite)
-        step = rate * (quantile - (log <= threshold).astype(log.dtype))
+        step = rate * (quantile - within.astype(log.dtype))
         return out, new._replace(log_threshold=jnp.where(seen, threshold + step, threshold))
 
     return optax.GradientTransformation(init, update)

@@ -35,7 +35,7 @@ class Exponents(NamedTuple):
     value: `(*batch, count)`, nats per step, largest first; -inf for a direction that a counted
         step maps to exactly 0.
     error: `(*batch, count)`, standard error over the run, from the means of about √N runs of
-        consecutive windows; NaN for fewer than 9 windows.
+        consecutive windows; inf for fewer than 9 windows and where the value is not finite.
     windows: `(N, *batch, count)`, finite-time exponents of each window of `interval` steps (the
         last may be shorter), in the order of the columns of Q, not sorted.
     """
@@ -222,6 +222,8 @@ def _standard_error(windows: Array) -> Array:
     N = windows.shape[0]
     runs = math.isqrt(N)
     if runs < 3:
-        return jnp.full(windows.shape[1:], jnp.nan, windows.dtype)
+        return jnp.full(windows.shape[1:], jnp.inf, windows.dtype)
     each = windows[: N // runs * runs].reshape(runs, N // runs, *windows.shape[1:]).mean(1)
-    return jnp.std(each, axis=0, ddof=1) / math.sqrt(runs)
+    known = jnp.isfinite(each).all(0)
+    error = jnp.std(jnp.where(known, each, 0), axis=0, ddof=1) / math.sqrt(runs)
+    return jnp.where(known, error, jnp.inf)

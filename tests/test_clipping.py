@@ -222,12 +222,24 @@ def test_what_is_not_finite_moves_no_quantile():
     clip = clipping.clip_by_running_quantile(0.9)
     first = clip.init(jnp.zeros(2))
     _, bad = clip.update(jnp.array([jnp.nan, 1.0]), first)
-    assert jnp.isnan(bad.log_threshold)
+    assert bad.log_threshold == jnp.inf
     updates, good = clip.update(jnp.array([3.0, 4.0]), bad)
     np.testing.assert_allclose(updates, [3.0, 4.0])
     _, after = clip.update(jnp.array([jnp.inf, 1.0]), good)
     assert float(after.log_threshold) == float(good.log_threshold)
     assert int(after.nonfinite) == 2
+
+
+@pytest.mark.parametrize(
+    "clip", [clipping.clip_by_global_norm(1.0), clipping.clip_by_running_quantile(0.9)]
+)
+def test_of_finite_gradients_no_operation_is_nan(clip):
+    """`jax_debug_nans`, under which many train, looks at every operation outside of jit."""
+    with jax.debug_nans(True):
+        state = clip.init(jnp.zeros(2))
+        for gradient in ([0.0, 0.0], [3.0, 4.0], [300.0, 400.0]):
+            updates, state = clip.update(jnp.array(gradient), state)
+    assert 0 < np.linalg.norm(updates) < 500
 
 
 GOOD = {"w": jnp.ones(3)}

@@ -81,33 +81,36 @@ def diagnose(
         unrolled = jax.eval_shape(lambda n, x: unroll_layers(cell, n, x), net, xs)
         arguments.check_loss("loss", whole, unrolled, ())
 
-    ends, nonfinite, source = finite_lengths(cell, net, xs, given, size)
-    direct, kind = None, "random"
-    if whole is not None:
-        direct, kind = _direct(cell, net, jnp.asarray(xs), whole, ends)
-    keys = jax.random.split(jax.random.key(0) if key is None else key, draws)
-    parts: list[list[Part]] = []
-    for rows in progress(chunks(xs.shape[1], size)):
-        own = taken(rows, xs, 1), lengths_of(rows, ends), taken(rows, direct, 1)
-        parts.append(measure(cell, net, *own, jnp.asarray(rows, jnp.uint32), kind != "last", keys))
-    T, B, _ = xs.shape
-    ends = np.full(B, T, np.int32) if ends is None else ends
-    longest = np.argsort(-ends, kind="stable")
-    watched, count = _watched(cell, net, xs, ends, longest)
-    layers = [
-        _layer(cell, [chunk[index] for chunk in parts], seen, B)
-        for index, seen in enumerate(watched)
-    ]
-    return GradientFlow(
-        layers=tuple(layers),
-        lengths=jnp.asarray(ends),
-        nonfinite=jnp.asarray(nonfinite),
-        source=jnp.asarray(source),
-        names=_names(net),
-        cell=cell.name,
-        loss=kind,
-        watched=tuple(int(i) for i in longest[:count]),
-    )
+    with jax.debug_nans(False):  # what is not finite is a finding
+        ends, nonfinite, source = finite_lengths(cell, net, xs, given, size)
+        direct, kind = None, "random"
+        if whole is not None:
+            direct, kind = _direct(cell, net, jnp.asarray(xs), whole, ends)
+        keys = jax.random.split(jax.random.key(0) if key is None else key, draws)
+        parts: list[list[Part]] = []
+        for rows in progress(chunks(xs.shape[1], size)):
+            own = taken(rows, xs, 1), lengths_of(rows, ends), taken(rows, direct, 1)
+            parts.append(
+                measure(cell, net, *own, jnp.asarray(rows, jnp.uint32), kind != "last", keys)
+            )
+        T, B, _ = xs.shape
+        ends = np.full(B, T, np.int32) if ends is None else ends
+        longest = np.argsort(-ends, kind="stable")
+        watched, count = _watched(cell, net, xs, ends, longest)
+        layers = [
+            _layer(cell, [chunk[index] for chunk in parts], seen, B)
+            for index, seen in enumerate(watched)
+        ]
+        return GradientFlow(
+            layers=tuple(layers),
+            lengths=jnp.asarray(ends),
+            nonfinite=jnp.asarray(nonfinite),
+            source=jnp.asarray(source),
+            names=_names(net),
+            cell=cell.name,
+            loss=kind,
+            watched=tuple(int(i) for i in longest[:count]),
+        )
 
 
 def _checked(

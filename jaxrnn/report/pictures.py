@@ -241,7 +241,8 @@ def _exponents(flow: GradientFlow) -> Drawn | None:
     def mean(layer: LayerFlow) -> tuple[np.ndarray, np.ndarray]:
         assert layer.exponents is not None
         value, error = np.asarray(layer.exponents.value), np.asarray(layer.exponents.error)
-        return value.mean(0), np.sqrt((error**2).mean(0))
+        error = np.sqrt((error**2).mean(0))
+        return value.mean(0), np.where(np.isfinite(error), error, 0.0)
 
     def draw(axes: Any) -> None:
         for number, (name, layer) in enumerate(watched):
@@ -249,7 +250,7 @@ def _exponents(flow: GradientFlow) -> Drawn | None:
             value = np.where(np.isfinite(value), value, np.nan)
             index = np.arange(1, value.size + 1) + 0.08 * number
             axes.errorbar(
-                index, value, np.nan_to_num(error), color=PATHS[number % 5], marker="o",
+                index, value, error, color=PATHS[number % 5], marker="o",
                 markersize=3, linewidth=1, linestyle=STYLES[number // 5 % 4], label=name,
             )  # fmt: skip
         axes.axhline(0.0, color=INK, linewidth=0.6, alpha=0.4)

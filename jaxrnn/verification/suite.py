@@ -81,7 +81,7 @@ def verify(
     arguments.check_size("seed", seed, least=0)
     arguments.check_callable("progress", progress, "iterable -> iterable")
     _check_scales(scales)
-    with jax.enable_x64(True):
+    with jax.enable_x64(True), jax.debug_nans(False):  # what is no number is a finding
         templates = _templates(cell, shapes, example)
         key = jax.random.key(seed)
         spread = jnp.repeat(jnp.asarray(scales, jnp.float64), cases)
