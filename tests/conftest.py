@@ -8,9 +8,8 @@ import jaxlib
 import pytest
 from hypothesis import Phase, settings
 
-from tests import short
+from tests import modes, short
 
-jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_legacy_prng_key", "error")
@@ -20,7 +19,7 @@ jax.config.update("jax_cpu_enable_async_dispatch", False)
 settings.register_profile(
     "short",
     derandomize=True,
-    max_examples=8,
+    max_examples=6,
     deadline=None,
     database=None,
     phases=[Phase.explicit, Phase.generate],
@@ -30,7 +29,7 @@ settings.register_profile("long", max_examples=200, deadline=None, print_blob=Tr
 
 # Nearly all of the short profile's time is compiling programs that run once or twice: without
 # LLVM's optimisation and MLIR's emitters it is a third. And two workers do not fight for cores.
-# The long profile compiles as users do; in `.ci/run` so do `verify`, the demo and the site.
+# The long profile compiles as users do; in `.ci/run` so do `verify` and the demo.
 QUICK = [
     "--xla_backend_optimization_level=0", "--xla_llvm_disable_expensive_passes=true",
     "--xla_cpu_multi_thread_eigen=false",
@@ -43,6 +42,7 @@ def pytest_configure(config):
     profile = "short" if config.option.markexpr == "not long" else "long"
     settings.load_profile(profile)
     keep_to_a_core()
+    modes.configure(config)
     if profile == "short":
         os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *QUICK])
 
@@ -82,3 +82,5 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if short.is_long(item.nodeid):
             item.add_marker(pytest.mark.long)
+        for reason in modes.reasons(item.nodeid):
+            item.add_marker(pytest.mark.skip(reason=reason))

@@ -23,6 +23,7 @@ from jaxrnn.lyapunov import exponents
 from jaxrnn.regularizers import flossing, omega, omega_at_fixed_adjoints
 from jaxrnn.unrolling import by_autodiff, last_state
 from tests import test_paths
+from tests.modes import WIDEST
 from tests.oracle import Net, Truth
 from tests.table import CELLS
 from tests.test_unrolling import BARE_LSTM
@@ -56,7 +57,8 @@ def drawn(name, size, many=(), seed=1):
     if name == "rnn-relu":  # no unit at rest: its logs are -inf
         params = params._replace(w_hh=abs(params.w_hh), b=4 + params.b)
     state0 = like.state_type(*[normal(size=(*many, *batch, H)) for _ in like.state_type._fields])
-    return params, normal(size=(*many, T, *batch, D)), state0
+    case = params, normal(size=(*many, T, *batch, D)), state0
+    return jax.tree.map(lambda leaf: leaf.astype(WIDEST), case)
 
 
 def one_of(cases, i):
@@ -68,6 +70,7 @@ def one_of(cases, i):
 
 def truth(name, params, xs, state0):
     """The oracle's of at least one example and one input, cut to those that there are."""
+    params, xs, state0 = jax.tree.map(np.float64, (params, xs, state0))
     (T, *batch, D), H, B = xs.shape, state0[0].shape[-1], int(np.prod(xs.shape[1:-1]))
     wide = np.zeros((T, max(B, 1), max(D, 1)))
     wide[:, :B, :D] = xs.reshape(T, B, D)

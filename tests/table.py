@@ -1,11 +1,11 @@
 """The cells and shapes that properties run over."""
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
 
 import jaxrnn
 from jaxrnn import activations
+from tests.modes import WIDEST
 
 CELLS = {
     "rnn-tanh": jaxrnn.rnn(),
@@ -23,7 +23,7 @@ SHAPES = (
 SCALES = (0.1, 1.0, 10.0)
 
 
-def draw_params(cell, D, H, key, scale=1.0, dtype=jnp.float64):
+def draw_params(cell, D, H, key, scale=1.0, dtype=WIDEST):
     """Params with every leaf N(0, scale²), biases included."""
     shapes = cell.shapes(D, H)
     keys = jax.random.split(key, len(shapes))
@@ -31,7 +31,7 @@ def draw_params(cell, D, H, key, scale=1.0, dtype=jnp.float64):
     return type(shapes)(*leaves)
 
 
-def draw_state(cell, H, batch, key, dtype=jnp.float64):
+def draw_state(cell, H, batch, key, dtype=WIDEST):
     """A state N(0, 1)."""
     fields = cell.state_type._fields
     keys = jax.random.split(key, len(fields))

@@ -214,7 +214,7 @@ def test_a_certificate_prints_every_part():
 
 def test_certificates_without_a_bound_are_refused_with_the_reason():
     cube = jaxrnn.activations.Activation("cube", lambda z: z**3, lambda z: 3 * z**2)
-    params = jaxrnn.RNNParams(np.zeros((H, D)), np.zeros((H, H)), np.zeros(H))
+    params = jaxrnn.RNNParams(jnp.zeros((H, D)), jnp.zeros((H, H)), jnp.zeros(H))
     for f in (certificates.from_weights, certificates.certify):
         with pytest.raises(ValueError, match=r"cell: expected one gate with a bound γ.*without γ"):
             f(jaxrnn.rnn(cube), params)
@@ -228,7 +228,7 @@ def test_certificates_without_a_bound_are_refused_with_the_reason():
     for name in ("state0", "lengths", "resets"):
         with pytest.raises(ValueError, match=f"xs: expected inputs, since {name} is given"):
             certificates.certify(jaxrnn.rnn(), params, **{name: np.zeros(H)})
-    with_inputs = certificates.certify(jaxrnn.rnn(cube), params, np.ones((4, D)))
+    with_inputs = certificates.certify(jaxrnn.rnn(cube), params, jnp.ones((4, D)))
     assert with_inputs.weights is None
     with pytest.raises(TypeError, match=r"phi.slope: expected a real number"):
         jaxrnn.PointwiseCell(

@@ -226,7 +226,10 @@ def test_other_os_errors_of_the_demo_keep_their_traceback(module, tmp_path, monk
         main(("demo", "--out", str(tmp_path)))
 
 
-def test_demo_writes_two_pictures_and_a_summary(tmp_path, capsys):
+def test_demo_writes_two_pictures_and_a_summary(tmp_path, capsys, monkeypatch):
+    """Of small nets; `.ci/run` has those of the README."""
+    monkeypatch.setattr(demo, "HIDDEN", 24)
+    monkeypatch.setattr(demo, "WATCHED", 8)
     with jax.numpy_dtype_promotion("standard"):  # optax's schedules mix int and float
         assert run("demo", "--quick", "--out", str(tmp_path / "new")) == 0
     out = capsys.readouterr().out

@@ -1,6 +1,7 @@
 """Weights come back bit for bit, and act as in the layout they came from, written out in NumPy."""
 
 import dataclasses
+import functools
 import re
 import sys
 
@@ -14,9 +15,11 @@ from hypothesis import strategies as st
 import jaxrnn
 from jaxrnn import convert
 from jaxrnn.convert import cudnn, equinox, flax_linen, flax_nnx, haiku, keras, torch
+from tests.modes import WIDEST
 from tests.reference import logistic
 
 D, H = 3, 5
+ones = functools.partial(np.ones, dtype=WIDEST)
 
 
 def torch_shapes(D, H, G, layers=1, both=False, biased=True):
@@ -80,7 +83,7 @@ LAYOUTS = layouts(D, H)
 each_layout = pytest.mark.parametrize("case", LAYOUTS)
 
 
-def drawn(case, seed=0, dtype="float64", spread=0.0, layouts=LAYOUTS):
+def drawn(case, seed=0, dtype=WIDEST, spread=0.0, layouts=LAYOUTS):
     """Leaves N(0, ¼), or over `spread` powers of ten."""
     generator = np.random.default_rng(seed)
     found = {}
@@ -115,7 +118,7 @@ def test_every_bit_comes_back(case, dtype):
 
 @given(
     st.sampled_from(list(LAYOUTS)), st.integers(1, 6), st.integers(1, 6),
-    st.sampled_from(["float32", "float64"]), st.floats(0, 15), st.integers(0, 2**32 - 1),
+    st.sampled_from(["float32", WIDEST.name]), st.floats(0, 15), st.integers(0, 2**32 - 1),
 )  # fmt: skip
 @settings(max_examples=10 * settings().max_examples)  # nothing is compiled
 def test_every_bit_comes_back_at_every_size(case, D, H, dtype, spread, seed):
@@ -156,7 +159,7 @@ def test_trained_weights_go_back_too(case):
     model = module.read(drawn(case))
     generator = np.random.default_rng(1)
     trained = jax.tree.map(
-        lambda leaf: leaf + 0.1 * generator.normal(size=leaf.shape), model.layers
+        lambda leaf: leaf + 0.1 * generator.normal(size=leaf.shape).astype(leaf.dtype), model.layers
     )
     if case == "nnx gru":
         trained = tuple(
@@ -263,7 +266,7 @@ def test_the_cell_steps_as_the_layout_does(case):
 
 def steps_as_by_hand(case, leaves, cell, params):
     normal = np.random.default_rng(4).normal
-    xs, h, c = normal(size=(6, 2, D)), normal(size=(2, H)), normal(size=(2, H))
+    xs, h, c = (normal(size=s).astype(WIDEST) for s in ((6, 2, D), (2, H), (2, H)))
     made = cell.init_state(params, (2,))
     state0 = type(made)(**{field: {"h": h, "c": c}[field] for field in made._fields})
     states = jaxrnn.unroll(cell, params, xs, state0)
@@ -302,7 +305,7 @@ FAULTS = {
 def test_layers_and_directions_with_lengths(case):
     """Two layers of two directions: each sequence alone, each direction by hand."""
     leaves, T = drawn(case, 5), 6
-    xs = np.random.default_rng(6).normal(size=(T, 3, D))
+    xs = np.random.default_rng(6).normal(size=(T, 3, D)).astype(WIDEST)
     lengths = np.array([6, 1, 4])
     model = torch.read(leaves)
     states = jaxrnn.layers.unroll_layers(model.cell, model.layers, xs, lengths=lengths)
@@ -326,7 +329,7 @@ def test_layers_and_directions_with_lengths(case):
 def test_models_pass_from_layout_to_layout():
     """A GRU by way of every layout that has it computes the same."""
     model = torch.read(drawn("torch gru"))
-    xs = np.random.default_rng(0).normal(size=(7, 2, D))
+    xs = np.random.default_rng(0).normal(size=(7, 2, D)).astype(WIDEST)
     want = jaxrnn.unroll(model.cell, model.params, xs).h
     for module in (equinox, flax_linen, keras, torch):
         model = module.read(module.write(model))
@@ -346,8 +349,7 @@ def stacked(*sizes, unfit=0):
     for size in sizes:
         sides = size if isinstance(size, tuple) else (size,)
         params = [
-            jaxrnn.LSTMParams(np.ones((4 * n, width)), np.ones((4 * n, n)), np.ones(4 * n))
-            for n in sides
+            jaxrnn.LSTMParams(ones((4 * n, width)), ones((4 * n, n)), ones(4 * n)) for n in sides
         ]
         made.append(jaxrnn.layers.Layer(*params))
         width = sum(sides) + unfit
@@ -369,13 +371,13 @@ def lstm_leaves(*sizes):
 def test_missing_extra_and_misshapen_leaves_are_named(case):
     module, leaves = LAYOUTS[case][0], drawn(case)
     with pytest.raises(ValueError, match="strange: expected no such leaf"):
-        module.read(leaves | {"strange": np.ones(3)})
+        module.read(leaves | {"strange": ones(3)})
     named = "^(" + "|".join(map(re.escape, leaves)) + "|[a-z_.0-9]+): expected "
     for name, leaf in leaves.items():
-        with pytest.raises(ValueError, match=named + r".*, got float64\["):
+        with pytest.raises(ValueError, match=named + r".*, got float(32|64)\["):
             module.read(leaves | {name: leaf[None]})
-        with pytest.raises(TypeError, match=named + "float(32|64), as in the other leaves"):
-            module.read(leaves | {name: leaf.astype("float32")})
+        with pytest.raises(TypeError, match=named + r"float\d\d, as in the other leaves"):
+            module.read(leaves | {name: leaf.astype("float16")})
         with pytest.raises(TypeError, match=rf"arrays\['{name}'\]: expected a real floating dtype"):
             module.read(leaves | {name: leaf.astype(int)})
         if "bias" not in name and not name.endswith("b"):
@@ -390,14 +392,14 @@ def test_missing_extra_and_misshapen_leaves_are_named(case):
     (lambda: torch.read(drawn("torch lstm"), prefix="rnn"), ValueError,
      r"arrays: expected torch weights under the names rnn\.…, got bias_hh_l0"),
     (lambda: torch.read(drawn("torch lstm"), prefix=3), TypeError, "prefix: expected a string"),
-    (lambda: torch.read(drawn("torch lstm") | {"weight_hr_l0": np.ones((2, H))}), ValueError,
+    (lambda: torch.read(drawn("torch lstm") | {"weight_hr_l0": ones((2, H))}), ValueError,
      "weight_hr_l0: expected no such leaf in torch weights"),
-    (lambda: torch.read({"weight_hh_l0": np.ones((2 * H, H))}), ValueError,
+    (lambda: torch.read({"weight_hh_l0": ones((2 * H, H))}), ValueError,
      r"weight_hh_l0: expected G·H with H = 5 and G in \(4, 3, 1\), got 10"),
     (lambda: torch.read(lstm_leaves(H, H + 1), prefix="net"), ValueError,
-     r"^net\.weight_hh_l1: expected shape \(20, 5\), got float64\[24, 6\]"),
+     r"^net\.weight_hh_l1: expected shape \(20, 5\), got float(32|64)\[24, 6\]"),
     (lambda: torch.read(lstm_leaves((H, H + 1)), prefix="net"), ValueError,
-     r"^net\.weight_hh_l0_reverse: expected shape \(20, 5\), got float64\[24, 6\]"),
+     r"^net\.weight_hh_l0_reverse: expected shape \(20, 5\), got float(32|64)\[24, 6\]"),
     (lambda: torch.read(lstm_leaves((H, H), H), prefix="net"), ValueError,
      r"^net\.weight_hh_l1_reverse: expected this leaf in torch weights"),
     (lambda: torch.read(lstm_leaves(H, (H, H)), prefix="net"), ValueError,
@@ -426,32 +428,32 @@ def test_missing_extra_and_misshapen_leaves_are_named(case):
      r"model.layers\[1\]\.forward: expected H = 5 and D = 5, .*, got H = 5 and D = 6"),
     (lambda: flax_nnx.write(torch.read(drawn("torch gru"))), ValueError,
      "model: expected b_hn of zeros"),
-    (lambda: haiku.read({"linear.w": np.ones((H - 1, 4 * H)), "linear.b": np.ones(4 * H)}),
+    (lambda: haiku.read({"linear.w": ones((H - 1, 4 * H)), "linear.b": ones(4 * H)}),
      ValueError, r"^linear.w: expected at least H = 5 rows, \[x; h\], got 4"),
-    (lambda: haiku.read({"net/lstm": {"linear.w": np.ones((H - 1, 4 * H)),
-                                      "linear.b": np.ones(4 * H)}}, prefix="net.lstm"),
+    (lambda: haiku.read({"net/lstm": {"linear.w": ones((H - 1, 4 * H)),
+                                      "linear.b": ones(4 * H)}}, prefix="net.lstm"),
      ValueError, r"^net.lstm.linear.w: expected at least H = 5 rows"),
     (lambda: flax_linen.read(
-        {"i.kernel": np.ones((3, H)), "i.bias": np.ones(H), "h.kernel": np.ones((H, H + 1))}),
+        {"i.kernel": ones((3, H)), "i.bias": ones(H), "h.kernel": ones((H, H + 1))}),
      ValueError, r"^h.kernel: expected shape \(H, H\), got \(5, 6\)"),
-    (lambda: flax_linen.read({"net.hi.kernel": np.ones((H, H + 1))}, prefix="net"),
+    (lambda: flax_linen.read({"net.hi.kernel": ones((H, H + 1))}, prefix="net"),
      ValueError, r"^net.hi.kernel: expected shape \(H, H\), got \(5, 6\)"),
     (lambda: keras.read(without(drawn("keras gru"), "bias")), ValueError, "bias: expected .*reset"),
-    (lambda: cudnn.read(np.ones(7), input_size=3, hidden_size=5), ValueError,
-     r"weights: expected shape \(200,\) for these sizes, got float64\[7\]"),
-    (lambda: cudnn.read(np.ones(200), input_size=0, hidden_size=5), ValueError,
+    (lambda: cudnn.read(ones(7), input_size=3, hidden_size=5), ValueError,
+     r"weights: expected shape \(200,\) for these sizes, got float(32|64)\[7\]"),
+    (lambda: cudnn.read(ones(200), input_size=0, hidden_size=5), ValueError,
      "input_size: expected an integer of at least 1, got 0"),
     (lambda: cudnn.read(None, input_size=3, hidden_size=5), TypeError,
      "weights: expected an array"),
-    (lambda: jaxrnn.layers.unroll_layers(jaxrnn.lstm(), [], np.ones((2, 3))), TypeError,
+    (lambda: jaxrnn.layers.unroll_layers(jaxrnn.lstm(), [], ones((2, 3))), TypeError,
      "layers: expected a list of Layer"),
-    (lambda: jaxrnn.layers.unroll_layers(jaxrnn.lstm(), [None], np.ones((2, 3))), TypeError,
+    (lambda: jaxrnn.layers.unroll_layers(jaxrnn.lstm(), [None], ones((2, 3))), TypeError,
      r"layers\[0\]: expected a Layer"),
     (lambda: jaxrnn.layers.unroll_layers(
-        jaxrnn.lstm(), torch.read(drawn("torch lstm deep")).layers, np.ones((2, 4))), ValueError,
+        jaxrnn.lstm(), torch.read(drawn("torch lstm deep")).layers, ones((2, 4))), ValueError,
      r"layers\[0\]: xs: expected last axis D = 3"),
     (lambda: jaxrnn.layers.unroll_layers(
-        jaxrnn.lstm(), torch.read(drawn("torch lstm")).layers, np.ones((2, 3)), []), TypeError,
+        jaxrnn.lstm(), torch.read(drawn("torch lstm")).layers, ones((2, 3)), []), TypeError,
      "state0: expected a list of Layer"),
 ])  # fmt: skip
 def test_bad_input_is_named(call, error, words):
@@ -481,7 +483,7 @@ NAMES = {torch: "torch", flax_linen: "flax-linen", flax_nnx: "flax-nnx", haiku: 
 def test_the_layout_is_told_by_the_names(case, prefix):
     module, leaves = LAYOUTS[case][0], drawn(case)
     named = {f"{prefix}.{name}".lstrip("."): leaf for name, leaf in leaves.items()}
-    assert convert.guess(named | {"head.weight": np.ones(3)}) == (NAMES[module], prefix)
+    assert convert.guess(named | {"head.weight": ones(3)}) == (NAMES[module], prefix)
     assert convert.LAYOUTS[NAMES[module]] is module
     read = module.read(named, prefix=prefix)
     assert_bits(module.write(read), leaves)
@@ -492,7 +494,7 @@ def test_leaves_of_other_layers_may_be_of_any_dtype(case, tmp_path):
     """float64 in 32-bit mode, a counter of batches, a name: none belongs to what is read."""
     module, leaves = LAYOUTS[case][0], drawn(case, dtype="float32")
     others = {
-        "norm.running_mean": np.ones(3),
+        "norm.running_mean": ones(3),
         "norm.num_batches_tracked": np.array(7),
         "embed": {"ids": np.arange(4)},
     }
@@ -526,7 +528,7 @@ def test_names_that_do_not_tell_are_refused_with_the_candidates():
     with pytest.raises(
         ValueError, match=r"arrays: expected the leaves of torch, .* got a, b; name"
     ):
-        convert.guess({"a": np.ones(2), "b": np.ones(3)})
+        convert.guess({"a": ones(2), "b": ones(3)})
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -15,7 +15,8 @@ import jaxrnn
 from jaxrnn import clipping, jacobians, lyapunov
 from tests.table import CELLS
 
-T, B, D, H = 8, 16, 8, 64  # matmuls that XLA gives to several threads
+# Matmuls that XLA gives to several threads, in the long profile without `-n`.
+T, B, D, H = 8, 16, 8, 64
 SMALL = (11, 2, 3, 4)  # more steps than two chunks of 5
 KINDS = ("rnn-tanh", "lstm", "gru")
 each_kind = pytest.mark.parametrize("name", KINDS)

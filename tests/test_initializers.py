@@ -9,11 +9,12 @@ import jaxrnn
 from jaxrnn import initializers, lyapunov
 from jaxrnn.activations import identity as linear
 from tests import table
+from tests.modes import WIDEST
 
 CELLS = {name: table.CELLS[name] for name in ("rnn-tanh", "lstm", "gru")}
 
 
-def drawn(cell, H=6, D=2, dtype=jnp.float64, **options):
+def drawn(cell, H=6, D=2, dtype=WIDEST, **options):
     return cell.init(jax.random.key(0), D, H, dtype=dtype, **options)
 
 
@@ -84,7 +85,7 @@ def test_chrono_lstm_remembers_longer():
     cell = CELLS["lstm"]
     short = drawn(cell, H=32, forget_bias=0.0)
     long = initializers.chrono(cell, short, jax.random.key(3), longest=200)
-    xs = jax.random.normal(jax.random.key(4), (200, 4, 2), jnp.float64)
+    xs = jax.random.normal(jax.random.key(4), (200, 4, 2), WIDEST)
     horizon = lambda p: float(jaxrnn.memory_horizon(  # noqa: E731
         jaxrnn.products.transport_norms(cell, p, xs)).mean())  # fmt: skip
     assert horizon(long) > 5 * horizon(short)
@@ -158,7 +159,7 @@ def test_a_linear_net_is_scaled_by_the_difference_of_the_exponents(target):
 def test_any_cell_is_brought_to_an_exponent(name):
     cell = CELLS[name]
     params = drawn(cell, H=16)
-    xs = jax.random.normal(jax.random.key(7), (150, 4, 2), jnp.float64)
+    xs = jax.random.normal(jax.random.key(7), (150, 4, 2), WIDEST)
     target = -0.1 if name == "rnn-tanh" else -0.15
     found = initializers.scaled_to_exponent(cell, params, xs, target, warmup=20)
     again = lyapunov.exponents(cell, found.params, xs, count=1, warmup=20).value.mean()
@@ -193,7 +194,7 @@ def test_the_dtype_stays(dtype):
 def test_relu_units_that_die_or_overflow_leave_the_nearest_that_was_seen(target):
     """λ₁ jumps where a unit dies and is inf where the state is; own weights are on the grid."""
     cell = jaxrnn.rnn(jaxrnn.activations.relu)
-    params, xs = drawn(cell, H=8), jax.random.normal(jax.random.key(9), (50, 3, 2), jnp.float64)
+    params, xs = drawn(cell, H=8), jax.random.normal(jax.random.key(9), (50, 3, 2), WIDEST)
     params = params._replace(b=params.b + 0.3)
     found = initializers.scaled_to_exponent(cell, params, xs, target)
     assert np.isfinite([found.factor, found.exponent]).all()

@@ -5,12 +5,13 @@ import numpy as np
 import pytest
 
 from jaxrnn import outer_products
+from tests.modes import WIDEST
 
 SHAPES = ((3, 1, 8, 5), (3, 4, 8, 5), (3, 4, 5, 8), (2, 30, 4, 3), (2, 30, 1, 1), (0, 2, 3, 4),
           (2, 0, 3, 4), (2, 3, 4, 0), (2, 3, 0, 4))  # fmt: skip
 
 
-def drawn(T, B, M, N, dtype="float64"):
+def drawn(T, B, M, N, dtype=WIDEST):
     normal = np.random.default_rng(B).normal
     shapes = ((T, B, M), (T, B, N), (M, N))
     return [jnp.asarray(normal(size=shape), dtype) for shape in shapes]
@@ -34,7 +35,7 @@ def test_norms_and_inner_products(f, shape):
     assert norm.shape == inner.shape == (shape[0],)
     S = (lengths(rows) * lengths(columns)).sum(1)
     exact_norm, exact_inner = by_numpy(rows, columns, direction)
-    eps = np.finfo(float).eps
+    eps = np.finfo(WIDEST).eps
     # The bounds that the docstring names, with a sum of B + M + N terms' rounding for "a few".
     few = sum(shape[1:]) * eps
     assert np.all(abs(np.square(norm) - exact_norm**2) <= few * S**2)
@@ -66,7 +67,7 @@ def test_what_cancels_over_the_batch_comes_out_as_small_as_the_docstring_says(f)
     columns = columns.at[:, 1].set(columns[:, 0])
     norm, inner = f(rows, columns, direction)
     S = (lengths(rows) * lengths(columns)).sum(1)
-    eps = np.finfo(float).eps
+    eps = np.finfo(WIDEST).eps
     assert np.all(norm <= S * (np.sqrt(15 * eps) if f is outer_products.by_grams else 15 * eps))
     assert np.all(abs(inner) <= 15 * eps * S * np.linalg.norm(direction))
 

@@ -10,6 +10,7 @@ import pytest
 import jaxrnn
 from jaxrnn import paths
 from tests import reference
+from tests.modes import tol
 from tests.untied import H, drawn, masked
 
 CELL = jaxrnn.lstm()
@@ -142,7 +143,7 @@ def test_without_output_feedback_four_terms_are_exact():
     params, xs, state0 = drawn("lstm", 60, (4,), 3)
     params = params._replace(w_hh=params.w_hh.at[3 * H :].set(0))
     found = paths.decompose(CELL, params, xs, state0)
-    assert np.max(found.four_term_error) < 1e-13
+    assert np.max(found.four_term_error) < tol(1e-13)
     assert np.max(np.abs(found.shares["o"])) == 0
     assert np.max(found.forget_error) > 0.1
 
@@ -151,7 +152,7 @@ def test_without_recurrent_weights_the_forget_gates_are_all():
     params, xs, state0 = drawn("lstm", 60, (4,), 3)
     params = params._replace(w_hh=jnp.zeros_like(params.w_hh))
     found = paths.decompose(CELL, params, xs, state0)
-    assert np.max(found.forget_error) < 1e-13
+    assert np.max(found.forget_error) < tol(1e-13)
     np.testing.assert_allclose(found.shares["memory"][:-1], 1, atol=1e-13)
 
 

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.modes import tol
 from tests.oracle import Net, Truth
 from tests.properties import PROPERTIES
 from tests.table import CELLS
@@ -86,7 +87,7 @@ def check(of, got, want):
     """Net by net and leaf by leaf, so that a large one does not excuse a small one."""
     with np.errstate(divide="ignore"):
         found = errors(of, got, want)
-    assert np.all(found <= of.rtol), found.max()
+    assert np.all(found <= tol(of.rtol)), found.max()
 
 
 @pytest.mark.parametrize("name", PROPERTIES)

@@ -40,7 +40,7 @@ def diagnosed(kind):
         return jaxrnn.diagnose(cell, params, jnp.abs(xs).astype(jnp.float32))
     if kind == "nothing finite":
         cell = jaxrnn.rnn()
-        return jaxrnn.diagnose(cell, cell.init(key, D, H), jnp.full_like(xs, jnp.nan))
+        return jaxrnn.diagnose(cell, cell.init(key, D, H), np.full_like(xs, np.nan))
     cell = {"gru": jaxrnn.gru(), "dead": jaxrnn.rnn(activations.relu)}[kind]
     params = cell.init(key, D, H)
     params = params._replace(b=params.b - 20) if kind == "dead" else params

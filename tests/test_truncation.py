@@ -11,6 +11,7 @@ import pytest
 import jaxrnn
 from jaxrnn import truncation
 from jaxrnn.truncation import Curve
+from tests.modes import WIDEST
 from tests.table import CELLS
 from tests.untied import ALL, KINDS, assert_close, copies, drawn, loss, masked, run, spoilt
 
@@ -183,11 +184,11 @@ def test_a_gradient_of_zero_has_no_relative_bias(f):
     def energy(s):
         return s["h"].ravel()[-1]
 
-    got = f(SUMMED, jnp.float64(1), xs, energy)
+    got = f(SUMMED, jnp.asarray(1.0, WIDEST), xs, energy)
     assert got.bias.tolist() == [np.inf, np.inf, 0]
     assert got.cosine.tolist() == [0, 0, 1]
     assert got.smallest_window(0.1) == 3
-    nothing = f(SUMMED, jnp.float64(1), xs, lambda s: 0 * energy(s))
+    nothing = f(SUMMED, jnp.asarray(1.0, WIDEST), xs, lambda s: 0 * energy(s))
     assert nothing.bias.tolist() == [0, 0, 0]
     assert nothing.cosine.tolist() == [1, 1, 1]
     assert nothing.smallest_window(0.1) == 1

@@ -15,6 +15,7 @@ from jax.sharding import PartitionSpec as P
 import jaxrnn
 from jaxrnn.unrolling import previous_states
 from tests import reference
+from tests.modes import WIDEST, tol
 from tests.table import CELLS, split
 
 T, D, H = 5, 3, 4
@@ -23,7 +24,7 @@ each_cell = pytest.mark.parametrize("name", CELLS)
 each_kind = pytest.mark.parametrize("name", CLOSED)
 
 
-def drawn(cell, batch=(4,), dtype="float64", time=T, seed=0):
+def drawn(cell, batch=(4,), dtype=WIDEST, time=T, seed=0):
     """(params, xs, state0) by NumPy's generator, which compiles nothing."""
     normal = np.random.default_rng(seed).normal
     params = cell.shapes(D, H)
@@ -142,7 +143,7 @@ def test_a_state_is_held_bit_by_bit_beyond_its_length(name):
             np.testing.assert_array_equal(leaf[length:, b], np.broadcast_to(last, (T - length, H)))
 
 
-@pytest.mark.parametrize("content", [np.nan, np.inf, -np.inf, 1e300])
+@pytest.mark.parametrize("content", [np.nan, np.inf, -np.inf, float(jnp.finfo(WIDEST).max)])
 @each_cell
 def test_what_the_padding_contains_changes_no_bit_of_states_or_gradients(name, content):
     params, xs, state0 = drawn(CELLS[name])
@@ -316,7 +317,7 @@ def test_gradients_equal_complex_steps_through_the_numpy_loop(name):
             ahead = loop(name, *moved, **options)
             exact = inner(weights, [leaf.imag / 1e-200 for leaf in ahead])
             size = inner(jax.tree.map(abs, gradient), jax.tree.map(abs, direction))
-            assert abs(inner(gradient, direction) - exact) <= 1e-13 * size
+            assert abs(inner(gradient, direction) - exact) <= tol(1e-13) * size
 
 
 @each_kind
@@ -508,7 +509,9 @@ def counting_cell():
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"state0": {"h": np.ones((2, 3))}}, {"lengths": np.array([1, 4])}], ids=str
+    "options",
+    [{}, {"state0": {"h": np.ones((2, 3), WIDEST)}}, {"lengths": np.array([1, 4])}],
+    ids=str,
 )
 def test_a_second_call_with_the_same_shapes_does_not_trace_again(options):
     cell, traces = counting_cell()

@@ -1,0 +1,38 @@
+"""The profiles and modes name tests that there are, and in 32 bits no tolerance lets all pass."""
+
+import pathlib
+import re
+
+import jax.numpy as jnp
+import pytest
+
+from tests import modes, short
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize("test", short.KEPT)
+def test_the_short_profile_names_a_test(test):
+    file, name = test.split("::")
+    assert f"def {name}(" in (ROOT / "tests" / file).read_text()
+
+
+@pytest.mark.parametrize(
+    ("mode", "words"), [(mode, words) for mode in modes.LEFT_OUT for words in modes.LEFT_OUT[mode]]
+)
+def test_what_a_mode_leaves_out_is_a_test(mode, words):
+    if words.startswith("docs/"):
+        assert (ROOT / words).exists()
+    elif found := re.search(r"test_\w+(?=\[|$)", words):
+        sources = [path.read_text() for path in (ROOT / "tests").glob("test_*.py")]
+        assert any(f"def {found[0]}" in source for source in sources)
+
+
+def test_a_tolerance_is_as_many_eps_in_32_bits_and_never_lets_all_pass(monkeypatch):
+    assert modes.tol(1e-6) == 1e-6
+    monkeypatch.setattr(modes, "WIDEST", jnp.dtype("float64"))
+    assert modes.tol(1e-12) == 1e-12
+    monkeypatch.setattr(modes, "WIDEST", jnp.dtype("float32"))
+    assert modes.tol(2.0**-52) == 2.0**-23
+    assert modes.tol(1e-10) == 1e-3
+    assert modes.tol(0.0) == 0
