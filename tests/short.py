@@ -29,15 +29,17 @@ KEPT = {
     "test_bptt.py::test_no_chunk_changes_norms_or_total": r"lstm-(1|9)|rnn-tanh-4|gru-11|step-4",
     "test_bptt.py::test_a_reset_makes_two_sequences": r"lstm|step",
     "test_canaries.py::test_a_wrong_tangent_is_seen_by_every_property":
-        r".*-no output feedback|(state Jacobian|gradient of unroll|omega)-.*",
+        r".*-no output feedback|(state Jacobian|gradient of unroll)-.*",
     "test_canaries.py::test_a_wrong_tangent_scan_is_rejected":
         r".*-gradient of unroll|drive: (bias dropped|one step late)-temporal contributions",
     "test_canaries.py::test_verify_rejects_it":
-        r"state_jacobian: transposed|param_jacobian: bias.*|drive: bias dropped",
+        r"state_jacobian: transposed|param_jacobian: bias.*",
     "test_certificates.py::test_no_product_exceeds_its_bound":
-        r"(rnn-tanh|rnn-relu|lstm)-float64|(rnn-sigmoid|rnn-identity|gru)-float32",
+        r"(rnn-relu|lstm)-float64|(rnn-sigmoid|gru)-float32",
     "test_certificates.py::test_the_bounds_are_sums_of_logs_of_singular_values":
         r"rnn-relu|lstm|gru",
+    "test_cures.py::test_each_command_prints_its_table_and_writes_json_and_picture":
+        r"horizon|adding",
     "test_determinism.py::test_a_chunk_changes_a_few_ulp_at_most": r"lstm-float32-5|gru-bfloat16-1",
     "test_determinism.py::test_a_hundred_runs_and_two_fresh_processes_give_the_same_bits":
         r"lstm-float32",
@@ -56,10 +58,10 @@ KEPT = {
         r"layers.adjoints)|step-(last_state|wrt_params|temporal_contributions|"
         r"sequential)",
     "test_edges.py::test_padding_reaches_neither_value_nor_gradient":
-        r"lstm-(unroll|wrt_params|c_path|contribution_norms|curve|omega|layers.adjoints)|step-(last_state|closed_form|temporal_contributions|"
-        r"tangent_norms)",
+        r"lstm-(unroll|wrt_params|c_path|contribution_norms|curve|omega|layers.adjoints)|"
+        r"step-(last_state|closed_form|temporal_contributions|tangent_norms)",
     "test_example_gradients.py::test_every_size_is_that_of_the_example_alone":
-        r"lstm-True|gru-False|step-True",
+        r"lstm-True|step-True",
     "test_gate_statistics.py::test_statistics_are_those_of_every_live_step":
         r"rnn.*-True-3|lstm-(True-1|False-3)|gru-(True-3|False-1)",
     "test_initializers.py::test_any_cell_is_brought_to_an_exponent": r"rnn-tanh|lstm",
@@ -67,13 +69,13 @@ KEPT = {
         r"rnn-tanh|lstm|gru",
     "test_jacobians.py::test_lengths_hold_and_resets_cut": r"rnn-tanh|lstm|gru",
     "test_layers.py::test_states_and_adjoints_are_those_of_plain_scans":
-        r"lstm-lengths1-True|rnn-tanh-lengths1-False|gru-None-True",
+        r"lstm-lengths1-True|rnn-tanh-lengths1-False",
     "test_lyapunov.py::test_exponents_are_those_of_a_qr_over_complex_step_jacobians":
         r"lstm|rnn-tanh",
     "test_phenomena.py::test_norms_are_those_of_autodiff_and_the_record_prints":
-        r"exploding_lstm|remembering|vanishing",
+        r"exploding_lstm|vanishing",
     "test_products.py::test_a_million_steps_of_known_systems": r"100000-.*",
-    "test_products.py::test_products_split_at_any_point_agree": r"gru|rnn-tanh",
+    "test_products.py::test_products_split_at_any_point_agree": r"gru",
     "test_products.py::test_sequential_and_associative_agree_over_many_steps": r"60",
     "test_products.py::test_the_transport_of_every_pair_is_the_product": r"lstm|rnn-relu",
     "test_products.py::test_no_step_one_step_and_no_batch": r"rnn-relu|lstm|gru",
@@ -81,9 +83,9 @@ KEPT = {
     "test_products.py::test_products_of_a_stack_are_those_of_numpy": r".*-0.001|associative-1000.0",
     "test_products.py::test_vectors_pass_held_steps_and_stop_at_resets": r"rnn-tanh|lstm|gru",
     "test_regularizers.py::test_a_reset_ends_it": r"gru",
-    "test_regularizers.py::test_its_slope_is_the_difference_quotient": r"lstm|leaky",
+    "test_regularizers.py::test_its_slope_is_the_difference_quotient": r"leaky",
     "test_regularizers.py::test_flossing_brings_the_leading_exponent_to_its_target":
-        r"rnn-tanh|lstm",
+        r"rnn-tanh",
     "test_regularizers.py::test_omega_and_its_gradient_are_those_written_out": r"lstm|leaky",
     "test_regularizers.py::test_padding_adds_nothing": r"lstm",
     "test_regularizers.py::test_the_gradient_at_fixed_adjoints_holds_states_and_adjoints":
@@ -95,7 +97,7 @@ KEPT = {
     "test_tangent_scan.py::test_gradients_and_hessian_products_equal_plain_autodiff":
         r"lstm-\(33, .*|gru-\(5, .*|rnn-tanh-\(1, .*|rnn-relu-\(7, .*",
     "test_tangent_scan.py::test_last_state_is_the_last_of_unroll_with_its_gradient":
-        r"(lstm|rnn-tanh)-(4|None)|gru-13",
+        r"lstm-4|rnn-tanh-None|gru-13",
     "test_tangent_scan.py::test_no_plan_changes_the_gradient":
         r"(rnn-tanh|gru)-4-True|(rnn-tanh|gru)-11-False|lstm-4-False|lstm-11-True|lstm-1-False",
     "test_tangent_scan.py::test_every_mode_and_the_hessian_of_a_small_case": r"lstm|rnn-tanh",
@@ -115,7 +117,7 @@ KEPT = {
     "test_truncation.py::test_curve_of_last_equals_curve":
         r"lstm-\(3,\)-True|gru-\(2, 2\)-True|step-\(\)-False|rnn-tanh-\(3,\)-False",
     "test_truncation.py::test_gradient_carries_every_term_back_through_k_steps":
-        r"(lstm|step)-2-masked|gru-4-masked|rnn-tanh-1-whole",
+        r"(lstm|step)-2-masked|rnn-tanh-1-whole",
     "test_truncation.py::test_the_longest_window_gives_the_gradient_and_no_shorter_one":
         r"(lstm|step)-masked-\(2, 3\)|gru-whole-\(\)|rnn-tanh-whole-\(2, 3\)",
     "test_truncation.py::test_jit_and_vmap_change_nothing":

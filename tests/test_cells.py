@@ -11,7 +11,7 @@ import pytest
 import jaxrnn
 from jaxrnn import activations, jacobians
 from tests import reference
-from tests.modes import tol
+from tests.modes import WIDEST, tol
 from tests.table import CELLS
 
 GATES = {"rnn": ("h",), "lstm": ("i", "f", "g", "o"), "gru": ("r", "z", "n")}
@@ -46,7 +46,7 @@ def test_init_gives_the_documented_shapes_in_the_requested_dtype(kind, dtype):
     if kind == "gru":
         shapes["b_hn"] = (4,)
     assert {field: leaf.shape for field, leaf in params._asdict().items()} == shapes
-    assert {leaf.dtype for leaf in params} == {jnp.dtype(dtype or "float64")}
+    assert {leaf.dtype for leaf in params} == {jnp.dtype(dtype or WIDEST)}
     assert not any(leaf.weak_type for leaf in params)
     assert cell.gates == GATES[kind]
 

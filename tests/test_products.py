@@ -185,9 +185,9 @@ def test_a_state_with_a_leaf_that_is_no_vector_is_refused(f, batch):
         return {"h": jnp.tanh(params * state["h"]), "count": state["count"] + x[0]}
 
     cell = jaxrnn.from_step(step)
-    state0 = {"h": np.zeros((*batch, 2)), "count": np.zeros(batch)}
+    state0 = {"h": jnp.zeros((*batch, 2)), "count": jnp.zeros(batch)}
     with pytest.raises(ValueError, match=r"state\['count'\]: expected a vector .* got"):
-        f(cell, np.ones(2), np.ones((4, *batch, 1)), state0)
+        f(cell, jnp.ones(2), jnp.ones((4, *batch, 1)), state0)
 
 
 @each_cell
@@ -427,8 +427,8 @@ def test_no_step_one_step_and_no_batch(name):
     assert float(products.transport_norms(cell, params, xs, state0)[0]) == 0.0
 
 
-PARAMS = jaxrnn.RNNParams(np.zeros((H, D)), np.zeros((H, H)), np.zeros(H))
-XS = np.zeros((6, D))
+PARAMS = jaxrnn.RNNParams(jnp.zeros((H, D)), jnp.zeros((H, H)), jnp.zeros(H))
+XS = jnp.zeros((6, D))
 
 
 @pytest.mark.parametrize(
@@ -453,9 +453,9 @@ def test_indices_outside_the_sequence_are_refused(k, t, words):
 def test_a_vector_that_is_no_state_is_refused(f):
     name = "cotangent" if f is products.adjoint_norms else "tangent"
     with pytest.raises(TypeError, match=f"{name}: expected the tree of the state"):
-        f(jaxrnn.rnn(), PARAMS, XS, np.zeros(H))
+        f(jaxrnn.rnn(), PARAMS, XS, jnp.zeros(H))
     with pytest.raises(ValueError, match=rf"{name}.h: expected .*\[{H}\].* got .*\[{H + 1}\]"):
-        f(jaxrnn.rnn(), PARAMS, XS, jaxrnn.RNNState(np.zeros(H + 1)))
+        f(jaxrnn.rnn(), PARAMS, XS, jaxrnn.RNNState(jnp.zeros(H + 1)))
 
 
 @pytest.mark.parametrize(

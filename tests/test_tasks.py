@@ -151,7 +151,9 @@ def test_a_task_is_a_pure_function_of_its_key(name):
 
 def test_losses_and_criteria():
     outputs, targets = jnp.array([[[0.1], [0.5]]]), jnp.array([[[0.13], [0.54]]])
-    np.testing.assert_allclose(tasks.squared_error(outputs, targets), (0.03**2 + 0.04**2) / 2)
+    np.testing.assert_allclose(
+        tasks.squared_error(outputs, targets), (0.03**2 + 0.04**2) / 2, rtol=1e-5
+    )
     assert tasks.within(outputs, targets).tolist() == [True, False]
     assert tasks.within(outputs, targets, 0.05).tolist() == [True, True]
     odds = jnp.log(jnp.array([[[0.7, 0.2, 0.1]], [[0.3, 0.3, 0.4]]]))
@@ -167,6 +169,6 @@ def test_no_answer_is_not_a_right_one():
 
 
 def test_numpy_images_may_be_drawn_from_under_jit():
-    images, labels = np.arange(12.0).reshape(3, 4), np.array([7, 8, 9])
+    images, labels = np.arange(12, dtype="float32").reshape(3, 4), np.array([7, 8, 9])
     draw = jax.jit(lambda key: tasks.sequential_digits(key, 5, images, labels))
     assert draw(KEY).xs.shape == (4, 5, 1)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxrnn
+from tests.modes import tol
 from tests.table import CELLS
 
 D, H = 3, 4
@@ -108,5 +109,5 @@ def assert_close(got, want, rtol):
     assert jax.tree.structure(got) == jax.tree.structure(want)
     for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
         assert a.shape == b.shape
-        atol = rtol * np.abs(np.asarray(b)).max(initial=0)
+        atol = tol(rtol) * np.abs(np.asarray(b)).max(initial=0)
         np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=0, atol=atol)
