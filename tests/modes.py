@@ -23,6 +23,7 @@ CALLS = "its programs have calls whose name the checker of jax 0.10 does not tak
 SUMS = "jax 0.10 sees a leak in any sum over the devices of a shard_map that has other results"
 ON_PURPOSE = "NaN is put where it must show, or must reach nothing"
 WIDE = "turns 64 bits on, or asks for float64"
+APART = "a process of its own, which compares by the eps of float64"
 SMALL = "logs, differences and faults of a size that float32 rounds away, or beyond its range"
 
 # The tests that a mode leaves out, by words in their ids, and why.
@@ -82,7 +83,7 @@ LEFT_OUT = {
         "test_the_leading_exponent_has_the_derivative_of_a": SMALL,
         "test_scalar_linear_network_of_the_articles": SMALL,
         "test_its_slope_is_the_difference_quotient": SMALL,
-        "test_a_batch_sharded_over_two_devices_gives": SMALL,
+        "test_a_batch_sharded_over_two_devices_gives": APART,
         "test_exponents_are_those_of_a_qr_over": SMALL,
         "test_linear_systems_have_the_logs_of_their_eigenvalues": SMALL,
     },
@@ -118,11 +119,18 @@ def tol(of_64_bits):
 
 
 def by_eps_of_widest(assert_allclose):
-    """`np.testing.assert_allclose` with tolerances by `tol`."""
+    """`np.testing.assert_allclose` with tolerances by `tol`.
+
+    An absolute one grows to 1e-3 of the largest finite entry at most: it may have been made of
+    entries already, or be about float32 from the start. Where 0 is wanted the test calls `tol`.
+    """
 
     @functools.wraps(assert_allclose)
     def close(actual, desired, rtol=1e-7, atol=0.0, **options):
-        assert_allclose(actual, desired, rtol=tol(rtol), atol=tol(atol), **options)
+        sizes = np.abs(np.asarray(desired)).astype(np.float64)
+        most = 1e-3 * sizes.max(initial=0.0, where=np.isfinite(sizes))
+        atol = max(atol, min(tol(atol), most))
+        assert_allclose(actual, desired, rtol=tol(rtol), atol=atol, **options)
 
     return close
 

@@ -4,6 +4,7 @@ import pathlib
 import re
 
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from tests import modes, short
@@ -35,3 +36,9 @@ def test_a_tolerance_is_as_many_eps_in_32_bits_and_never_lets_all_pass(monkeypat
     assert modes.tol(2.0**-52) == 2.0**-23
     assert modes.tol(1e-10) == 1e-3
     assert modes.tol(0.0) == 0
+    close = modes.by_eps_of_widest(np.testing.assert_allclose)
+    close(1.0 + 1e-6, 1.0, rtol=1e-14)
+    close([1e-8, 1.0 + 1e-6], [0.0, 1.0], rtol=0, atol=1e-14)
+    for wrong, right in ((1e-8, 1.1e-8), ([1e-8, 2e-11], [1.1e-8, 0.0])):
+        with pytest.raises(AssertionError):
+            close(wrong, right, rtol=0, atol=1e-12)

@@ -8,6 +8,7 @@ import pytest
 import jaxrnn
 from jaxrnn import phenomena
 from jaxrnn.unrolling import by_autodiff
+from tests.modes import tol
 
 
 @pytest.mark.parametrize("case", phenomena.ALL, ids=lambda case: case.__name__)
@@ -131,7 +132,7 @@ def test_the_lstm_explodes_although_every_forget_gate_is_small():
 def test_without_its_cell_state_the_lstm_is_a_plain_rnn():
     found = phenomena.without_cell_state()
     np.testing.assert_allclose(
-        number(found, "largest difference of log norms to the RNN"), 0, atol=1e-10
+        number(found, "largest difference of log norms to the RNN"), 0, atol=tol(1e-10)
     )
     cell, params, xs = found.nets["hₜ = oₜ"]
     plain, own, _ = found.nets["sigmoid RNN"]

@@ -11,7 +11,7 @@ import pytest
 import jaxrnn
 from jaxrnn import lyapunov, regularizers
 from tests import table
-from tests.modes import WIDEST
+from tests.modes import WIDEST, tol
 
 T, B, D, H = 7, 3, 2, 4
 
@@ -163,7 +163,7 @@ def test_a_linear_net_has_the_omega_of_its_scale():
                                          lambda states: states.h[-1].sum())
         )(scale)  # fmt: skip
         np.testing.assert_allclose([value, slope], [T * (scale - 1) ** 2, 2 * T * (scale - 1)],
-                                   atol=1e-12)  # fmt: skip
+                                   atol=tol(1e-12))  # fmt: skip
 
 
 def alone(cell, params, xs, **options):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from jaxrnn import tasks
+from tests.modes import tol
 
 KEY = jax.random.key(0)
 B = 400
@@ -152,7 +153,7 @@ def test_a_task_is_a_pure_function_of_its_key(name):
 def test_losses_and_criteria():
     outputs, targets = jnp.array([[[0.1], [0.5]]]), jnp.array([[[0.13], [0.54]]])
     np.testing.assert_allclose(
-        tasks.squared_error(outputs, targets), (0.03**2 + 0.04**2) / 2, rtol=1e-5
+        tasks.squared_error(outputs, targets), (0.03**2 + 0.04**2) / 2, rtol=tol(1e-13)
     )
     assert tasks.within(outputs, targets).tolist() == [True, False]
     assert tasks.within(outputs, targets, 0.05).tolist() == [True, True]
