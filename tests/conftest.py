@@ -9,6 +9,7 @@ import pytest
 from hypothesis import Phase, settings
 
 from tests import modes, short
+from tests.crashes import pytest_handlecrashitem  # noqa: F401
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -160,7 +160,7 @@ def started(name: str, into: Path) -> int:
 
     code = 3
     try:
-        plugins = ("xdist", "cacheprovider", "randomly", "rerunfailures", "cov")
+        plugins = ("xdist", "cacheprovider", "randomly", "cov")
         given = [argument for name in plugins for argument in ("-p", f"no:{name}")]
         files = [f"tests/test_{test}.py" for test in TESTS]
         plugin = QuickFirst(into / "durations.jsonl", nearest(name))
