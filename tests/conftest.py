@@ -1,5 +1,6 @@
 """Every test runs in 64-bit mode, with nothing promoted or broadcast in silence."""
 
+import builtins
 import itertools
 import os
 
@@ -57,6 +58,12 @@ def keep_to_a_core():
     cores = sorted(os.sched_getaffinity(0))
     if int(os.environ["PYTEST_XDIST_WORKER_COUNT"]) >= len(cores):
         os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
+
+
+@pytest.fixture(autouse=True)
+def nothing_was_shown_before():
+    """A doctest leaves in `builtins` what it showed last, and the import of tyro hashes it."""
+    vars(builtins).pop("_", None)
 
 
 # A program that stays compiled stays mapped, 100 kB a mapping, and Linux grants a process 65,530.
