@@ -22,7 +22,7 @@ import numpy as np
 from chex import ArrayTree
 from jax import Array
 
-from jaxrnn import arguments, norms, products
+from jaxrnn import arguments, factorizations, norms, products
 from jaxrnn.cell import Cell
 from jaxrnn.jacobians import of_steps, state_closed_form
 from jaxrnn.linearisation import Steps, trajectory
@@ -306,7 +306,7 @@ def _spectral_radius(W: Array) -> Array:
 @_spectral_radius.defjvp
 def _spectral_radius_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     """δ|λ| of the largest eigenvalue λ: ‖W^m‖^(1/m) tends to ρ, but not its derivative."""
-    sizes, moved = jax.jvp(lambda W: jnp.abs(jnp.linalg.eigvals(W)), primals, tangents)
+    sizes, moved = jax.jvp(lambda W: jnp.abs(factorizations.eigenvalues(W)), primals, tangents)
     return _spectral_radius(*primals), moved[jnp.argmax(sizes)]
 
 
@@ -353,7 +353,7 @@ def _along(
 
     def extremes(nothing: None, steps: Steps) -> tuple[None, tuple[Array, Array]]:
         J = from_tree(of_steps(state_closed_form, cell, params, steps))
-        sigma = jnp.linalg.svd(J.astype(accumulator(J.dtype)), compute_uv=False)
+        sigma = factorizations.singular_values(J.astype(accumulator(J.dtype)))
         return nothing, (sigma[..., 0], sigma[..., -1])
 
     # The Jacobians of a few steps at a time.

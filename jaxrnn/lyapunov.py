@@ -18,7 +18,7 @@ import numpy as np
 from chex import ArrayTree
 from jax import Array
 
-from jaxrnn import arguments
+from jaxrnn import arguments, factorizations
 from jaxrnn.cell import Cell
 from jaxrnn.linearisation import Steps, linearised, push_through, trajectory
 from jaxrnn.projections import accumulator
@@ -160,7 +160,7 @@ def _windows(
         # Where a column died, a QR would go on with one of its own choice, a unit vector that
         # may be dead for good; a generic one finds what is left or comes to life again.
         dead = (moved.value == 0).all(-2, keepdims=True)
-        frame, R = jnp.linalg.qr(jnp.where(dead, generic, moved.value))
+        frame, R = factorizations.qr(jnp.where(dead, generic, moved.value))
         sizes = jnp.where(dead[..., 0, :], 0, jnp.abs(jnp.diagonal(R, axis1=-2, axis2=-1)))
         return frame, log_of(sizes, _each(moved, R))
 

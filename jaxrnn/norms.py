@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from chex import ArrayTree
 from jax import Array
 
-from jaxrnn import projections
+from jaxrnn import factorizations, projections
 
 __all__ = ["cosine", "log", "norm", "norm_and_inner", "root", "scaled", "spectral", "tree_norm"]
 
@@ -94,7 +94,7 @@ def spectral(x: Array) -> Array:
         return jnp.zeros_like(m)
     x = x if x.shape[-2] <= x.shape[-1] else jnp.swapaxes(x, -1, -2)
     gram = jnp.matmul(x, jnp.swapaxes(x, -1, -2), precision=jax.lax.Precision.HIGHEST)
-    top = jnp.linalg.eigvalsh(gram, symmetrize_input=False)[..., -1]
+    top = factorizations.symmetric_eigenvalues(gram)[..., -1]
     # Rounding may leave it below 0. NaN is kept: a norm of 0 would say that all has faded.
     return m * root(jnp.where(top < 0, jnp.zeros_like(top), top))
 

@@ -16,7 +16,7 @@ from chex import PRNGKey
 from jax import Array
 from jax.nn import initializers
 
-from jaxrnn import arguments
+from jaxrnn import arguments, factorizations
 
 __all__ = [
     "Affine",
@@ -35,7 +35,7 @@ Initializer = Callable[..., Array]  # (key, shape, dtype) -> array, as in jax.nn
 
 # A weight maps columns to rows, so its fan-in is the last axis.
 GLOROT = initializers.glorot_uniform(in_axis=-1, out_axis=-2)
-ORTHOGONAL = initializers.orthogonal()
+ORTHOGONAL = factorizations.orthogonal
 
 
 TURNED_BELOW = 2**19  # numbers in a weight: 2 MiB in float32, the size of a core's cache

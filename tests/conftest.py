@@ -10,13 +10,10 @@ import pytest
 from hypothesis import Phase, settings
 
 from tests import modes, short
-from tests.crashes import pytest_handlecrashitem  # noqa: F401
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_legacy_prng_key", "error")
-# Once in many runs a worker waited for good for a slot among what it had dispatched.
-jax.config.update("jax_cpu_enable_async_dispatch", False)
 
 settings.register_profile(
     "short",
@@ -30,12 +27,9 @@ settings.register_profile("long", max_examples=200, deadline=None, print_blob=Tr
 
 
 # Nearly all of the short profile's time is compiling programs that run once or twice: without
-# LLVM's optimisation and MLIR's emitters it is a third. And two workers do not fight for cores.
+# LLVM's optimisation and MLIR's emitters it is a third.
 # The long profile compiles as users do; in `.ci/run` so do `verify` and the demo.
-QUICK = [
-    "--xla_backend_optimization_level=0", "--xla_llvm_disable_expensive_passes=true",
-    "--xla_cpu_multi_thread_eigen=false",
-]  # fmt: skip
+QUICK = ["--xla_backend_optimization_level=0", "--xla_llvm_disable_expensive_passes=true"]
 if jaxlib.__version__.startswith("0.10."):  # XLA ends a process that gives it a flag it has not
     QUICK.append("--xla_cpu_use_fusion_emitters=false")
 

@@ -17,6 +17,7 @@ ROOT = pathlib.Path(jaxrnn.__file__).parent
 
 FLOORS = (
     ("arguments",),
+    ("factorizations",),
     ("activations", "cell", "pointwise", "projections", "tasks"),
     ("norms",),
     ("outer_products", "scaling", "horizon"),

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxrnn import certificates, lyapunov, paths
+from jaxrnn import certificates, factorizations, lyapunov, paths
 from jaxrnn.cell import Cell
 from jaxrnn.certificates import Certificate
 from jaxrnn.layers import Reading
@@ -79,4 +79,4 @@ def _spectrum(cell: Cell, params: Any, xs: Array, states: Any, at: Array) -> Arr
     steps = trajectory(cell, params, xs, None, states, None, None)
     before, xs = jax.tree.map(lambda leaf: leaf[at], (steps.before, steps.xs))
     J = from_tree(cell.state_jacobian(params, before, xs))
-    return jnp.linalg.svd(J.astype(accumulator(J.dtype)), compute_uv=False)
+    return factorizations.singular_values(J.astype(accumulator(J.dtype)))

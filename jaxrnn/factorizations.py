@@ -1,0 +1,233 @@
+"""QR, singular values and eigenvalues of stacks of matrices, safe beside any other program.
+
+`jax.numpy.linalg` is what this module calls. jaxlib 0.10.0 to 0.11.0 cuts a stack of matrices on a
+CPU into pieces for the threads of one small pool. The call then waits, on a thread of that same
+pool, for its pieces. As many such calls at once as the pool has threads, two on a machine of two
+cores, wait for each other for good. They meet within one program, or from two programs in flight,
+or from the parts of one program on several devices. A call with one matrix waits for nothing, so
+with those versions a CPU takes one matrix a call here, under `jax.vmap` too, and the derivatives
+keep to that. docs/performance.md tells the story; tests/hang.py reproduces it in ten lines.
+
+Later versions cut nothing (jax-ml/jax, commit 8599924), and the functions here are JAX's own.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import jaxlib
+from jax import Array
+from jax.custom_batching import custom_vmap
+from jax.nn import initializers
+
+__all__ = ["eigenvalues", "orthogonal", "qr", "singular_values", "symmetric_eigenvalues"]
+
+VERSION = tuple(int(part) for part in jaxlib.__version__.split(".")[:3])
+MAY_WAIT_FOR_ITSELF = VERSION < (0, 11, 1)  # tests/test_factorizations.py tries both sides
+
+
+def one_at_a_time(f: Callable[[Array], Any], rank: int = 2) -> Callable[[Array], Any]:
+    """f, of the last `rank` axes, for any leading axes; on a CPU by one call for each entry."""
+
+    def each(flat: Array) -> Any:
+        return jax.lax.map(f, flat)
+
+    @custom_vmap
+    def stacked(a: Array) -> Any:
+        lead, inner = a.shape[: a.ndim - rank], a.shape[a.ndim - rank :]
+        if lead == ():
+            return f(a)
+        flat = a.reshape(math.prod(lead), *inner)
+        found = jax.lax.platform_dependent(flat, cpu=each, default=jax.vmap(f))
+        return jax.tree.map(lambda leaf: leaf.reshape(*lead, *leaf.shape[1:]), found)
+
+    @stacked.def_vmap
+    def _(size: int, batched: Any, a: Array) -> tuple[Any, Any]:
+        # A mapped axis is one more leading axis: mapped inside the loop it would make a stack.
+        found = stacked(a)
+        return found, jax.tree.map(lambda leaf: True, found)
+
+    return stacked
+
+
+def _transposed(a: Array) -> Array:
+    return jnp.swapaxes(a, -1, -2)
+
+
+def _diagonal(a: Array) -> Array:
+    return jnp.diagonal(a, axis1=-2, axis2=-1)
+
+
+def _product(*factors: Array) -> Array:
+    exact = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
+    return functools.reduce(exact, factors)
+
+
+def _native_qr(a: Array) -> tuple[Array, Array]:
+    return tuple(jnp.linalg.qr(a))  # type: ignore[return-value]
+
+
+def _native_svd(a: Array) -> tuple[Array, Array, Array]:
+    return tuple(jnp.linalg.svd(a, full_matrices=False))  # type: ignore[return-value]
+
+
+def _native_singular_values(a: Array) -> Array:
+    return jnp.linalg.svd(a, compute_uv=False)
+
+
+def _native_eigh(a: Array) -> tuple[Array, Array]:
+    return tuple(jnp.linalg.eigh(a, symmetrize_input=False))  # type: ignore[return-value]
+
+
+def _native_eigvalsh(a: Array) -> Array:
+    return jnp.linalg.eigvalsh(a, symmetrize_input=False)
+
+
+def _inverse_upper(r: Array) -> Array:
+    # Made of r, so that it varies over devices as r does.
+    return jax.scipy.linalg.solve_triangular(r, jnp.eye(r.shape[-1], dtype=r.dtype) + 0 * r)
+
+
+# --- QR -----------------------------------------------------------------------------
+
+
+@jax.custom_jvp
+def _inverse_of_upper(r: Array) -> Array:
+    return one_at_a_time(_inverse_upper)(r)
+
+
+@_inverse_of_upper.defjvp
+def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    inverse = _inverse_of_upper(*primals)
+    return inverse, -_product(inverse, *tangents, inverse)
+
+
+@jax.custom_jvp
+def _qr(a: Array) -> tuple[Array, Array]:
+    return one_at_a_time(_native_qr)(a)
+
+
+@_qr.defjvp
+def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Any, Any]:
+    """QᵀδA R⁻¹ = X: δR = triu(X) R + low(X)ᵀ R, δQ = δA R⁻¹ - Q δR R⁻¹."""
+    q, r = _qr(*primals)
+    moved = _product(*tangents, _inverse_of_upper(r))
+    x = _product(_transposed(q), moved)
+    low = jnp.tril(x, -1)
+    turn = low - _transposed(low)
+    return (q, r), (_product(q, turn - x) + moved, _product(x - turn, r))
+
+
+# --- singular values ----------------------------------------------------------------
+
+
+def _gaps(s: Array) -> Array:
+    """1 / (sⱼ - sᵢ) off the diagonal, 0 on it."""
+    n = s.shape[-1]
+    off = s[..., None, :] - s[..., :, None]
+    on = jnp.broadcast_to(jnp.eye(n, dtype=bool), off.shape)
+    return jnp.where(on, jnp.zeros_like(off), 1 / jnp.where(on, jnp.ones_like(off), off))
+
+
+@jax.custom_jvp
+def _svd(a: Array) -> tuple[Array, Array, Array]:
+    return one_at_a_time(_native_svd)(a)
+
+
+@_svd.defjvp
+def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Any, Any]:
+    """Of a square matrix with distinct singular values, X = UᵀδA V."""
+    u, s, vt = _svd(*primals)
+    x = _product(_transposed(u), *tangents, _transposed(vt))
+    gaps = _gaps(s * s)
+    columns = jnp.broadcast_to(s[..., None, :], x.shape)
+    rows = jnp.broadcast_to(s[..., :, None], x.shape)
+    du = _product(u, gaps * (x * columns + rows * _transposed(x)))
+    dv = _product(_transposed(vt), gaps * (rows * x + _transposed(x) * columns))
+    return (u, s, vt), (du, _diagonal(x), _transposed(dv))
+
+
+@jax.custom_jvp
+def _singular_values(a: Array) -> Array:
+    return one_at_a_time(_native_singular_values)(a)
+
+
+@_singular_values.defjvp
+def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    u, s, vt = _svd(*primals)
+    return s, _diagonal(_product(_transposed(u), *tangents, _transposed(vt)))
+
+
+# --- eigenvalues --------------------------------------------------------------------
+
+
+@jax.custom_jvp
+def _eigh(a: Array) -> tuple[Array, Array]:
+    return one_at_a_time(_native_eigh)(a)
+
+
+@_eigh.defjvp
+def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Any, Any]:
+    """Of a symmetric matrix with distinct eigenvalues, X = VᵀδA V."""
+    w, v = _eigh(*primals)
+    x = _product(_transposed(v), *tangents, v)
+    return (w, v), (_diagonal(x), _product(v, _gaps(w) * x))
+
+
+@jax.custom_jvp
+def _symmetric_eigenvalues(a: Array) -> Array:
+    return one_at_a_time(_native_eigvalsh)(a)
+
+
+@_symmetric_eigenvalues.defjvp
+def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    w, v = _eigh(*primals)
+    return w, _diagonal(_product(_transposed(v), *tangents, v))
+
+
+@jax.custom_jvp
+def _eigenvalues(a: Array) -> Array:
+    return one_at_a_time(jnp.linalg.eigvals)(a)
+
+
+@_eigenvalues.defjvp
+def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    """δw = diag(V⁻¹δA V), of a matrix with distinct eigenvalues."""
+    w, v = one_at_a_time(lambda a: tuple(jnp.linalg.eig(a)))(*primals)
+    inverse = one_at_a_time(jnp.linalg.inv)(v)
+    return w, _diagonal(_product(inverse, tangents[0].astype(w.dtype), v))
+
+
+def _orthogonal(key: Array, shape: tuple[int, ...], dtype: Any = None) -> Array:
+    # An axis of keys under `jax.vmap` would make one call of all their matrices.
+    draw = one_at_a_time(lambda key: initializers.orthogonal()(key, shape, dtype), rank=key.ndim)
+    return draw(key)
+
+
+def qr(a: Array) -> tuple[Array, Array]:
+    """(Q, R) of a `(*lead, m, n)`, m ≥ n: Q `(*lead, m, n)`, R `(*lead, n, n)`."""
+    return _qr(a) if MAY_WAIT_FOR_ITSELF else _native_qr(a)
+
+
+def singular_values(a: Array) -> Array:
+    """σ of a `(*lead, n, n)`, largest first, `(*lead, n)`."""
+    return _singular_values(a) if MAY_WAIT_FOR_ITSELF else _native_singular_values(a)
+
+
+def symmetric_eigenvalues(a: Array) -> Array:
+    """Eigenvalues of symmetric a `(*lead, n, n)`, smallest first, `(*lead, n)`."""
+    return _symmetric_eigenvalues(a) if MAY_WAIT_FOR_ITSELF else _native_eigvalsh(a)
+
+
+def eigenvalues(a: Array) -> Array:
+    """Eigenvalues of a `(*lead, n, n)`, complex, `(*lead, n)`."""
+    return _eigenvalues(a) if MAY_WAIT_FOR_ITSELF else jnp.linalg.eigvals(a)
+
+
+def orthogonal(key: Array, shape: tuple[int, ...], dtype: Any = None) -> Array:
+    """`jax.nn.initializers.orthogonal()`: an orthogonal matrix of the given shape."""
+    draw = _orthogonal if MAY_WAIT_FOR_ITSELF else initializers.orthogonal()
+    return draw(key, shape, dtype)
