@@ -216,19 +216,19 @@ def forget_gates(run: Run) -> Figure:
     """
     arguments.check_kind("run", run, Run, "jaxrnn demo")
     figure = Picture(figsize=(11, 4.2), layout="constrained")
-    axes = figure.subplots(1, 2, sharey=True)
+    axes, images = figure.subplots(1, 2, sharey=True), []
     for axis, flow, when in zip(axes, (run.before, run.after), ("before", "after"), strict=True):
         if flow.forget is None:
             raise ValueError(f"run: expected a network with a forget gate, got {run.name}")
         gate = np.asarray(flow.forget)
         gate = gate[:, np.argsort(gate.mean(0))]
-        image = axis.imshow(
+        images.append(axis.imshow(
             gate.T, aspect="auto", origin="lower", vmin=0, vmax=1, cmap="cividis",
             extent=(1, gate.shape[0], 1, gate.shape[1]),
-        )  # fmt: skip
+        ))  # fmt: skip
         axis.set(title=f"{run.name}, {when} training: mean {gate.mean():.2f}", xlabel="step")
     axes[0].set_ylabel("unit, sorted")
-    figure.colorbar(image, ax=axes, label="forget gate, mean over images")
+    figure.colorbar(images[-1], ax=axes, label="forget gate, mean over images")
     return figure
 
 

@@ -1,7 +1,6 @@
 """The command `jaxrnn`: exit codes, what it prints, what it writes."""
 
 import json
-import os
 import pathlib
 import sys
 from types import SimpleNamespace
@@ -12,7 +11,7 @@ import pytest
 
 import jaxrnn
 from jaxrnn import demo, plot
-from jaxrnn.cli import main, raised_here, threads
+from jaxrnn.cli import main, raised_here
 
 FIELDS = (  # of a demo's summary
     "test_accuracy",
@@ -31,37 +30,6 @@ def run(*arguments):
     with pytest.raises(SystemExit) as exit_:
         main(arguments)
     return exit_.value.code
-
-
-@pytest.mark.parametrize(
-    ("before", "after"),
-    [
-        ("", "--xla_cpu_multi_thread_eigen=false"),
-        ("--xla_a=1", "--xla_a=1 --xla_cpu_multi_thread_eigen=false"),
-        ("--xla_cpu_multi_thread_eigen=true", "--xla_cpu_multi_thread_eigen=true"),
-    ],
-)
-@pytest.mark.parametrize(
-    "command",
-    [
-        ("verify", "lstmm"),
-        ("diagnose", "--weights", "no", "--data", "no"),
-        ("demo", "--out", "README.md"),  # a file
-    ],
-)
-def test_a_matmul_of_a_command_takes_one_thread_unless_told_how_many(
-    before, after, command, monkeypatch
-):
-    monkeypatch.setenv("XLA_FLAGS", before)
-    assert run(*command) == 2
-    assert os.environ["XLA_FLAGS"] == after
-
-
-def test_a_jaxlib_that_may_lack_the_flag_is_not_given_it(monkeypatch):
-    monkeypatch.setenv("XLA_FLAGS", "")
-    monkeypatch.setattr(threads.jaxlib, "__version__", "0.13.0")
-    threads.one_for_a_matmul()
-    assert os.environ["XLA_FLAGS"] == ""
 
 
 def test_verify_prints_a_line_for_a_cell_and_exits_0(capsys):

@@ -1,28 +1,39 @@
 """The command `jaxrnn`. Needs the extra: `pip install 'jaxrnn[cli]'`."""
 
+import contextlib
 import pathlib
 import sys
 import traceback
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
+import jax
+
 import jaxrnn
+from jaxrnn.cli import watchdog
 from jaxrnn.cli.bench import bench_command
 from jaxrnn.cli.demo import demo_command
 from jaxrnn.cli.diagnose import Options, diagnose_command
-from jaxrnn.cli.threads import one_for_a_matmul
 from jaxrnn.cli.verify import verify_command
 
 __all__ = ["main"]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run a subcommand; exit 0 if all is well, 1 if a check failed, 2 on bad input."""
+    """Run a subcommand; exit 0 if all is well, 1 if a check failed, 2 on bad input.
+
+    3 if no thread worked for a minute, twice: what was asked for on the command line is watched.
+    """
     try:
         import tqdm  # noqa: F401
         import tyro
     except ImportError as error:
         sys.exit(f"jaxrnn: {error.name} is missing; pip install 'jaxrnn[cli]'")
+
+    def watched() -> contextlib.AbstractContextManager[None]:
+        if argv is None:
+            return watchdog.watching(excused=computes_elsewhere)
+        return contextlib.nullcontext()  # a program calls: its process is not ours to begin again
 
     def verify(
         cells: Annotated[tuple[str, ...], tyro.conf.Positional] = (),
@@ -38,8 +49,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             seed: of the random cases.
             details: print the whole table of each cell, not one line.
         """
-        one_for_a_matmul()
-        return verify_command(cells, cases, seed, details)
+        with watched():
+            return verify_command(cells, cases, seed, details)
 
     def demo(
         out: pathlib.Path = pathlib.Path("jaxrnn-demo"), quick: bool = False, seed: int = 0
@@ -51,8 +62,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             quick: 100 training steps instead of 2000.
             seed: of the weights and of the batches.
         """
-        one_for_a_matmul()
-        return demo_command(out, quick, seed)
+        with watched():
+            return demo_command(out, quick, seed)
 
     def diagnose(
         weights: pathlib.Path,
@@ -79,9 +90,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             chunk: examples at a time; by default from the sizes.
             out: folder for report.html and report.json.
         """
-        one_for_a_matmul()
         options = Options(layout, prefix, activation, lengths, batch_first, chunk, out)
-        return diagnose_command(weights, data, options)
+        with watched():
+            return diagnose_command(weights, data, options)
 
     def bench(
         names: Annotated[tuple[str, ...], tyro.conf.Positional] = (),
@@ -111,6 +122,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"jaxrnn: {error}", file=sys.stderr)
         code = 2
     sys.exit(code)
+
+
+def computes_elsewhere() -> bool:
+    """Whether JAX computes on an accelerator: while it does, every thread here may wait."""
+    return jax.default_backend() != "cpu"
 
 
 def raised_here(error: Exception) -> bool:
