@@ -19,10 +19,6 @@ KERNEL = tempfile.TemporaryDirectory()
 )
 os.environ["IPYTHONDIR"] = KERNEL.name
 
-from jaxrnn.cli.threads import one_for_a_matmul  # noqa: E402  it needs the path above
-
-one_for_a_matmul()  # kernels inherit it
-
 project = "jaxrnn"
 author = "The jaxrnn authors"
 copyright = "2026, The jaxrnn authors"

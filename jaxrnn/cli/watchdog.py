@@ -23,14 +23,14 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from importlib import metadata
 
 __all__ = ["GAVE_UP", "LIMIT", "PERIOD", "SECOND_TRY", "watching"]
 
 LIMIT = 60.0  # seconds without work
 PERIOD = 5.0  # seconds between readings
-WORK = 1 / 60  # of one core: a process that used less has not worked; the readings alone use 1e-5
+WORK = 1 / 60  # of one core: a process that used less has not worked
 SECOND_TRY = "JAXRNN_SECOND_TRY"  # the variable by which a process knows that it is the second
 GAVE_UP = 3  # the exit code
 
@@ -38,7 +38,7 @@ GAVE_UP = 3  # the exit code
 @contextlib.contextmanager
 def watching(
     limit: float = LIMIT, period: float = PERIOD, excused: Callable[[], bool] = lambda: False
-) -> Iterator[None]:
+) -> Generator[None, None, None]:
     """Watch the block. Once no thread works, `excused` is asked whether that is as it should be."""
     ended = threading.Event()
     thread = threading.Thread(
