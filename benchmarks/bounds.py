@@ -48,10 +48,10 @@ def gaps(cell: Any, params: Any, xs: Any) -> dict[str, Any]:
     """Bound minus product, `(N, T)` in nats."""
 
     def one(params: Any, xs: Any) -> dict[str, Any]:
-        bounds = certificates.along(cell, params, xs)
+        bounds = certificates.along(jaxrnn.Run(cell, params, xs))
         found = {"along": bounds.upper - bounds.product}
-        if cell.phi.slope is not None:
-            bound = certificates.from_weights(cell, params).bound
+        if cell.traits.slope is not None:
+            bound = certificates.of_weights(cell, params).bound
             lag = jnp.arange(T - 1, -1, -1)
             found["weights"] = lag * jnp.log(bound) - bounds.product
         return found

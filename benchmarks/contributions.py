@@ -25,7 +25,9 @@ def candidates(kind: str, params: Any, xs: Any, v: Any) -> list[timing.Candidate
     cell = bptt.CELLS[kind]
 
     def norms(params, xs, v):
-        return jaxrnn.bptt.contribution_norms(cell, params, xs, lambda s: jnp.sum(v * s.h))
+        return jaxrnn.bptt.contribution_norms(
+            jaxrnn.Run(cell, params, xs), lambda s: jnp.sum(v * s.h)
+        )
 
     def one_gradient(params, xs, v):
         return jax.grad(lambda p: jnp.sum(v * jaxrnn.unroll(cell, p, xs).h))(params)

@@ -24,7 +24,7 @@ def candidates(params: Any, xs: Any, count: int) -> list[timing.Candidate]:
     H = params.w_hh.shape[1]
 
     def ours(params, xs):
-        return jaxrnn.lyapunov.exponents(CELL, params, xs, count=count).value
+        return jaxrnn.lyapunov.exponents(jaxrnn.Run(CELL, params, xs), count=count).value
 
     def bare(params, xs):
         def step(Q, x):

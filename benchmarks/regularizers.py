@@ -18,8 +18,9 @@ SIZES = ((100, 20, 6, 50), (200, 32, 2, 64))  # (T, B, D, H); the first is Pasca
 ALONE = "loss alone"
 
 
-def gradients(cell, xs, v):
+def gradients(cell, params, xs, v):
     """Name ↦ params ↦ the gradient of the loss and one penalty."""
+    run = jaxrnn.Run(cell, params, xs)
 
     def loss(states):
         return jnp.sum(v * states.h[-1])
@@ -28,15 +29,13 @@ def gradients(cell, xs, v):
         return loss(jaxrnn.unroll(cell, params, xs))
 
     penalties = {
-        "with Ω": lambda p: regularizers.omega(cell, p, xs, loss),
-        "with Ω at fixed adjoints": lambda p: regularizers.omega_at_fixed_adjoints(
-            cell, p, xs, loss
-        ),
-        "with flossing": lambda p: regularizers.flossing(cell, p, xs),
+        "with Ω": lambda run: regularizers.omega(run, loss),
+        "with Ω at fixed adjoints": lambda run: regularizers.omega_at_fixed_adjoints(run, loss),
+        "with flossing": regularizers.flossing,
     }
     found = {ALONE: jax.grad(alone)}
     for name, penalty in penalties.items():
-        found[name] = jax.grad(lambda p, penalty=penalty: alone(p) + penalty(p))
+        found[name] = jax.grad(lambda p, penalty=penalty: alone(p) + penalty(run.at(p)))
     return found
 
 
@@ -53,7 +52,7 @@ def main() -> None:
             v = jax.random.normal(keys[2], (B, H), jnp.float32)
             found = [
                 timing.Candidate(name, f, (params,))
-                for name, f in gradients(CELLS[kind], xs, v).items()
+                for name, f in gradients(CELLS[kind], params, xs, v).items()
             ]
             rows = timing.measure(
                 found, reference=ALONE, rounds=40, untimed=1, limit_s=options.seconds

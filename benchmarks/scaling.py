@@ -36,22 +36,19 @@ DOUBLINGS = 5  # from a quarter of the base to four times it
 
 def program(work: str, params: Any, xs: Any, v: Any) -> timing.Candidate:
     """One work at one size."""
+    run = jaxrnn.Run(CELL, params, xs)
     if work == "gradient":
         f = peers.loss_and_grads(lambda params, xs: jaxrnn.unroll(CELL, params, xs).h)
         return timing.Candidate("", f, (params, xs, v))
     if work == "Jacobians":
-        return timing.Candidate(
-            "", lambda params, xs: jaxrnn.jacobians.closed_form(CELL, params, xs), (params, xs)
-        )
+        return timing.Candidate("", jaxrnn.jacobians.closed_form, (run,))
     if work == "transport norms":
-        return timing.Candidate(
-            "", lambda params, xs: jaxrnn.products.transport_norms(CELL, params, xs), (params, xs)
-        )
+        return timing.Candidate("", jaxrnn.products.transport_norms, (run,))
 
-    def norms(params, xs, v):
-        return jaxrnn.bptt.contribution_norms(CELL, params, xs, lambda s: jnp.sum(v * s.h))
+    def norms(run, v):
+        return jaxrnn.bptt.contribution_norms(run, lambda s: jnp.sum(v * s.h))
 
-    return timing.Candidate("", norms, (params, xs, v))
+    return timing.Candidate("", norms, (run, v))
 
 
 def sizes(work: str, axis: str, quick: bool) -> list[dict[str, int]]:

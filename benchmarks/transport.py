@@ -27,7 +27,7 @@ def candidates(params: Any, xs: Any) -> list[timing.Candidate]:
     T, H = xs.shape[0], params.w_hh.shape[1]
 
     def ours(params, xs):
-        return jaxrnn.products.frobenius_norms(CELL, params, xs)
+        return jaxrnn.products.frobenius_norms(jaxrnn.Run(CELL, params, xs))
 
     def states(params, xs, added):
         def step(state, item):

@@ -26,9 +26,8 @@ def contributions() -> None:
     sizes = {}
     for name, (cell, options) in nets.items():
         params = cell.init(jax.random.key(0), D, H, **options)
-        sizes[name] = jaxrnn.bptt.contribution_norms(
-            cell, params, xs, lambda states: (states.h[-1] ** 2).sum()
-        )
+        run = jaxrnn.Run(cell, params, xs)
+        sizes[name] = jaxrnn.bptt.contribution_norms(run, lambda s: (s.h[-1] ** 2).sum())
     figure = plot.contributions({name: found.norm.w_hh for name, found in sizes.items()})
     plot.save(figure, ASSETS / "contributions.png")
 
@@ -37,7 +36,7 @@ def paths() -> None:
     """The LSTM's ∂cₜ/∂cₖ: errors of the approximations and shares of the paths against lag."""
     params = jaxrnn.lstm().init(jax.random.key(0), D, H)
     xs = jax.random.normal(jax.random.key(1), (T, B, D))
-    found = jaxrnn.paths.decompose(jaxrnn.lstm(), params, xs)
+    found = jaxrnn.paths.decompose(jaxrnn.Run(jaxrnn.lstm(), params, xs))
     plot.save(plot.cell_paths(found), ASSETS / "lstm_paths.png")
 
 

@@ -5,7 +5,8 @@
 >>> params = cell.init(jax.random.key(0), 3, 5)
 >>> xs = jax.random.normal(jax.random.key(1), (20, 4, 3))      # (T, B, D)
 >>> states = jaxrnn.unroll(cell, params, xs)                   # states.h, states.c
->>> J = jaxrnn.jacobians.closed_form(cell, params, xs)         # J.c.h is ∂cᵢ/∂hᵢ₋₁
+>>> run = jaxrnn.Run(cell, params, xs)                         # what analyses are asked about
+>>> J = jaxrnn.jacobians.closed_form(run)                      # J.c.h is ∂cᵢ/∂hᵢ₋₁
 >>> J.c.h.shape
 (20, 4, 5, 5)
 """
@@ -43,6 +44,7 @@ from jaxrnn.diagnosis import diagnose
 from jaxrnn.horizon import memory_horizon
 from jaxrnn.pointwise import Pointwise
 from jaxrnn.pointwise_cell import PointwiseCell
+from jaxrnn.run import Run
 from jaxrnn.step_cell import from_step
 from jaxrnn.unrolling import unroll
 from jaxrnn.verification import verify
@@ -51,8 +53,8 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> types.ModuleType:
-    """`jaxrnn.plot` and `jaxrnn.report`, imported when asked for: they need extras."""
-    if name in ("plot", "report"):
+    """`jaxrnn.plot`, `report` and `strategies`, imported when asked for: they need extras."""
+    if name in ("plot", "report", "strategies"):
         return importlib.import_module(f"jaxrnn.{name}")
     raise AttributeError(f"module 'jaxrnn' has no attribute '{name}'")
 
@@ -69,6 +71,7 @@ __all__ = [
     "RNNState",
     "ResetFirstParams",
     "ResetFirstState",
+    "Run",
     "activations",
     "bptt",
     "certificates",

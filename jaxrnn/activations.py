@@ -112,18 +112,37 @@ def _relu_derivative(z: Array) -> Array:
     return jnp.heaviside(z, jnp.zeros_like(z))
 
 
+# Functions of this module: JAX's own are compiled objects, which do not pickle.
+
+
+def _tanh_value(z: Array) -> Array:
+    return jnp.tanh(z)
+
+
+def _sigmoid_value(z: Array) -> Array:
+    return jax.nn.sigmoid(z)
+
+
+def _relu_value(z: Array) -> Array:
+    return jax.nn.relu(z)
+
+
 def _identity_value(z: Array) -> Array:
     return z
 
 
-tanh = Activation("tanh", jnp.tanh, _tanh_derivative, gamma=1.0, range=(-1.0, 1.0))
+def _one(z: Array) -> Array:
+    return jnp.ones_like(z)
+
+
+tanh = Activation("tanh", _tanh_value, _tanh_derivative, gamma=1.0, range=(-1.0, 1.0))
 """tanh(z), tanh'(z) = 4 σ'(2z) within 4 ulp for |z| ≤ 43 in float32, γ = 1."""
 
-sigmoid = Activation("sigmoid", jax.nn.sigmoid, _sigmoid_derivative, gamma=0.25, range=(0.0, 1.0))
+sigmoid = Activation("sigmoid", _sigmoid_value, _sigmoid_derivative, gamma=0.25, range=(0.0, 1.0))
 """1/(1+e⁻ᶻ), σ'(z) = r(1-r), r = σ(-|z|), within 4 ulp for |z| ≤ 87 in float32, γ = ¼."""
 
-relu = Activation("relu", jax.nn.relu, _relu_derivative, gamma=1.0, range=(0.0, math.inf))
+relu = Activation("relu", _relu_value, _relu_derivative, gamma=1.0, range=(0.0, math.inf))
 """max(z, 0), derivative 1 for z > 0 and 0 for z ≤ 0 (at 0 by convention), γ = 1."""
 
-identity = Activation("identity", _identity_value, jnp.ones_like, gamma=1.0, linear=True)
+identity = Activation("identity", _identity_value, _one, gamma=1.0, linear=True)
 """z, derivative 1, γ = 1: the linear network of the classical analysis."""

@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrnn.traits import ROLES, Gate
+
 
 def describe(value: Any) -> str:
     """`float32[4, 3]` for an array, the type's name for anything else."""
@@ -216,6 +218,23 @@ def check_range(name: str, value: Any) -> None:
     pair = isinstance(value, tuple) and len(value) == 2
     if not pair or not all(isinstance(end, int | float) for end in value) or value[0] >= value[1]:
         raise ValueError(f"{name}: expected (lowest, highest), got {value!r}")
+
+
+def check_gates(name: str, value: Any, names: tuple[str, ...]) -> None:
+    """Refuse anything but a tuple of `Gate` with these names in this order, each with its range."""
+    if not isinstance(value, tuple) or not all(isinstance(gate, Gate) for gate in value):
+        raise TypeError(f"{name}: expected a tuple of jaxrnn.traits.Gate, got {value!r}")
+    if tuple(gate.name for gate in value) != names:
+        raise ValueError(
+            f"{name}: expected one for each of {', '.join(names)}, got "
+            f"{', '.join(gate.name for gate in value)}"
+        )
+    for gate in value:
+        check_range(f"{name} of {gate.name}", gate.range)
+        if gate.role not in ("", *ROLES):
+            raise ValueError(
+                f"{name} of {gate.name}: expected a role of {', '.join(ROLES)}, got {gate.role!r}"
+            )
 
 
 def check_batch_shape(batch_shape: Any) -> None:

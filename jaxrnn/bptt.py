@@ -8,28 +8,26 @@ With λₖ = ∂E/∂sₖ, the adjoint, and hₖ₋₁ held constant in the last
 without keeping them, `credit_matrix` the adjoints of each step's own loss.
 
 In every function `loss` is a function of the stacked states that `jaxrnn.unroll` returns, leaves
-`(T, *batch, H)`; a loss on the last state is `lambda states: f(states.h[-1])`. `lengths` and
-`resets` are those of `unroll`: a step that is held passes its adjoint on and contributes exactly
-0; a reset cuts the adjoint off. `state0` counts as given: where the cell makes it from the
-parameters, as `from_step(..., init_state=...)` may, that dependence is in no contribution.
+`(T, *batch, H)`; a loss on the last state is `lambda states: f(states.h[-1])`. A step that is held
+passes its adjoint on and contributes exactly 0; a reset cuts the adjoint off. `state0` counts as
+given: where the cell makes it from the parameters, as `from_step(..., init_state=...)` may, that
+dependence is in no contribution.
 
 Each call traces `loss` anew but compiles the rest once for each cell and shape; a whole call
 may stand inside `jax.jit`.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from chex import ArrayTree
 from jax import Array
 
 from jaxrnn import arguments, norms
-from jaxrnn.cell import Cell
-from jaxrnn.linearisation import Steps, linearised, trajectory
-from jaxrnn.tangent_scan import over_chunks, plan
+from jaxrnn.linearisation import Steps, chunk_of, linearised, trajectory
+from jaxrnn.run import Run, check_run, precise
+from jaxrnn.time_axis import over_chunks
 from jaxrnn.transposition import (
     direct_adjoints,
     parts_and_total,
@@ -37,7 +35,6 @@ from jaxrnn.transposition import (
     to_drive,
     to_each,
 )
-from jaxrnn.unrolling import check, start, unroll
 
 __all__ = [
     "ContributionNorms",
@@ -62,21 +59,12 @@ class ContributionNorms(NamedTuple):
     total: Any
 
 
-def adjoints(
-    cell: Cell,
-    params: ArrayTree,
-    xs: Array,
-    loss: Callable[[Any], Array],
-    state0: Any = None,
-    *,
-    lengths: Array | None = None,
-    resets: Array | None = None,
-) -> Any:
+def adjoints(run: Run, loss: Callable[[Any], Array]) -> Any:
     """∂E/∂sₖ for every step k, later states following sₖ.
 
         λₖ = ∂E/∂sₖ|direct + Jₖ₊₁ᵀ λₖ₊₁
 
-    Args:    loss: states ↦ one real scalar E; all others as in `jaxrnn.unroll`.
+    Args:    run: a `jaxrnn.Run`; loss: states ↦ one real scalar E.
     Returns: the tree of the states, leaves `(T, *batch, H)`.
     Raises:  TypeError or ValueError as `jaxrnn.unroll`, or naming `loss`.
     Cost:    one `unroll`, one recurrent matmul for all steps, one reverse scan of O(T·B·G·H²).
@@ -84,24 +72,15 @@ def adjoints(
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.lstm()
-    >>> params, xs = cell.init(jax.random.key(0), 3, 5), jax.numpy.ones((7, 2, 3))
-    >>> jaxrnn.bptt.adjoints(cell, params, xs, lambda states: states.h[-1].sum()).c.shape
+    >>> run = jaxrnn.Run(cell, cell.init(jax.random.key(0), 3, 5), jax.numpy.ones((7, 2, 3)))
+    >>> jaxrnn.bptt.adjoints(run, lambda states: states.h[-1].sum()).c.shape
     (7, 2, 5)
     """
-    states, direct = direct_adjoints(cell, params, xs, loss, state0, lengths, resets)
-    return _adjoints(cell, params, xs, state0, states, direct, lengths, resets)
+    with precise():
+        return _adjoints(run, *direct_adjoints(run, loss))
 
 
-def temporal_contributions(
-    cell: Cell,
-    params: ArrayTree,
-    xs: Array,
-    loss: Callable[[Any], Array],
-    state0: Any = None,
-    *,
-    lengths: Array | None = None,
-    resets: Array | None = None,
-) -> Any:
+def temporal_contributions(run: Run, loss: Callable[[Any], Array]) -> Any:
     """∂E/∂θ|ₖ for every step k: what the use of θ in step k alone adds to the gradient.
 
         ∂E/∂θ|ₖ = (∂sₖ/∂θ)ᵀ λₖ,  sₖ₋₁ held constant        Σₖ ∂E/∂θ|ₖ = ∂E/∂θ
@@ -117,25 +96,16 @@ def temporal_contributions(
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.rnn()
-    >>> params, xs = cell.init(jax.random.key(0), 3, 5), jax.numpy.ones((7, 2, 3))
+    >>> run = jaxrnn.Run(cell, cell.init(jax.random.key(0), 3, 5), jax.numpy.ones((7, 2, 3)))
     >>> loss = lambda states: (states.h[-1] ** 2).mean()
-    >>> jaxrnn.bptt.temporal_contributions(cell, params, xs, loss).w_hh.shape
+    >>> jaxrnn.bptt.temporal_contributions(run, loss).w_hh.shape
     (7, 5, 5)
     """
-    states, direct = direct_adjoints(cell, params, xs, loss, state0, lengths, resets)
-    return _contributions(cell, params, xs, state0, states, direct, lengths, resets)
+    with precise():
+        return _contributions(run, *direct_adjoints(run, loss))
 
 
-def contribution_norms(
-    cell: Cell,
-    params: ArrayTree,
-    xs: Array,
-    loss: Callable[[Any], Array],
-    state0: Any = None,
-    *,
-    lengths: Array | None = None,
-    resets: Array | None = None,
-) -> ContributionNorms:
+def contribution_norms(run: Run, loss: Callable[[Any], Array]) -> ContributionNorms:
     """The norm of every ∂E/∂θ|ₖ and its inner product with ∂E/∂θ, leaf by leaf.
 
         ‖Σ_b δᵇ ⊗ vᵇ‖² = Σ_bc (δᵇ·δᶜ)(vᵇ·vᶜ)        ⟨Σ_b δᵇ ⊗ vᵇ, g⟩ = Σ_b δᵇ·(g vᵇ)
@@ -152,30 +122,21 @@ def contribution_norms(
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.gru()
-    >>> params, xs = cell.init(jax.random.key(0), 3, 5), jax.numpy.ones((7, 2, 3))
-    >>> sizes = jaxrnn.bptt.contribution_norms(cell, params, xs, lambda s: s.h[-1].sum())
+    >>> run = jaxrnn.Run(cell, cell.init(jax.random.key(0), 3, 5), jax.numpy.ones((7, 2, 3)))
+    >>> sizes = jaxrnn.bptt.contribution_norms(run, lambda s: s.h[-1].sum())
     >>> sizes.norm.b_hn.shape, sizes.inner.w_ih.shape, sizes.total.w_hh.shape
     ((7,), (7,), (15, 5))
     """
-    states, direct = direct_adjoints(cell, params, xs, loss, state0, lengths, resets)
-    return _norms(cell, params, xs, state0, states, direct, lengths, resets)
+    with precise():
+        return _norms(run, *direct_adjoints(run, loss))
 
 
-def credit_matrix(
-    cell: Cell,
-    params: ArrayTree,
-    xs: Array,
-    losses: Callable[[Any], Array],
-    state0: Any = None,
-    *,
-    lengths: Array | None = None,
-    resets: Array | None = None,
-) -> Any:
+def credit_matrix(run: Run, losses: Callable[[Any], Array]) -> Any:
     """‖∂Eₜ/∂sₖ‖ for every pair of a loss Eₜ and a state sₖ.
 
         C[t, k] = ‖λₖ‖,  λₖ = ∂Eₜ/∂sₖ = ∂Eₜ/∂sₖ|direct + Jₖ₊₁ᵀ λₖ₊₁
 
-    Args:    losses: states ↦ `(T,)`, one real loss a step; all others as in `adjoints`.
+    Args:    run: as in `adjoints`; losses: states ↦ `(T,)`, one real loss a step.
     Returns: the tree of the states, leaves `(T, T)`: row t, column k, the norm over batch and
              units. If Eₜ reads no state after sₜ, everything right of the diagonal is 0.
     Raises:  TypeError or ValueError as `adjoints`, naming `losses`.
@@ -185,23 +146,28 @@ def credit_matrix(
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.gru()
-    >>> params, xs = cell.init(jax.random.key(0), 3, 5), jax.numpy.ones((7, 2, 3))
-    >>> credit = jaxrnn.bptt.credit_matrix(cell, params, xs, lambda s: (s.h ** 2).sum((1, 2)))
+    >>> run = jaxrnn.Run(cell, cell.init(jax.random.key(0), 3, 5), jax.numpy.ones((7, 2, 3)))
+    >>> credit = jaxrnn.bptt.credit_matrix(run, lambda s: (s.h ** 2).sum((1, 2)))
     >>> credit.h.shape, float(credit.h[2, 4])
     ((7, 7), 0.0)
     """
-    check(cell, params, xs, state0, lengths, resets)
+    check_run(run)
     arguments.check_callable("losses", losses, "(states) -> (T,)")
-    states = unroll(cell, params, xs, state0, lengths=lengths, resets=resets)
-    T = xs.shape[0]
-    arguments.check_loss("losses", losses, states, (T,))
-    steps = _linearised(cell, params, xs, state0, states, lengths, resets)
+    with precise():
+        states = run.states()
+        arguments.check_loss("losses", losses, states, run.xs.shape[:1])
+        return _credit(run, states, losses)
+
+
+def _credit(run: Run, states: Any, losses: Callable[[Any], Array]) -> Any:
+    T = run.xs.shape[0]
+    steps = _linearised(run, states)
     values, pull = jax.vjp(losses, states)
     one = jnp.ones_like(values)
 
     def row(t: Array) -> Any:
         (direct,) = pull(jnp.where(jnp.arange(T) == t, one, jnp.zeros_like(one)))
-        return jax.tree.map(_norm_of_step, run_back(cell, params, steps, direct))
+        return jax.tree.map(_norm_of_step, run_back(run, steps, direct))
 
     held = max(1, sum(leaf.size for leaf in jax.tree.leaves(states)))
     rows = max(1, min(T, ROW_NUMBERS // held))
@@ -216,41 +182,31 @@ def _norm_of_step(leaf: Array) -> Array:
     return norms.norm(leaf, tuple(range(1, leaf.ndim)))
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _linearised(
-    cell: Cell, params: ArrayTree, xs: Array, state0: Any, states: Any, *masks: Any
-) -> Steps:
-    return linearised(cell, params, trajectory(cell, params, xs, state0, states, *masks))
+@jax.jit
+def _linearised(run: Run, states: Any) -> Steps:
+    return linearised(run, trajectory(run, states))
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _adjoints(
-    cell: Cell, params: ArrayTree, xs: Array, state0: Any, states: Any, direct: Any, *masks: Any
-) -> Any:
-    steps = linearised(cell, params, trajectory(cell, params, xs, state0, states, *masks))
-    return run_back(cell, params, steps, direct)
+@jax.jit
+def _adjoints(run: Run, states: Any, direct: Any) -> Any:
+    return run_back(run, linearised(run, trajectory(run, states)), direct)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _contributions(
-    cell: Cell, params: ArrayTree, xs: Array, state0: Any, states: Any, direct: Any, *masks: Any
-) -> Any:
-    steps = linearised(cell, params, trajectory(cell, params, xs, state0, states, *masks))
-    drives = to_drive(cell, params, steps, run_back(cell, params, steps, direct))
-    return to_each(cell, params, steps, drives)
+@jax.jit
+def _contributions(run: Run, states: Any, direct: Any) -> Any:
+    steps = linearised(run, trajectory(run, states))
+    return to_each(run, steps, to_drive(run, steps, run_back(run, steps, direct)))
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _norms(
-    cell: Cell, params: ArrayTree, xs: Array, state0: Any, states: Any, direct: Any, *masks: Any
-) -> ContributionNorms:
-    steps = trajectory(cell, params, xs, state0, states, *masks)
-    chunk = plan(cell, params, xs, start(cell, params, xs, state0), None).chunk
-    parts, total = parts_and_total(cell, params, steps, direct, chunk)
+@jax.jit
+def _norms(run: Run, states: Any, direct: Any) -> ContributionNorms:
+    steps = trajectory(run, states)
+    parts, total = parts_and_total(run, steps, direct)
 
     def measure(nothing: None, item: tuple[Any, Steps]) -> tuple[None, Any]:
         parts, steps = item
-        return nothing, cell.contribution_sizes(params, parts, steps.before, steps.xs, total)
+        at = run.params, parts, steps.before, steps.xs
+        return nothing, run.cell.contribution_sizes(*at, total)
 
-    _, (norm, inner) = over_chunks(measure, None, (parts, steps), chunk)
+    _, (norm, inner) = over_chunks(measure, None, (parts, steps), chunk_of(run))
     return ContributionNorms(norm, inner, total)

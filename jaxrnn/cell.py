@@ -19,6 +19,8 @@ import jax
 from chex import ArrayTree
 from jax import Array
 
+from jaxrnn.traits import Traits
+
 __all__ = ["Cell", "Stepper", "over_leading_axes"]
 
 
@@ -57,6 +59,11 @@ class Cell(Protocol):
     @property
     def gates(self) -> tuple[str, ...]:
         """Names of the gate blocks in the order of the rows of W; empty for a bare step."""
+        ...
+
+    @property
+    def traits(self) -> Traits:
+        """What an algorithm may want to know."""
         ...
 
     @property
@@ -122,6 +129,13 @@ class Cell(Protocol):
 
     def push(self, params: ArrayTree, partials: Any, dstate: Any, drive: Any) -> Any:
         """δsᵢ = Jᵢ δsᵢ₋₁ + dᵢ, linear in (dstate, drive)."""
+        ...
+
+    def pulled_apart(self, partials: Any, adjoint: Any) -> tuple[Any, tuple[Array, ...]]:
+        """Jᵀ λ, apart: what passes without a weight, and what enters each gate's rows of W_hh.
+
+        Of cells with a `Traits.readout` alone.
+        """
         ...
 
     def drive_parts(self, partials: Any, adjoint: Any) -> Any:

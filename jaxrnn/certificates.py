@@ -28,8 +28,8 @@ from jaxrnn.jacobians import of_steps, state_closed_form
 from jaxrnn.linearisation import Steps, trajectory
 from jaxrnn.matrix_products import from_tree
 from jaxrnn.projections import accumulator
-from jaxrnn.tangent_scan import over_chunks
-from jaxrnn.unrolling import checked_state, unroll
+from jaxrnn.run import Run, check_vector_state, first_state, precise
+from jaxrnn.time_axis import over_chunks
 
 __all__ = [
     "Certificate",
@@ -38,7 +38,7 @@ __all__ = [
     "WeightBound",
     "along",
     "certify",
-    "from_weights",
+    "of_weights",
 ]
 
 VANISHING = "vanishing certified"
@@ -198,52 +198,37 @@ class Certificate(NamedTuple):
         return "\n".join(lines)
 
 
-def certify(
-    cell: Cell,
-    params: ArrayTree,
-    xs: Array | None = None,
-    state0: Any = None,
-    *,
-    lengths: Array | None = None,
-    resets: Array | None = None,
-) -> Certificate:
-    """Everything that can be certified: from the weights, and along xs if they are given.
+def certify(run: Run) -> Certificate:
+    """Everything that can be certified of a run: from the weights, and along its inputs.
 
         ‖∂sₜ/∂sₖ‖ ≤ ∏ᵢ ‖Jᵢ‖,  k < i ≤ t        of one gate ‖Jᵢ‖ ≤ γ σ_max(W_hh)
 
-    Args:    as `jaxrnn.unroll`; without xs, a cell with one gate, and none of state0, lengths
-             and resets.
+    Args:    run: a `jaxrnn.Run`. From the weights alone, see `of_weights`.
     Returns: Certificate(weights, trajectory); `weights` is None for gated cells, whose c or whose
-             gates have no bound before a trajectory is known; `trajectory` is None without xs.
-    Raises:  as `from_weights` without xs, as `along` with them; ValueError for what goes with xs
-             where there are none.
-    Cost:    `from_weights` for a cell that declares γ, and `along` with xs.
+             gates have no bound before a trajectory is known.
+    Raises:  as `along`.
+    Cost:    `of_weights` for a cell that declares γ, and `along`.
     Source:  docs/derivations/certificates.md.
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.rnn()
     >>> params = cell.init(jax.random.key(0), 3, 5)
     >>> small = params._replace(w_hh=params.w_hh / 2)
-    >>> jaxrnn.certificates.certify(cell, small).weights.statement().verdict
+    >>> run = jaxrnn.Run(cell, small, jax.numpy.ones((7, 2, 3)))
+    >>> jaxrnn.certificates.certify(run).weights.statement().verdict
     'vanishing certified'
     """
-    arguments.check_cell(cell)
-    if xs is None:
-        for name, given in (("state0", state0), ("lengths", lengths), ("resets", resets)):
-            if given is not None:
-                raise ValueError(f"xs: expected inputs, since {name} is given, got None")
-        return Certificate(from_weights(cell, params), None)
-    known = getattr(getattr(cell, "phi", None), "slope", None) is not None
-    trajectory = along(cell, params, xs, state0, lengths=lengths, resets=resets)
-    return Certificate(from_weights(cell, params) if known else None, trajectory)
+    trajectory = along(run)
+    known = run.cell.traits.slope is not None
+    return Certificate(of_weights(run.cell, run.params) if known else None, trajectory)
 
 
-def from_weights(cell: Any, params: ArrayTree) -> WeightBound:
+def of_weights(cell: Cell, params: ArrayTree) -> WeightBound:
     """γσ_max(W_hh) and ρ(W_hh) of a one-gate cell.
 
         ‖∂hₜ/∂hₖ‖ ≤ (γ σ_max(W_hh))^(t-k)        ρ(W_hh) = lim ‖W_hhᵐ‖^(1/m),  m = 2⁵² here
 
-    Args:    cell: one whose φ declares its slope γ, such as `jaxrnn.rnn()`; params: its own.
+    Args:    cell: one that declares its slope γ, such as `jaxrnn.rnn()`; params: its own.
     Returns: WeightBound(gamma, sigma_max, spectral_radius, linear, bound), scalars.
     Raises:  ValueError for a cell that declares none, with the reason; TypeError or ValueError
              for params that are not the cell's.
@@ -253,27 +238,28 @@ def from_weights(cell: Any, params: ArrayTree) -> WeightBound:
     >>> import jax.numpy as jnp, jaxrnn
     >>> W = jnp.array([[8.0, 8.0], [-8.0, -8.0]])
     >>> params = jaxrnn.RNNParams(jnp.zeros((2, 1)), W, jnp.zeros(2))
-    >>> found = from_weights(jaxrnn.rnn(), params)
+    >>> found = of_weights(jaxrnn.rnn(), params)
     >>> float(found.spectral_radius), round(float(found.sigma_max), 4)
     (0.0, 16.0)
     """
     arguments.check_cell(cell)
     cell.check_params(params)
-    slope = getattr(getattr(cell, "phi", None), "slope", None)
-    if slope is None:
+    if cell.traits.slope is None:
         raise ValueError(
             f"cell: expected one gate with a bound γ on its slope, got {cell.name}: a gated cell's "
             "Jacobian, or that of an activation without γ, has no bound from the weights alone; "
-            "give xs and certify along them"
+            "certify along inputs: certificates.along(jaxrnn.Run(cell, params, xs))"
         )
-    return _from_weights(cell, params)
+    with precise():
+        return _of_weights(cell, params)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _from_weights(cell: Any, params: Any) -> WeightBound:
-    W = cell.recurrent_map(params).weight
+def _of_weights(cell: Cell, params: ArrayTree) -> WeightBound:
+    traits: Any = cell.traits
+    W = traits.recurrent_weight(params)
     W = W.astype(accumulator(W.dtype))
-    gamma, linear = jnp.asarray(cell.phi.slope, W.dtype), jnp.asarray(cell.phi.linear)
+    gamma, linear = jnp.asarray(traits.slope, W.dtype), jnp.asarray(traits.linear)
     sigma = norms.spectral(W)
     return WeightBound(gamma, sigma, _spectral_radius(W), linear, gamma * sigma * _up(W))
 
@@ -310,20 +296,12 @@ def _spectral_radius_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple
     return _spectral_radius(*primals), moved[jnp.argmax(sizes)]
 
 
-def along(
-    cell: Cell,
-    params: ArrayTree,
-    xs: Array,
-    state0: Any = None,
-    *,
-    lengths: Array | None = None,
-    resets: Array | None = None,
-) -> TrajectoryBounds:
+def along(run: Run) -> TrajectoryBounds:
     """Per-step norms, the bounds they give for every lag up to the last state, and the product.
 
         Σ_{i>k} log σ_min(Jᵢ) ≤ log ‖∂s_{T-1}/∂sₖ‖ ≤ Σ_{i>k} log σ_max(Jᵢ)
 
-    Args:    as `jaxrnn.unroll`.
+    Args:    run: a `jaxrnn.Run`.
     Returns: TrajectoryBounds(step_upper, step_lower, upper, lower, product), each `(T, *batch)` in
              nats; entry k of the last three has lag T-1-k, and the bounds of the last are 0.
     Raises:  as `jaxrnn.unroll`; ValueError for a state with a leaf that is no vector.
@@ -333,37 +311,33 @@ def along(
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.lstm()
-    >>> params, xs = cell.init(jax.random.key(0), 3, 5), jax.numpy.ones((7, 2, 3))
-    >>> bounds = jaxrnn.certificates.along(cell, params, xs)
+    >>> run = jaxrnn.Run(cell, cell.init(jax.random.key(0), 3, 5), jax.numpy.ones((7, 2, 3)))
+    >>> bounds = jaxrnn.certificates.along(run)
     >>> bool((bounds.product <= bounds.upper).all() and (bounds.lower <= bounds.product).all())
     True
     """
-    checked_state(cell, params, xs, state0, lengths, resets)
-    return _along(cell, params, xs, state0, lengths, resets)
+    check_vector_state(run)
+    with precise():
+        return _along(run)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _along(
-    cell: Cell, params: ArrayTree, xs: Array, state0: Any, lengths: Any, resets: Any
-) -> TrajectoryBounds:
-    masks = {"lengths": lengths, "resets": resets}
-    states = unroll(cell, params, xs, state0, **masks)
-    steps = trajectory(cell, params, xs, state0, states, lengths, resets)
-    n = sum(leaf.shape[-1] for leaf in jax.tree.leaves(states))
+@jax.jit
+def _along(run: Run) -> TrajectoryBounds:
+    n = sum(leaf.shape[-1] for leaf in jax.tree.leaves(first_state(run)))
 
     def extremes(nothing: None, steps: Steps) -> tuple[None, tuple[Array, Array]]:
-        J = from_tree(of_steps(state_closed_form, cell, params, steps))
+        J = from_tree(of_steps(state_closed_form, run, steps))
         sigma = factorizations.singular_values(J.astype(accumulator(J.dtype)))
         return nothing, (sigma[..., 0], sigma[..., -1])
 
     # The Jacobians of a few steps at a time.
-    numbers = max(math.prod(xs.shape[1:-1]) * n * n, 1)
-    chunk = max(min(NUMBERS // numbers, xs.shape[0]), 1)
-    _, (most, least) = over_chunks(extremes, None, steps, chunk)
+    numbers = max(math.prod(run.xs.shape[1:-1]) * n * n, 1)
+    chunk = max(min(NUMBERS // numbers, run.xs.shape[0]), 1)
+    _, (most, least) = over_chunks(extremes, None, trajectory(run), chunk)
     off = 16 * n * float(jnp.finfo(most.dtype).eps)
     step_upper = norms.log(most) + math.log1p(off)
     step_lower = norms.log(jnp.maximum(least - off * most, jnp.zeros_like(least)))
-    product = products.transport_norms(cell, params, xs, state0, **masks)
+    product = products.transport_norms(run)
     upper, lower = _after(step_upper, 1), _after(step_lower, -1)
     return TrajectoryBounds(step_upper, step_lower, upper, lower, product)
 

@@ -13,11 +13,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxrnn.linearisation import Steps, linearised
+from jaxrnn.linearisation import Steps, chunk_of, linearised
 from jaxrnn.projections import accumulator
+from jaxrnn.run import Run
 from jaxrnn.scaling import Scaled, rescaled
-from jaxrnn.tangent_scan import over_chunks
-from jaxrnn.unrolling import select
+from jaxrnn.time_axis import over_chunks, select
 
 __all__ = ["Chains", "by_c", "first_rows", "readouts", "run_back"]
 
@@ -53,34 +53,33 @@ def first_rows(state0: Any, paths: int) -> Chains:
     return Chains(rows(exact), rows(one), rows(none + 1), taken)
 
 
-def run_back(
-    cell: Any, params: Any, steps: Steps, first: Chains, chunk: int, measure: Any
-) -> tuple[Chains, Any]:
+def run_back(run: Run, steps: Steps, first: Chains, measure: Any) -> tuple[Chains, Any]:
     """The chains before the steps, and measure(chains, read-out) after each of them."""
 
     def back(chains: Chains, item: tuple[Steps, Array]) -> tuple[Chains, Any]:
-        return _through(cell, params, item[0], chains, item[1]), measure(chains, item[1])
+        return _through(run, item[0], chains, item[1]), measure(chains, item[1])
 
     def chunk_back(chains: Chains, steps: Steps) -> tuple[Chains, Any]:
-        steps = linearised(cell, params, steps)
-        return jax.lax.scan(back, chains, (steps, readouts(cell, steps)), reverse=True)
+        steps = linearised(run, steps)
+        return jax.lax.scan(back, chains, (steps, readouts(run, steps)), reverse=True)
 
-    return over_chunks(chunk_back, first, steps, chunk, reverse=True)
+    return over_chunks(chunk_back, first, steps, chunk_of(run), reverse=True)
 
 
-def readouts(cell: Any, steps: Steps) -> Array:
+def readouts(run: Run, steps: Steps) -> Array:
     """∂h/∂c after each step. That of a held step meets rows (0, ·) alone, and changes nothing."""
-    return cell.phi.readout(steps.partials)
+    traits: Any = run.cell.traits
+    return traits.readout(steps.partials)
 
 
-def _through(cell: Any, params: Any, step: Steps, chains: Chains, readout: Array) -> Chains:
+def _through(run: Run, step: Steps, chains: Chains, readout: Array) -> Chains:
     """All chains from after a step to before it, as one stack of rows."""
     exact, taken = chains.exact.value, chains.taken
     four_term = _c_alone(exact, by_c(chains.four_term.value, readout))
     forget = _c_alone(exact, chains.forget.value.c)
     counts = [rows.c.shape[-2] for rows in (exact, four_term, forget)]
     stacked = jax.tree.map(lambda *rows: jnp.concatenate(rows, -2), exact, four_term, forget)
-    direct, gated = _apart(cell, params, step, stacked)
+    direct, gated = _apart(run, step, stacked)
     moved = direct._replace(h=direct.h + sum(gated))
     H = moved.c.shape[-1]
     if counts[0] > H:  # what each path adds in this step, to the derivative by its weight
@@ -109,21 +108,14 @@ def _through(cell: Any, params: Any, step: Steps, chains: Chains, readout: Array
     )
 
 
-def _apart(cell: Any, params: Any, step: Steps, rows: Any) -> tuple[Any, list[Array]]:
+def _apart(run: Run, step: Steps, rows: Any) -> tuple[Any, list[Array]]:
     """Jᵀ of each row: what passes without a weight, and what each gate's rows of W_hh pass to h."""
     lead = step.xs.ndim - 1
-    weight = cell.recurrent_map(params).weight.astype(rows.c.dtype)
-    G = len(cell.gates)
-
-    def through_phi(row: Any) -> tuple[Any, Array]:
-        # Made of the row, so that it varies as the row does under `shard_map`.
-        dv = jnp.zeros_like(jnp.concatenate([row.c] * G, axis=-1))
-        tangent = functools.partial(cell.phi.tangent, step.partials)
-        direct, dv = jax.linear_transpose(tangent, row, dv)(row)
-        return direct, cell.drive_parts(step.partials, dv)[-1]
-
-    direct, da = jax.vmap(through_phi, lead, lead)(rows)
-    blocks = zip(jnp.split(da, G, axis=-1), jnp.split(weight, G), strict=True)
+    pulled = functools.partial(run.cell.pulled_apart, step.partials)
+    direct, gates = jax.vmap(pulled, lead, lead)(rows)
+    traits: Any = run.cell.traits
+    weight = traits.recurrent_weight(run.params).astype(rows.c.dtype)
+    blocks = zip(gates, jnp.split(weight, len(gates)), strict=True)
     return direct, [jnp.matmul(rows, W) for rows, W in blocks]
 
 

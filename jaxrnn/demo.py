@@ -23,9 +23,10 @@ from jaxrnn.diagnosis import GradientFlow, diagnose
 from jaxrnn.horizon import memory_horizon
 from jaxrnn.jacobians import closed_form
 from jaxrnn.matrix_products import from_tree
+from jaxrnn.run import Run
 from jaxrnn.unrolling import unroll
 
-__all__ = ["Data", "Flow", "Run", "load_digits", "measure", "run"]
+__all__ = ["Data", "Flow", "Trained", "load_digits", "measure", "run"]
 
 HIDDEN = 64
 CLASSES = 10
@@ -111,7 +112,7 @@ class Flow(NamedTuple):
         }
 
 
-class Run(NamedTuple):
+class Trained(NamedTuple):
     """One network, before and after training; the diagnosis is of the trained one."""
 
     name: str
@@ -209,20 +210,21 @@ def train(
 def measure(cell: Cell, network: Network, data: Data) -> Flow:
     """The gradient's way back: adjoints, contributions, Jacobians of the whole state."""
     xs, error = data.test_xs[:, :WATCHED], _error(network, data)
-    adjoints = bptt.adjoints(cell, network.cell, xs, error)
+    run = Run(cell, network.cell, xs)
+    adjoints = bptt.adjoints(run, error)
     sizes = {f: jnp.linalg.norm(leaf, axis=-1).mean(1) for f, leaf in adjoints._asdict().items()}
     last = jax.tree.map(lambda leaf: leaf[-1], adjoints)
-    J = closed_form(cell, network.cell, xs)
+    J = closed_form(run)
     return Flow(
         accuracy=accuracy(cell, network, data.test_xs, data.test_labels),
         adjoint_h=sizes["h"],
         adjoint_c=sizes.get("c"),
-        contribution=_sizes(cell, network.cell, xs, error),
+        contribution=_sizes(run, error),
         spectral_norm=norms.spectral(from_tree(jax.tree.map(lambda b: b[:, : WATCHED // 2], J))),
         forget=jnp.diagonal(J.c.c, axis1=-2, axis2=-1).mean(1) if hasattr(J, "c") else None,
-        horizon=memory_horizon(products.adjoint_norms(cell, network.cell, xs, last)),
-        exponent=lyapunov.exponents(cell, network.cell, xs, count=1).value[:, 0],
-        certificate=certificates.certify(cell, network.cell, xs[:, :CERTIFIED]),
+        horizon=memory_horizon(products.adjoint_norms(run, last)),
+        exponent=lyapunov.exponents(run, count=1).value[:, 0],
+        certificate=certificates.certify(Run(cell, network.cell, xs[:, :CERTIFIED])),
     )
 
 
@@ -243,9 +245,9 @@ def _error(network: Network, data: Data) -> Callable[[Any], Array]:
     return error
 
 
-def _sizes(cell: Cell, params: Any, xs: Array, error: Callable[[Any], Array]) -> Array:
+def _sizes(run: Run, error: Callable[[Any], Array]) -> Array:
     """‖∂E/∂θ|_k‖ for each step, hₖ₋₁ held constant, all leaves together; `(T,)`."""
-    leaves = jax.tree.leaves(bptt.contribution_norms(cell, params, xs, error).norm)
+    leaves = jax.tree.leaves(bptt.contribution_norms(run, error).norm)
     return jnp.linalg.norm(jnp.stack(leaves), axis=0)
 
 
@@ -255,7 +257,7 @@ def run(
     steps: int,
     seed: int = 0,
     bar: Callable[[str, Iterable[int]], Any] = lambda name, steps: steps,
-) -> list[Run]:
+) -> list[Trained]:
     """Train and measure the tanh RNN and the LSTM.
 
     Args:
@@ -263,7 +265,7 @@ def run(
         steps: training steps, a multiple of 50.
         seed: of the weights and of the batches.
         bar: (name, range) ↦ an iterable with a progress bar.
-    Returns: one `Run` for each network.
+    Returns: one `Trained` for each network.
     """
     if steps <= 0 or steps % CHUNK:
         raise ValueError(f"steps: expected a positive multiple of {CHUNK}, got {steps}")
@@ -276,5 +278,5 @@ def run(
             cell, network, data, steps, k_train, functools.partial(bar, name)
         )
         after, diagnosis = measure(cell, trained, data), diagnosed(cell, trained, data)
-        runs.append(Run(name, before, after, diagnosis, seen, reached))
+        runs.append(Trained(name, before, after, diagnosis, seen, reached))
     return runs

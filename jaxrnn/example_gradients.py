@@ -13,12 +13,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from chex import ArrayTree
 from jax import Array
 
 from jaxrnn import norms
-from jaxrnn.cell import Cell
 from jaxrnn.linearisation import Steps
+from jaxrnn.run import Run
 from jaxrnn.scaling import Scaled, log_of, times_power
 from jaxrnn.transposition import scaled_back, scaled_nothing, to_drive, to_params
 
@@ -46,31 +45,29 @@ def windows(T: int) -> tuple[int, ...]:
     return tuple(2**j for j in range(max(T - 1, 0).bit_length()))
 
 
-def example_gradients(
-    cell: Cell, params: ArrayTree, steps: Steps, direct: Any, lengths: Array | None
-) -> ExampleGradients:
+def example_gradients(run: Run, steps: Steps, direct: Any) -> ExampleGradients:
     """Sizes of every example's gradient.
 
-    Args:    steps: linearised, one batch axis, leaves `(T, B, ·)`; direct: ∂E/∂sₖ at fixed other
-             states, likewise; lengths `(B,)` or None.
+    Args:    run: with one batch axis; steps: its own, linearised, leaves `(T, B, ·)`; direct:
+             ∂E/∂sₖ at fixed other states, likewise.
     Cost:    an adjoint, and a matmul of a gradient's size for each example by itself; O(P) memory
              beside what is given.
     Source:  tests/test_example_gradients.py, against `jax.grad` of each example by itself.
     """
 
     def back(later: Scaled, step: tuple[Any, Steps]) -> tuple[Scaled, Any]:
-        before, adjoint, value = scaled_back(cell, params, later, step)
-        drive = to_drive(cell, params, step[1], value)
+        before, adjoint, value = scaled_back(run, later, step)
+        drive = to_drive(run, step[1], value)
         return before, (drive, adjoint.exponent, _size(adjoint))
 
     first = scaled_nothing(direct, steps.xs.shape[1:-1])
     _, (drives, exponents, adjoint) = jax.lax.scan(back, first, (direct, steps), reverse=True)
-    contribution = _contributions(cell, params, steps, drives, exponents)
-    ends = steps.xs.shape[0] if lengths is None else lengths
+    contribution = _contributions(run, steps, drives, exponents)
+    ends = steps.xs.shape[0] if run.lengths is None else run.lengths
     ends = jnp.broadcast_to(jnp.asarray(ends, jnp.int32), exponents.shape[1:])
 
     def total(example: Any) -> tuple[Array, Array]:
-        return _total(cell, params, *example)
+        return _total(run, *example)
 
     moved = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 1, 0), (steps, drives, exponents))
     gradient, bias = jax.lax.map(total, (*moved, ends))
@@ -82,22 +79,21 @@ def _size(x: Scaled) -> Array:
     return log_of(norms.norm(jnp.stack(sizes), (0,)), x.exponent)
 
 
-def _contributions(
-    cell: Cell, params: ArrayTree, steps: Steps, drives: Any, exponents: Array
-) -> Array:
+def _contributions(run: Run, steps: Steps, drives: Any, exponents: Array) -> Array:
     """Every step of every example counts as a step with a batch of its own."""
     flat = jax.tree.map(
         lambda leaf: leaf.reshape(math.prod(leaf.shape[:2]), *leaf.shape[2:]), (steps, drives)
     )
     steps, drives = flat
-    parts = cell.drive_parts(steps.partials, drives)
-    sizes, _ = cell.contribution_sizes(params, parts, steps.before, steps.xs, params)
+    parts = run.cell.drive_parts(steps.partials, drives)
+    at = run.params, parts, steps.before, steps.xs
+    sizes, _ = run.cell.contribution_sizes(*at, run.params)
     size = norms.norm(jnp.stack(jax.tree.leaves(sizes)), (0,))
     return log_of(size.reshape(exponents.shape), exponents)
 
 
 def _total(
-    cell: Cell, params: ArrayTree, steps: Steps, drives: Any, exponents: Array, end: Array
+    run: Run, steps: Steps, drives: Any, exponents: Array, end: Array
 ) -> tuple[Array, Array]:
     """Log of the norm of one example's gradient, and what each window leaves out."""
     T = exponents.shape[0]
@@ -117,7 +113,7 @@ def _total(
     beyond, left_out = None, []
     for first, last in reversed(list(itertools.pairwise(edges))):
         here = jax.tree.map(lambda leaf, a=first, b=last: leaf[a:b], (steps, drives))
-        more = to_params(cell, params, *here)
+        more = to_params(run, *here)
         beyond = more if beyond is None else jax.tree.map(jnp.add, beyond, more)
         left_out.append(norms.tree_norm(beyond))
     size, *bias = left_out[::-1]

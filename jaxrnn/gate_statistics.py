@@ -6,15 +6,14 @@ without an end has no share there.
 """
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from chex import ArrayTree
 from jax import Array
 
 from jaxrnn.linearisation import Steps
-from jaxrnn.projections import cast
+from jaxrnn.run import Run
 
 __all__ = ["GateStatistics", "of_sums", "sums"]
 
@@ -35,26 +34,26 @@ class GateStatistics(NamedTuple):
     over_time: Array
 
 
-def sums(cell: Any, params: ArrayTree, steps: Steps) -> dict[str, tuple[Array, ...]] | None:
+def sums(run: Run, steps: Steps) -> dict[str, tuple[Array, ...]] | None:
     """What `of_sums` needs of a part of a batch, to be added over the parts.
 
-    Args:    steps: leaves `(T, B, ·)`; held ones count for nothing.
+    Args:    steps: of the run, leaves `(T, B, ·)`; held ones count for nothing.
     Returns: gate ↦ (Σ_b value `(T, H)`, Σ low `(H,)`, Σ high `(H,)`, live `(T,)`); None for a cell
              that does not show its gates.
     """
-    phi: Any = getattr(cell, "phi", None)
-    if getattr(phi, "gate_values", None) is None:
+    traits = run.cell.traits
+    if traits.gate_values is None:
         return None
-    u = cell.project(params, steps.xs)
-    state = cast(steps.before, u.dtype)
-    values = phi.gate_values(state, u, cell.recur(params, steps.before.h))
-    live = jnp.ones(u.shape[:2], bool) if steps.held is None else ~steps.held
+    values = traits.gate_values(run.params, steps.before, steps.xs)
+    dtype = values[0].dtype
+    live = jnp.ones(steps.xs.shape[:2], bool) if steps.held is None else ~steps.held
     found: dict[str, tuple[Array, ...]] = {}
-    for gate, ends, value in zip(cell.gates, phi.gate_ranges, values, strict=True):
-        low, high = _at_ends(value, *ends)
+    for gate, value in zip(traits.gates, values, strict=True):
+        low, high = _at_ends(value, *gate.range)
         mask = jnp.broadcast_to(live[..., None], value.shape)
-        value, low, high = (jnp.where(mask, x.astype(u.dtype), 0) for x in (value, low, high))
-        found[gate] = (value.sum(1), low.sum((0, 1)), high.sum((0, 1)), live.sum(1, dtype=u.dtype))
+        value, low, high = (jnp.where(mask, x.astype(dtype), 0) for x in (value, low, high))
+        counted = live.sum(1, dtype=dtype)
+        found[gate.name] = (value.sum(1), low.sum((0, 1)), high.sum((0, 1)), counted)
     return found
 
 

@@ -17,8 +17,9 @@ from chex import PRNGKey
 from jax import Array
 
 from jaxrnn import arguments, lyapunov, norms
-from jaxrnn.pointwise_cell import PointwiseCell
+from jaxrnn.cell import Cell
 from jaxrnn.projections import GLOROT, ORTHOGONAL, Initializer, accumulator, draw
+from jaxrnn.run import Run, check_run, precise
 
 __all__ = [
     "Scaling",
@@ -57,7 +58,7 @@ def identity(scale: float = 1.0) -> Initializer:
     return init
 
 
-def with_gate_bias(cell: PointwiseCell, params: Any, gate: str, bias: float | Array) -> Any:
+def with_gate_bias(cell: Cell, params: Any, gate: str, bias: float | Array) -> Any:
     """The params with one gate's block of b set.
 
         b[g·H : (g+1)·H] ← bias        g the place of the gate in `cell.gates`
@@ -88,14 +89,12 @@ def with_gate_bias(cell: PointwiseCell, params: Any, gate: str, bias: float | Ar
     return _with_bias(cell, params, gate, jnp.broadcast_to(jnp.asarray(bias, params.b.dtype), H))
 
 
-def _with_bias(cell: PointwiseCell, params: Any, gate: str, bias: Array) -> Any:
+def _with_bias(cell: Cell, params: Any, gate: str, bias: Array) -> Any:
     blocks = jnp.asarray(params.b).reshape(len(cell.gates), -1)  # imported ones are of NumPy
     return params._replace(b=blocks.at[cell.gates.index(gate)].set(bias).ravel())
 
 
-def chrono(
-    cell: PointwiseCell, params: Any, key: PRNGKey, *, longest: float, shortest: float = 2.0
-) -> Any:
+def chrono(cell: Cell, params: Any, key: PRNGKey, *, longest: float, shortest: float = 2.0) -> Any:
     """Biases with which each unit forgets over a lag of its own, drawn from a range.
 
         b_f = log(τ - 1), so that σ(b_f) = 1 - 1/τ      b_i = -b_f      τ ~ U(shortest, longest)
@@ -120,7 +119,8 @@ def chrono(
     arguments.check_key(key)
     arguments.check_real("shortest", shortest, least=2.0)
     arguments.check_real("longest", longest, least=shortest)
-    keep = next((gate for gate in ("f", "z") if gate in cell.gates), None)
+    by_role = {gate.role: gate.name for gate in cell.traits.gates}
+    keep, write = by_role.get("keeps"), by_role.get("writes")
     if keep is None:
         raise ValueError(
             f"cell: expected a forget gate f or an update gate z, got {cell!r}: a cell without a "
@@ -131,11 +131,11 @@ def chrono(
     lag = jax.random.uniform(key, (H,), wide, float(shortest), float(longest))
     bias = jnp.log(lag - 1).astype(dtype)
     params = _with_bias(cell, params, keep, bias)
-    return _with_bias(cell, params, "i", -bias) if keep == "f" and "i" in cell.gates else params
+    return params if write is None else _with_bias(cell, params, write, -bias)
 
 
 def redrawn(
-    cell: PointwiseCell,
+    cell: Cell,
     params: Any,
     key: PRNGKey,
     gates: tuple[str, ...],
@@ -182,7 +182,7 @@ def redrawn(
     return params._replace(w_ih=w_ih, w_hh=w_hh, b=b, **zeros)
 
 
-def scaled_to_bound(cell: PointwiseCell, params: Any, target: float = 1.0) -> Any:
+def scaled_to_bound(cell: Cell, params: Any, target: float = 1.0) -> Any:
     """The params with W_hh scaled so that γσ_max(W_hh) is the target: no step stretches more.
 
     Up to the rounding of each weight: where that matters, as in 16 bits, aim lower.
@@ -194,7 +194,7 @@ def scaled_to_bound(cell: PointwiseCell, params: Any, target: float = 1.0) -> An
     Returns: the params. W_hh = 0 stays 0.
     Raises:  TypeError or ValueError naming the argument, also for a cell without such a bound.
     Cost:    O(H³), once.
-    Source:  `jaxrnn.certificates.from_weights`, which then says vanishing certified for a target
+    Source:  `jaxrnn.certificates.of_weights`, which then says vanishing certified for a target
              below 1.
 
     >>> import jax, jaxrnn
@@ -206,7 +206,7 @@ def scaled_to_bound(cell: PointwiseCell, params: Any, target: float = 1.0) -> An
     """
     _check(cell, params)
     arguments.check_positive("target", target)
-    slope = cell.phi.slope
+    slope = cell.traits.slope
     if slope is None or len(cell.gates) != 1:
         raise ValueError(
             f"cell: expected one gate with a bounded slope, got {cell!r}: no bound follows from "
@@ -235,15 +235,7 @@ FACTORS = 2.0**6  # W_hh is made at most that much larger or smaller
 GRID, HALVINGS = 25, 24
 
 
-def scaled_to_exponent(
-    cell: PointwiseCell,
-    params: Any,
-    xs: Array,
-    target: float,
-    state0: Any = None,
-    *,
-    warmup: int = 0,
-) -> Scaling:
+def scaled_to_exponent(run: Run, target: float, *, warmup: int = 0) -> Scaling:
     """The params with W_hh scaled so that the leading Lyapunov exponent on a batch is the target.
 
         W_hh ← α W_hh        mean over the batch of λ₁(α) = target
@@ -254,9 +246,8 @@ def scaled_to_exponent(
     where relu units die, the nearest that was seen is taken. An example whose λ₁ is -inf, its
     Jacobians 0 in the end, is left out of the mean. Where no exponent is finite the factor is 1.
 
-    Args:    cell: one in closed form; params: its own.
-             xs: `(T, *batch, D)`; xs, state0, warmup as in `jaxrnn.lyapunov.exponents`.
-             target: nats per step.
+    Args:    run: a `jaxrnn.Run` of a cell in closed form, with one step of one example at least.
+             target: nats per step; warmup: as in `jaxrnn.lyapunov.exponents`.
     Returns: Scaling(params, factor, exponent).
     Raises:  TypeError or ValueError naming the argument.
     Cost:    51 times the leading exponent of the batch.
@@ -264,30 +255,31 @@ def scaled_to_exponent(
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.rnn(jaxrnn.activations.identity)              # orthogonal: λ₁ = 0
-    >>> params, xs = cell.init(jax.random.key(0), 1, 8), jax.numpy.ones((100, 4, 1))
-    >>> found = jaxrnn.initializers.scaled_to_exponent(cell, params, xs, -0.05)
+    >>> run = jaxrnn.Run(cell, cell.init(jax.random.key(0), 1, 8), jax.numpy.ones((100, 4, 1)))
+    >>> found = jaxrnn.initializers.scaled_to_exponent(run, -0.05)
     >>> f"{found.factor:.3f}, {found.exponent:.3f}"                 # e^-0.05
     '0.951, -0.050'
     """
-    _check(cell, params)
+    check_run(run)
+    _check(run.cell, run.params)
     arguments.check_real("target", target)
-    arguments.check_sequence("xs", xs)
-    if 0 in xs.shape[:-1]:
+    if 0 in run.xs.shape[:-1]:
         raise ValueError(
-            f"xs: expected at least one step of one example, got {arguments.describe(xs)}"
+            f"xs: expected at least one step of one example, got {arguments.describe(run.xs)}"
         )
-    return _scaled_to_exponent(cell, params, xs, jnp.asarray(target, xs.dtype), state0, warmup)
+    with precise():
+        return _scaled_to_exponent(run, jnp.asarray(target, run.xs.dtype), warmup)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 5))
-def _scaled_to_exponent(
-    cell: PointwiseCell, params: Any, xs: Array, target: Array, state0: Any, warmup: int
-) -> Scaling:
+@functools.partial(jax.jit, static_argnums=2)
+def _scaled_to_exponent(run: Run, target: Array, warmup: int) -> Scaling:
+    params: Any = run.params
+
     def scaled(log: Array) -> Any:
         return params._replace(w_hh=_times(params.w_hh, jnp.exp(log)))
 
     def off(log: Array) -> Array:
-        found = lyapunov.exponents(cell, scaled(log), xs, state0, count=1, warmup=warmup).value
+        found = lyapunov.exponents(run.at(scaled(log)), count=1, warmup=warmup).value
         live = found != -jnp.inf
         mean = jnp.where(live, found, 0 * found).sum() / jnp.maximum(live.sum(), 1).astype(
             found.dtype
@@ -325,7 +317,8 @@ def _times(weight: Array, factor: Array) -> Array:
 
 
 def _check(cell: Any, params: Any) -> None:
-    if not isinstance(cell, PointwiseCell):
+    arguments.check_cell(cell)
+    if not cell.traits.gates:
         got = getattr(cell, "name", None) or arguments.describe(cell)
         raise TypeError(
             "cell: expected a cell in closed form, such as jaxrnn.lstm(), whose weights are known "
@@ -334,6 +327,6 @@ def _check(cell: Any, params: Any) -> None:
     cell.check_params(params)
 
 
-def _check_gate(name: str, cell: PointwiseCell, gate: Any) -> None:
+def _check_gate(name: str, cell: Cell, gate: Any) -> None:
     if gate not in cell.gates:
         raise ValueError(f"{name}: expected one of {', '.join(cell.gates)}, got {gate!r}")

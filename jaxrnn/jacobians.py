@@ -2,14 +2,13 @@
 
 `J.h.c[i, ..., j, k]` is ∂states.h[i][j]/∂states.c[i-1][k] in every function of this module:
 the tree is that of `jax.jacfwd(cell.step, argnums=1)`, each leaf `(T, *batch, H, H)`; its
-entry 0 is taken against `state0`. `lengths` and `resets` are those of `jaxrnn.unroll`: a
+entry 0 is taken against `state0`. A
 state that is held has the identity for a Jacobian, one that starts afresh has 0.
 
 `closed_form` writes the blocks down; `forward_mode` and `reverse_mode` differentiate
 the step. The latter two are references: they agree, and cost more.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -19,8 +18,9 @@ from chex import ArrayTree
 from jax import Array
 
 from jaxrnn.cell import Cell, over_leading_axes
-from jaxrnn.linearisation import Steps, identity, trajectory
-from jaxrnn.unrolling import check, previous_states, select, start, unroll
+from jaxrnn.linearisation import Steps, identity, linearised, trajectory
+from jaxrnn.run import Run, analysis, first_state
+from jaxrnn.time_axis import previous, select
 
 __all__ = [
     "c_partial",
@@ -35,15 +35,8 @@ __all__ = [
 Method = Callable[[Cell, ArrayTree, Any, Array], Any]
 
 
-def closed_form(
-    cell: Cell,
-    params: ArrayTree,
-    xs: Array,
-    state0: Any = None,
-    *,
-    lengths: Array | None = None,
-    resets: Array | None = None,
-) -> Any:
+@analysis
+def closed_form(run: Run) -> Any:
     """∂sᵢ/∂sᵢ₋₁ for every step, in closed form.
 
         RNN   ∂h/∂h₋ = diag(a'(z)) W_hh
@@ -51,7 +44,7 @@ def closed_form(
         GRU   ∂h/∂h₋ = diag(z) + Σ_g diag(∂h/∂a_g) W_hh[g]
         held by `lengths`: the identity; started afresh by `resets`: 0
 
-    Args:    cell, params, xs, state0, lengths, resets: as in `jaxrnn.unroll`.
+    Args:    run: a `jaxrnn.Run`.
     Returns: the tree of `jax.jacfwd(cell.step, argnums=1)`, leaves `(T, *batch, H, H)`;
              `J.h.c[i]` is ∂states.h[i]/∂states.c[i-1], entry 0 against `state0`.
     Raises:  TypeError or ValueError as `jaxrnn.unroll`.
@@ -62,23 +55,16 @@ def closed_form(
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.lstm()
-    >>> params = cell.init(jax.random.key(0), 3, 5)
-    >>> J = jaxrnn.jacobians.closed_form(cell, params, jax.numpy.ones((7, 2, 3)))
+    >>> run = jaxrnn.Run(cell, cell.init(jax.random.key(0), 3, 5), jax.numpy.ones((7, 2, 3)))
+    >>> J = jaxrnn.jacobians.closed_form(run)
     >>> J.h.c.shape
     (7, 2, 5, 5)
     """
-    return _state_stack(state_closed_form, cell, params, xs, state0, lengths, resets)
+    return of_steps(state_closed_form, run, trajectory(run))
 
 
-def forward_mode(
-    cell: Cell,
-    params: ArrayTree,
-    xs: Array,
-    state0: Any = None,
-    *,
-    lengths: Array | None = None,
-    resets: Array | None = None,
-) -> Any:
+@analysis
+def forward_mode(run: Run) -> Any:
     """`closed_form`'s result by `jax.jacfwd` of the step, mapped over steps and batch.
 
         Jᵢ[:, k] = ∂step(θ, sᵢ₋₁, xᵢ) eₖ        a column a tangent
@@ -91,22 +77,15 @@ def forward_mode(
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.rnn()
-    >>> params = cell.init(jax.random.key(0), 3, 5)
-    >>> jaxrnn.jacobians.forward_mode(cell, params, jax.numpy.ones((7, 3))).h.h.shape
+    >>> run = jaxrnn.Run(cell, cell.init(jax.random.key(0), 3, 5), jax.numpy.ones((7, 3)))
+    >>> jaxrnn.jacobians.forward_mode(run).h.h.shape
     (7, 5, 5)
     """
-    return _state_stack(_state_forward_mode, cell, params, xs, state0, lengths, resets)
+    return of_steps(_state_forward_mode, run, trajectory(run))
 
 
-def reverse_mode(
-    cell: Cell,
-    params: ArrayTree,
-    xs: Array,
-    state0: Any = None,
-    *,
-    lengths: Array | None = None,
-    resets: Array | None = None,
-) -> Any:
+@analysis
+def reverse_mode(run: Run) -> Any:
     """`closed_form`'s result by `jax.jacrev` of the step, mapped over steps and batch.
 
         Jᵢ[j, :] = eⱼᵀ ∂step(θ, sᵢ₋₁, xᵢ)        a row an adjoint
@@ -119,22 +98,15 @@ def reverse_mode(
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.gru()
-    >>> params = cell.init(jax.random.key(0), 3, 5)
-    >>> jaxrnn.jacobians.reverse_mode(cell, params, jax.numpy.ones((7, 3))).h.h.shape
+    >>> run = jaxrnn.Run(cell, cell.init(jax.random.key(0), 3, 5), jax.numpy.ones((7, 3)))
+    >>> jaxrnn.jacobians.reverse_mode(run).h.h.shape
     (7, 5, 5)
     """
-    return _state_stack(_state_reverse_mode, cell, params, xs, state0, lengths, resets)
+    return of_steps(_state_reverse_mode, run, trajectory(run))
 
 
-def wrt_inputs(
-    cell: Cell,
-    params: ArrayTree,
-    xs: Array,
-    state0: Any = None,
-    *,
-    lengths: Array | None = None,
-    resets: Array | None = None,
-) -> Any:
+@analysis
+def wrt_inputs(run: Run) -> Any:
     """∂sᵢ/∂xᵢ for every step, in closed form; 0 where held.
 
         ∂s/∂x = Σ_g diag(∂s/∂u_g) W_ih[g]
@@ -148,22 +120,15 @@ def wrt_inputs(
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.lstm()
-    >>> params = cell.init(jax.random.key(0), 3, 5)
-    >>> jaxrnn.jacobians.wrt_inputs(cell, params, jax.numpy.ones((7, 2, 3))).c.shape
+    >>> run = jaxrnn.Run(cell, cell.init(jax.random.key(0), 3, 5), jax.numpy.ones((7, 2, 3)))
+    >>> jaxrnn.jacobians.wrt_inputs(run).c.shape
     (7, 2, 5, 3)
     """
-    return _other_stack(_input_closed_form, cell, params, xs, state0, lengths, resets)
+    return _zeroed_stack(_input_closed_form, run)
 
 
-def wrt_params(
-    cell: Cell,
-    params: ArrayTree,
-    xs: Array,
-    state0: Any = None,
-    *,
-    lengths: Array | None = None,
-    resets: Array | None = None,
-) -> Any:
+@analysis
+def wrt_params(run: Run) -> Any:
     """∂sᵢ/∂θ for every step with sᵢ₋₁ held constant, in closed form; 0 where held.
 
         ∂s[j]/∂W_ih[g·H + j, d] = ∂s/∂u_g[j] x[d]        ∂s[j]/∂W_hh[g·H + j, k] = ∂s/∂a_g[j] h₋[k]
@@ -177,22 +142,15 @@ def wrt_params(
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.lstm()
-    >>> params = cell.init(jax.random.key(0), 3, 5)
-    >>> jaxrnn.jacobians.wrt_params(cell, params, jax.numpy.ones((7, 2, 3))).c.b.shape
+    >>> run = jaxrnn.Run(cell, cell.init(jax.random.key(0), 3, 5), jax.numpy.ones((7, 2, 3)))
+    >>> jaxrnn.jacobians.wrt_params(run).c.b.shape
     (7, 2, 5, 20)
     """
-    return _other_stack(_param_closed_form, cell, params, xs, state0, lengths, resets)
+    return _zeroed_stack(_param_closed_form, run)
 
 
-def c_partial(
-    cell: Cell,
-    params: ArrayTree,
-    xs: Array,
-    state0: Any = None,
-    *,
-    lengths: Array | None = None,
-    resets: Array | None = None,
-) -> Array:
+@analysis
+def c_partial(run: Run) -> Array:
     """The partial ∂cᵢ/∂cᵢ₋₁ with hᵢ₋₁ held constant: diag(fᵢ) in the LSTM.
 
         ∂cᵢ/∂cᵢ₋₁ | hᵢ₋₁ = diag(fᵢ)
@@ -207,24 +165,16 @@ def c_partial(
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.lstm()
-    >>> params = cell.init(jax.random.key(0), 3, 5)
-    >>> jaxrnn.jacobians.c_partial(cell, params, jax.numpy.ones((7, 2, 3))).shape
+    >>> run = jaxrnn.Run(cell, cell.init(jax.random.key(0), 3, 5), jax.numpy.ones((7, 2, 3)))
+    >>> jaxrnn.jacobians.c_partial(run).shape
     (7, 2, 5, 5)
     """
-    check(cell, params, xs, state0, lengths, resets)
-    _check_has_c(cell, params, xs, state0)
-    return _state_stack(state_closed_form, cell, params, xs, state0, lengths, resets).c.c
+    _check_has_c(run)
+    return of_steps(state_closed_form, run, trajectory(run)).c.c
 
 
-def c_path(
-    cell: Cell,
-    params: ArrayTree,
-    xs: Array,
-    state0: Any = None,
-    *,
-    lengths: Array | None = None,
-    resets: Array | None = None,
-) -> Array:
+@analysis
+def c_path(run: Run) -> Array:
     """The one-step derivative of cᵢ by cᵢ₋₁ through hᵢ₋₁ = oᵢ₋₁ ⊙ tanh(cᵢ₋₁).
 
         diag(fᵢ) + ∂cᵢ/∂hᵢ₋₁ · diag(oᵢ₋₁ (1 - tanh² cᵢ₋₁))
@@ -241,39 +191,28 @@ def c_path(
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.lstm()
-    >>> params = cell.init(jax.random.key(0), 3, 5)
-    >>> jaxrnn.jacobians.c_path(cell, params, jax.numpy.ones((7, 2, 3))).shape
+    >>> run = jaxrnn.Run(cell, cell.init(jax.random.key(0), 3, 5), jax.numpy.ones((7, 2, 3)))
+    >>> jaxrnn.jacobians.c_path(run).shape
     (7, 2, 5, 5)
     """
-    check(cell, params, xs, state0, lengths, resets)
-    check_readout(cell, params, xs, state0)
-    return _c_path(cell, params, xs, state0, lengths, resets)
+    check_readout(run)
+    steps = trajectory(run)
+    J = run.cell.state_jacobian(run.params, steps.before, steps.xs)
+    traits: Any = run.cell.traits
+    readout = traits.readout(linearised(run, steps).partials)
+    # Shifted by one step: the read-out that made hᵢ₋₁ out of cᵢ₋₁; none made h₀.
+    c0 = first_state(run).c
+    readout = previous(jnp.zeros_like(c0), readout.astype(c0.dtype))
+    path = J.c.c + J.c.h * jnp.broadcast_to(readout[..., None, :], J.c.h.shape)
+    if steps.resets is not None:
+        path = select(steps.resets, jnp.zeros_like(path), path)
+    one = jnp.broadcast_to(jnp.eye(path.shape[-1], dtype=path.dtype), path.shape)
+    return path if steps.held is None else select(steps.held, one, path)
 
 
-def _state_stack(
-    method: Method, cell: Cell, params: ArrayTree, xs: Array, state0: Any, lengths: Any, resets: Any
-) -> Any:
-    check(cell, params, xs, state0, lengths, resets)
-    return _masked_stack(method, cell, params, xs, state0, lengths, resets)
-
-
-def _other_stack(
-    method: Method, cell: Cell, params: ArrayTree, xs: Array, state0: Any, lengths: Any, resets: Any
-) -> Any:
-    check(cell, params, xs, state0, lengths, resets)
-    return _zeroed_stack(method, cell, params, xs, state0, lengths, resets)
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _masked_stack(
-    method: Method, cell: Cell, params: ArrayTree, xs: Array, state0: Any, lengths: Any, resets: Any
-) -> Any:
-    return of_steps(method, cell, params, _trajectory(cell, params, xs, state0, lengths, resets))
-
-
-def of_steps(method: Method, cell: Cell, params: ArrayTree, steps: Steps) -> Any:
+def of_steps(method: Method, run: Run, steps: Steps) -> Any:
     """∂sᵢ/∂sᵢ₋₁ of each step: the identity where held, 0 where started afresh."""
-    J = method(cell, params, steps.before, steps.xs)
+    J = method(run.cell, run.params, steps.before, steps.xs)
     if steps.resets is not None:
         J = select(steps.resets, jax.tree.map(jnp.zeros_like, J), J)
     if steps.held is None:
@@ -281,22 +220,12 @@ def of_steps(method: Method, cell: Cell, params: ArrayTree, steps: Steps) -> Any
     return select(steps.held, identity(steps.before, J, steps.xs.ndim - 1), J)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _zeroed_stack(
-    method: Method, cell: Cell, params: ArrayTree, xs: Array, state0: Any, lengths: Any, resets: Any
-) -> Any:
-    steps = _trajectory(cell, params, xs, state0, lengths, resets)
-    J = method(cell, params, steps.before, steps.xs)
+def _zeroed_stack(method: Method, run: Run) -> Any:
+    steps = trajectory(run)
+    J = method(run.cell, run.params, steps.before, steps.xs)
     if steps.held is None:
         return J
     return select(steps.held, jax.tree.map(jnp.zeros_like, J), J)
-
-
-def _trajectory(
-    cell: Cell, params: ArrayTree, xs: Array, state0: Any, lengths: Any, resets: Any
-) -> Steps:
-    states = unroll(cell, params, xs, state0, lengths=lengths, resets=resets)
-    return trajectory(cell, params, xs, state0, states, lengths, resets)
 
 
 def state_closed_form(cell: Cell, params: ArrayTree, state: Any, x: Array) -> Any:
@@ -325,37 +254,20 @@ def _state_reverse_mode(cell: Cell, params: ArrayTree, state: Any, x: Array) -> 
     return over_leading_axes(f, x.ndim - 1, (None, 0, 0))(params, state, x)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _c_path(
-    cell: Any, params: ArrayTree, xs: Array, state0: Any, lengths: Any, resets: Any
-) -> Array:
-    state0 = start(cell, params, xs, state0)
-    before, xs, _, held, resets = _trajectory(cell, params, xs, state0, lengths, resets)
-    J = cell.state_jacobian(params, before, xs)
-    readout = cell.phi.readout(cell.partials(params, before, cell.project(params, xs)))
-    # Shifted by one step: the read-out that made hᵢ₋₁ out of cᵢ₋₁; none made h₀.
-    readout = previous_states(jnp.zeros_like(state0.c), readout.astype(state0.c.dtype))
-    path = J.c.c + J.c.h * jnp.broadcast_to(readout[..., None, :], J.c.h.shape)
-    if resets is not None:
-        path = select(resets, jnp.zeros_like(path), path)
-    identity = jnp.broadcast_to(jnp.eye(path.shape[-1], dtype=path.dtype), path.shape)
-    return path if held is None else select(held, identity, path)
-
-
-def check_readout(cell: Cell, params: ArrayTree, xs: Array, state0: Any) -> None:
-    """Raise TypeError unless the state is (h, c) and φ declares ∂h/∂c."""
-    _check_has_c(cell, params, xs, state0)
-    if getattr(getattr(cell, "phi", None), "readout", None) is None:
+def check_readout(run: Run) -> None:
+    """Raise TypeError unless the state is (h, c) and the cell declares ∂h/∂c."""
+    _check_has_c(run)
+    if run.cell.traits.readout is None:
         raise TypeError(
             f"cell: expected a cell whose phi declares its read-out ∂h/∂c, such as "
-            f"jaxrnn.lstm(), got {cell.name}; give Pointwise(..., readout=...)"
+            f"jaxrnn.lstm(), got {run.cell.name}; give Pointwise(..., readout=...)"
         )
 
 
-def _check_has_c(cell: Cell, params: ArrayTree, xs: Array, state0: Any) -> None:
+def _check_has_c(run: Run) -> None:
     """Raise TypeError unless the state has a leaf c."""
-    state = jax.eval_shape(lambda p, x, s: start(cell, p, x, s), params, xs, state0)
+    state = jax.eval_shape(first_state, run)
     if not isinstance(getattr(state, "c", None), jax.ShapeDtypeStruct):
         raise TypeError(
-            f"cell: expected a cell with a state (h, c), such as jaxrnn.lstm(), got {cell.name}"
+            f"cell: expected a cell with a state (h, c), such as jaxrnn.lstm(), got {run.cell.name}"
         )

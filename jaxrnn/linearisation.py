@@ -1,21 +1,21 @@
-"""The steps of a trajectory, their coefficients, and what they do to a tangent."""
+"""The steps of a run, their coefficients, and what they do to a tangent."""
 
 import math
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from chex import ArrayTree
 from jax import Array
 
-from jaxrnn.cell import Cell
-from jaxrnn.unrolling import entering_states, padded, select, start
+from jaxrnn.run import Run, first_state
+from jaxrnn.tangent_scan import plan
+from jaxrnn.time_axis import entering_states, padded, select
 
-__all__ = ["Steps", "identity", "linearised", "push_through", "trajectory"]
+__all__ = ["Steps", "chunk_of", "identity", "linearised", "push_through", "trajectory"]
 
 
 class Steps(NamedTuple):
-    """Every step of a trajectory, and its linearisation; all leaves `(T, *batch, ·)`."""
+    """Every step of a run, and its linearisation; all leaves `(T, *batch, ·)`."""
 
     before: Any  # the state that a step starts from
     xs: Array  # its input, padding made harmless
@@ -24,28 +24,34 @@ class Steps(NamedTuple):
     resets: Array | None  # (T, *batch): the step starts afresh
 
 
-def trajectory(
-    cell: Cell, params: ArrayTree, xs: Array, state0: Any, states: Any, lengths: Any, resets: Any
-) -> Steps:
-    """The steps that led to `states`, no coefficients formed."""
-    state0 = start(cell, params, xs, state0)
-    xs, held = padded(xs, lengths)
-    return Steps(entering_states(state0, states, resets), xs, None, held, resets)
+def trajectory(run: Run, states: Any = None) -> Steps:
+    """The steps of a run, no coefficients formed; `states` are its own, where at hand."""
+    states = run.states() if states is None else states
+    xs, held = padded(run.xs, run.lengths)
+    before = entering_states(first_state(run), states, run.resets)
+    return Steps(before, xs, None, held, run.resets)
 
 
-def linearised(cell: Cell, params: ArrayTree, steps: Steps) -> Steps:
+def linearised(run: Run, steps: Steps) -> Steps:
     """The same steps with their coefficients, formed for all of them at once."""
-    partials = cell.partials(params, steps.before, cell.project(params, steps.xs))
+    u = run.cell.project(run.params, steps.xs)
+    partials = run.cell.partials(run.params, steps.before, u)
     return steps._replace(partials=jax.lax.optimization_barrier(partials))
 
 
-def push_through(cell: Cell, params: ArrayTree, step: Steps, tangent: Any) -> Any:
+def chunk_of(run: Run) -> int:
+    """Steps whose coefficients are formed at a time."""
+    return plan(run.cell, run.params, run.xs, first_state(run), None).chunk
+
+
+def push_through(run: Run, step: Steps, tangent: Any) -> Any:
     """J v for any leading axes: v itself where held, 0 where started afresh."""
-    at = params, step.partials, step.before, step.xs
+    at = run.params, step.partials, step.before, step.xs
     drive = jax.tree.map(
-        lambda d: jnp.zeros(d.shape, d.dtype), jax.eval_shape(cell.drive, *at, params, None)
+        lambda d: jnp.zeros(d.shape, d.dtype),
+        jax.eval_shape(run.cell.drive, *at, run.params, None),
     )
-    pushed = cell.push(params, step.partials, tangent, drive)
+    pushed = run.cell.push(run.params, step.partials, tangent, drive)
     if step.resets is not None:
         pushed = select(step.resets, jax.tree.map(jnp.zeros_like, pushed), pushed)
     return pushed if step.held is None else select(step.held, tangent, pushed)

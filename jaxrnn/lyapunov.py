@@ -15,16 +15,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from chex import ArrayTree
 from jax import Array
 
 from jaxrnn import arguments, factorizations
-from jaxrnn.cell import Cell
-from jaxrnn.linearisation import Steps, linearised, push_through, trajectory
+from jaxrnn.linearisation import Steps, chunk_of, linearised, push_through, trajectory
 from jaxrnn.projections import accumulator
+from jaxrnn.run import Run, check_vector_state, first_state, precise
 from jaxrnn.scaling import Scaled, log_of, rescaled
-from jaxrnn.tangent_scan import over_chunks, plan
-from jaxrnn.unrolling import checked_state, start, unroll
+from jaxrnn.time_axis import over_chunks
 
 __all__ = ["Exponents", "exponents"]
 
@@ -61,14 +59,7 @@ class Exponents(NamedTuple):
 
 
 def exponents(
-    cell: Cell,
-    params: ArrayTree,
-    xs: Array,
-    state0: Any = None,
-    *,
-    count: int | None = None,
-    warmup: int = 0,
-    interval: int = 1,
+    run: Run, *, count: int | None = None, warmup: int = 0, interval: int = 1
 ) -> Exponents:
     """The `count` largest Lyapunov exponents along the given inputs.
 
@@ -76,9 +67,8 @@ def exponents(
 
     With an interval, Jᵢ is the product of that many steps.
 
-    Args:    cell, params: as in `jaxrnn.unroll`.
-             xs: `(T, *batch, D)`, T ≥ 1: each example is a trajectory of its own.
-             state0: as in `jaxrnn.unroll`.
+    Args:    run: a `jaxrnn.Run` of at least one step, without lengths and resets; each example is a
+             trajectory of its own.
              count: how many, by default all n of the state.
              warmup: steps at the start that turn Q into place and are not counted, fewer than T.
              interval: steps between two QR factorisations; more is faster, until the columns of
@@ -95,11 +85,18 @@ def exponents(
     >>> cell = jaxrnn.rnn(jaxrnn.activations.identity)
     >>> params = cell.init(jax.random.key(0), 1, 4)
     >>> twice = params._replace(w_hh=2 * params.w_hh)    # twice an orthogonal matrix
-    >>> found = jaxrnn.lyapunov.exponents(cell, twice, jax.numpy.ones((50, 1)))
+    >>> found = jaxrnn.lyapunov.exponents(jaxrnn.Run(cell, twice, jax.numpy.ones((50, 1))))
     >>> [f"{x:.4f}" for x in found.value]                # log 2
     ['0.6931', '0.6931', '0.6931', '0.6931']
     """
-    state = checked_state(cell, params, xs, state0, None, None)
+    state = check_vector_state(run)
+    xs = run.xs
+    for name, mask in (("lengths", run.lengths), ("resets", run.resets)):
+        if mask is not None:
+            raise ValueError(
+                f"{name}: expected none, since an exponent is of one whole trajectory, got "
+                f"{arguments.describe(mask)}; make a jaxrnn.Run of each piece, cut to its length"
+            )
     if any(jax.typeof(xs).sharding.spec):
         raise NotImplementedError(
             f"xs: expected an array that no explicit mesh splits, got {jax.typeof(xs)}, of which "
@@ -116,26 +113,22 @@ def exponents(
     if warmup >= xs.shape[0]:
         raise ValueError(f"warmup: expected fewer steps than T = {xs.shape[0]}, got {warmup}")
     arguments.check_size("interval", interval, least=1)
-    return _exponents(cell, params, xs, state0, count, warmup, interval)
+    with precise():
+        return _exponents(run, count, warmup, interval)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 4, 5, 6))
-def _exponents(
-    cell: Cell, params: ArrayTree, xs: Array, state0: Any, count: int, warmup: int, interval: int
-) -> Exponents:
-    states = unroll(cell, params, xs, state0)
-    state0 = start(cell, params, xs, state0)
-    steps = trajectory(cell, params, xs, state0, states, None, None)
+@functools.partial(jax.jit, static_argnums=(1, 2, 3))
+def _exponents(run: Run, count: int, warmup: int, interval: int) -> Exponents:
+    steps = trajectory(run)
     # Coefficients are formed for a chunk of steps at once, in which whole windows fit.
-    chunk = plan(cell, params, xs, state0, None).chunk
-    chunk = max(chunk // interval, 1) * interval
-    generic = _generic_frame(state0, count)
-    run = functools.partial(_windows, cell, params, interval, generic)
+    chunk = max(chunk_of(run) // interval, 1) * interval
+    generic = _generic_frame(first_state(run), count)
+    windows_of = functools.partial(_windows, run, interval, generic)
     cut = lambda a, b: jax.tree.map(lambda leaf: leaf[a:b], steps)  # noqa: E731
-    frame, _ = over_chunks(run, generic, cut(None, warmup), chunk)
-    _, logs = over_chunks(run, frame, cut(warmup, None), chunk)
+    frame, _ = over_chunks(windows_of, generic, cut(None, warmup), chunk)
+    _, logs = over_chunks(windows_of, frame, cut(warmup, None), chunk)
 
-    counted = xs.shape[0] - warmup
+    counted = run.xs.shape[0] - warmup
     whole = counted // interval
     lengths = jnp.full(logs.shape[0], interval, logs.dtype)
     if counted % interval:
@@ -148,15 +141,15 @@ def _exponents(
 
 
 def _windows(
-    cell: Cell, params: ArrayTree, interval: int, generic: Array, frame: Array, steps: Steps
+    run: Run, interval: int, generic: Array, frame: Array, steps: Steps
 ) -> tuple[Array, Array]:
     """Q after the steps, and log |diag R| of each window in them, the rest as a last one."""
-    steps = linearised(cell, params, steps)
+    steps = linearised(run, steps)
     size = steps.xs.shape[0]
     whole = size // interval * interval
 
     def window(frame: Array, steps: Steps) -> tuple[Array, Array]:
-        moved = _moved(cell, params, frame, steps)
+        moved = _moved(run, frame, steps)
         # Where a column died, a QR would go on with one of its own choice, a unit vector that
         # may be dead for good; a generic one finds what is left or comes to life again.
         dead = (moved.value == 0).all(-2, keepdims=True)
@@ -178,13 +171,13 @@ def _each(moved: Scaled, R: Array) -> Array:
     return jnp.broadcast_to(moved.exponent[..., None], R.shape[:-1])
 
 
-def _moved(cell: Cell, params: ArrayTree, frame: Array, steps: Steps) -> Scaled:
+def _moved(run: Run, frame: Array, steps: Steps) -> Scaled:
     """J ⋯ J Q over the steps of a window; the powers of two keep a long window in range."""
     lead = frame.ndim - 2
 
     def step(frame: Scaled, step: Steps) -> tuple[Scaled, None]:
         like = step.before
-        push = functools.partial(push_through, cell, params, step)
+        push = functools.partial(push_through, run, step)
         new = jax.vmap(push, lead, lead)(_as_states(frame.value, like))
         return rescaled(_as_frame(new), frame.exponent), None
 

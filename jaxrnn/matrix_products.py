@@ -133,8 +133,8 @@ def from_tree(J: Any) -> Array:
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.lstm()
-    >>> params = cell.init(jax.random.key(0), 3, 5)
-    >>> J = jaxrnn.jacobians.closed_form(cell, params, jax.numpy.ones((7, 2, 3)))
+    >>> run = jaxrnn.Run(cell, cell.init(jax.random.key(0), 3, 5), jax.numpy.ones((7, 2, 3)))
+    >>> J = jaxrnn.jacobians.closed_form(run)
     >>> from_tree(J).shape
     (7, 2, 10, 10)
     """

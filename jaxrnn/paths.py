@@ -22,17 +22,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from chex import ArrayTree
 from jax import Array
 
 from jaxrnn import arguments, norms
-from jaxrnn.cell import Cell
 from jaxrnn.chains import Chains, by_c, first_rows, readouts, run_back
 from jaxrnn.jacobians import check_readout
-from jaxrnn.linearisation import Steps, linearised, trajectory
+from jaxrnn.linearisation import linearised, trajectory
+from jaxrnn.run import Run, check_vector_state, first_state, precise, until
 from jaxrnn.scaling import Scaled, log_of, rescaled, times_power
-from jaxrnn.tangent_scan import plan
-from jaxrnn.unrolling import checked_state, start, unroll
 
 __all__ = ["CellPaths", "CellProducts", "decompose", "transport"]
 
@@ -88,22 +85,14 @@ class CellProducts(NamedTuple):
     forget: Scaled
 
 
-def decompose(
-    cell: Cell,
-    params: ArrayTree,
-    xs: Array,
-    state0: Any = None,
-    *,
-    lengths: Array | None = None,
-    resets: Array | None = None,
-) -> CellPaths:
+def decompose(run: Run) -> CellPaths:
     """∂c_{T-1}/∂cₖ for every k: its size, what the approximations miss, which path carries it.
 
         ∂cₜ/∂cₖ = [0 1] Jₜ ⋯ Jₖ₊₁ [diag(rₖ); 1]        t = T-1, rₖ = oₖ (1 - tanh² cₖ)
         share_p = ∂ log ‖∂cₜ/∂cₖ‖_F / ∂ log αₚ / (t-k)      αₚ multiplies path p in every step
 
-    Args:    cell: with a state (h, c) and a `Pointwise.readout`, such as `jaxrnn.lstm()`; all
-             others as in `jaxrnn.unroll`.
+    Args:    run: a `jaxrnn.Run` of a cell with a state (h, c) and a `Pointwise.readout`, such as
+             `jaxrnn.lstm()`.
     Returns: CellPaths, leaves `(T, *batch)`, entry k of lag T-1-k. For another last step t give
              `xs[:t+1]`.
     Raises:  TypeError for a cell without c or without a read-out; else as `jaxrnn.unroll`.
@@ -114,29 +103,20 @@ def decompose(
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.lstm()
-    >>> params, xs = cell.init(jax.random.key(0), 3, 5), jax.numpy.ones((7, 2, 3))
-    >>> found = jaxrnn.paths.decompose(cell, params, xs)
+    >>> run = jaxrnn.Run(cell, cell.init(jax.random.key(0), 3, 5), jax.numpy.ones((7, 2, 3)))
+    >>> found = jaxrnn.paths.decompose(run)
     >>> list(found.shares), found.exact.shape
     (['memory', 'i', 'f', 'g', 'o'], (7, 2))
     """
-    checked_state(cell, params, xs, state0, lengths, resets)
-    check_readout(cell, params, xs, state0)
-    found = _decompose(cell, params, xs, state0, lengths, resets)
+    check_vector_state(run)
+    check_readout(run)
+    with precise():
+        found = _decompose(run)
     # A dict comes out of jit sorted; a table wants the memory first.
-    return found._replace(shares={name: found.shares[name] for name in _names(cell)})
+    return found._replace(shares={name: found.shares[name] for name in _names(run)})
 
 
-def transport(
-    cell: Cell,
-    params: ArrayTree,
-    xs: Array,
-    k: int,
-    t: int,
-    state0: Any = None,
-    *,
-    lengths: Array | None = None,
-    resets: Array | None = None,
-) -> CellProducts:
+def transport(run: Run, k: int, t: int) -> CellProducts:
     """∂cₜ/∂cₖ itself, and its approximations, for any k ≤ t.
 
         exact [0 1] Jₜ ⋯ Jₖ₊₁ [diag(rₖ); 1]    four_term ∏ᵢ (diag(fᵢ) + ∂cᵢ/∂hᵢ₋₁ diag(rᵢ₋₁))
@@ -144,7 +124,7 @@ def transport(
 
     `products.transport(...).value.c.c` is another derivative: of cₜ by cₖ at fixed hₖ.
 
-    Args:    k, t: indices into the states, 0 ≤ k ≤ t < T; all others as `decompose`.
+    Args:    run: as `decompose`; k, t: indices into the states, 0 ≤ k ≤ t < T.
     Returns: CellProducts(exact, four_term, forget), each a Scaled with value `(*batch, H, H)`;
              `.exact.unscaled()` is a plain matrix.
     Raises:  as `decompose`, or naming k or t.
@@ -153,51 +133,36 @@ def transport(
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.lstm()
-    >>> params, xs = cell.init(jax.random.key(0), 3, 5), jax.numpy.ones((7, 2, 3))
-    >>> jaxrnn.paths.transport(cell, params, xs, 1, 4).exact.value.shape
+    >>> run = jaxrnn.Run(cell, cell.init(jax.random.key(0), 3, 5), jax.numpy.ones((7, 2, 3)))
+    >>> jaxrnn.paths.transport(run, 1, 4).exact.value.shape
     (2, 5, 5)
     """
-    checked_state(cell, params, xs, state0, lengths, resets)
-    check_readout(cell, params, xs, state0)
-    arguments.check_index("t", t, xs.shape[0])
+    check_vector_state(run)
+    check_readout(run)
+    arguments.check_index("t", t, run.xs.shape[0])
     arguments.check_index("k", k, t + 1)
-    lengths = None if lengths is None else jnp.minimum(lengths, jnp.asarray(t + 1, lengths.dtype))
-    resets = None if resets is None else resets[: t + 1]
-    return _transport(cell, params, xs[: t + 1], state0, lengths, resets, k)
+    with precise():
+        return _transport(until(run, t), k)
 
 
-def _names(cell: Any) -> tuple[str, ...]:
-    return (MEMORY, *cell.gates)
+def _names(run: Run) -> tuple[str, ...]:
+    return (MEMORY, *run.cell.gates)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _decompose(
-    cell: Any, params: ArrayTree, xs: Array, state0: Any, lengths: Any, resets: Any
-) -> CellPaths:
-    steps, chunk = _steps(cell, params, xs, state0, lengths, resets)
-    first = first_rows(start(cell, params, xs, state0), len(cell.gates) + 1)
-    measure = functools.partial(_measured, _names(cell))
-    return run_back(cell, params, steps, first, chunk, measure)[1]
+@jax.jit
+def _decompose(run: Run) -> CellPaths:
+    first = first_rows(first_state(run), len(run.cell.gates) + 1)
+    measure = functools.partial(_measured, _names(run))
+    return run_back(run, trajectory(run), first, measure)[1]
 
 
-@functools.partial(jax.jit, static_argnums=(0, 6))
-def _transport(
-    cell: Any, params: ArrayTree, xs: Array, state0: Any, lengths: Any, resets: Any, k: int
-) -> CellProducts:
-    steps, chunk = _steps(cell, params, xs, state0, lengths, resets)
-    first = first_rows(start(cell, params, xs, state0), 0)
+@functools.partial(jax.jit, static_argnums=1)
+def _transport(run: Run, k: int) -> CellProducts:
+    first, steps = first_rows(first_state(run), 0), trajectory(run)
     at, after = (jax.tree.map(lambda leaf, cut=cut: leaf[cut], steps)
                  for cut in (slice(k, k + 1), slice(k + 1, None)))  # fmt: skip
-    chains, _ = run_back(cell, params, after, first, chunk, lambda chains, readout: None)
-    return _matrices(chains, readouts(cell, linearised(cell, params, at))[0])
-
-
-def _steps(
-    cell: Any, params: ArrayTree, xs: Array, state0: Any, lengths: Any, resets: Any
-) -> tuple[Steps, int]:
-    states = unroll(cell, params, xs, state0, lengths=lengths, resets=resets)
-    steps = trajectory(cell, params, xs, state0, states, lengths, resets)
-    return steps, plan(cell, params, xs, start(cell, params, xs, state0), None).chunk
+    chains, _ = run_back(run, after, first, lambda chains, readout: None)
+    return _matrices(chains, readouts(run, linearised(run, at))[0])
 
 
 def _matrices(chains: Chains, readout: Array) -> CellProducts:

@@ -1,7 +1,7 @@
 """What is said about vanishing and exploding gradients, each claim run and measured.
 
 Every function makes a small net, measures it with the functions that serve any net, and returns
-a `Phenomenon`: the claim, the numbers, the norms against lag, and the net itself.
+a `Phenomenon`: the claim, the numbers, the norms against lag, and the run itself.
 
     for case in ALL: print(case())
 """
@@ -15,14 +15,20 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxrnn import activations, arguments, certificates, lyapunov, paths, products
-from jaxrnn.cell import Cell
+from jaxrnn import (
+    activations,
+    arguments,
+    certificates,
+    jacobians,
+    lyapunov,
+    paths,
+    products,
+)
 from jaxrnn.cells.lstm import LSTMParams, lstm
 from jaxrnn.cells.rnn import RNNParams, RNNState, rnn
 from jaxrnn.horizon import memory_horizon
-from jaxrnn.linearisation import linearised, trajectory
+from jaxrnn.run import Run
 from jaxrnn.step_cell import from_step
-from jaxrnn.unrolling import unroll
 
 __all__ = [
     "ALL",
@@ -36,8 +42,6 @@ __all__ = [
     "without_cell_state",
 ]
 
-Net = tuple[Cell, Any, Array]  # cell, params, xs
-
 D, H, T = 2, 32, 201  # lags up to 200
 LARGE = 64  # units of the net whose exponent is that of many
 SMALL = 0.01  # times the usual weights: gates stay at their bias
@@ -50,13 +54,13 @@ class Phenomenon:
     claim: in a sentence.
     numbers: what was measured, by name.
     log_norms: log σ_max(∂s_{T-1}/∂sₖ) in nats, `(T,)`, by the name of the net.
-    nets: (cell, params, xs) by the same names, so that everything can be measured anew.
+    runs: by the same names, so that everything can be measured anew.
     """
 
     claim: str
     numbers: dict[str, Any]
     log_norms: dict[str, Array]
-    nets: dict[str, Net]
+    runs: dict[str, Run]
 
     def __str__(self) -> str:
         """The claim, then a line for each number."""
@@ -73,13 +77,12 @@ def _inputs(steps: int = T, scale: float = 1.0) -> Array:
     return scale * jax.random.normal(jax.random.key(1), (steps, D))
 
 
-def _norms(nets: dict[str, Net]) -> dict[str, Array]:
-    return {name: products.transport_norms(*net) for name, net in nets.items()}
+def _norms(runs: dict[str, Run]) -> dict[str, Array]:
+    return {name: products.transport_norms(run) for name, run in runs.items()}
 
 
-def _largest_forget_gate(net: tuple[Any, Any, Array]) -> Array:
-    steps = trajectory(*net, None, unroll(*net), None, None)
-    return linearised(*net[:2], steps).partials.f.max()
+def _largest_forget_gate(run: Run) -> Array:
+    return jacobians.c_partial(run).max()
 
 
 def vanishing(scale: float = 0.9) -> Phenomenon:
@@ -89,7 +92,7 @@ def vanishing(scale: float = 0.9) -> Phenomenon:
 
     Args:    scale: above 0 and below 1.
     Returns: Phenomenon: γσ_max, the verdict, bound and measured norm at lag 100, the horizon;
-             log_norms and nets of "tanh RNN", `(201,)`.
+             log_norms and runs of "tanh RNN", `(201,)`.
     Raises:  TypeError or ValueError naming scale.
     Cost:    `products.transport_norms` and `certificates.certify` with T = 201, H = 32.
     Source:  Pascanu, Mikolov & Bengio, ICML 2013; docs/derivations/certificates.md.
@@ -98,12 +101,12 @@ def vanishing(scale: float = 0.9) -> Phenomenon:
     if scale >= 1:
         raise ValueError(f"scale: expected a number below 1, of which the claim is, got {scale}")
     params = rnn().init(jax.random.key(0), D, H)
-    net: Net = (rnn(), params._replace(w_hh=scale * params.w_hh), _inputs())
-    found = certificates.certify(*net)
+    run = Run(rnn(), params._replace(w_hh=scale * params.w_hh), _inputs())
+    found = certificates.certify(run)
     bound = found.weights
     assert bound is not None
-    nets: dict[str, Net] = {"tanh RNN": net}
-    norms = _norms(nets)
+    runs: dict[str, Run] = {"tanh RNN": run}
+    norms = _norms(runs)
     return Phenomenon(
         f"A tanh net whose W_hh is {scale:g} times orthogonal forgets, whatever it reads.",
         {
@@ -114,7 +117,7 @@ def vanishing(scale: float = 0.9) -> Phenomenon:
             "horizon, lag of 1 %": memory_horizon(norms["tanh RNN"]),
         },
         norms,
-        nets,
+        runs,
     )
 
 
@@ -126,7 +129,7 @@ def exploding(gain: float = 3.0) -> Phenomenon:
     Args:    gain: above 1. H is 64 here: from about 2 on λ₁ > 0; where it is not, the claim is
              that this net does not explode.
     Returns: Phenomenon: γσ_max, both verdicts, λ₁ in nats per step with its standard error, the
-             norm at lag 200; log_norms and nets of "tanh RNN", `(402,)`.
+             norm at lag 200; log_norms and runs of "tanh RNN", `(402,)`.
     Raises:  TypeError or ValueError naming gain.
     Cost:    `products.transport_norms`, `certificates.certify`, one exponent; T = 402, H = 64.
     Source:  Sompolinsky, Crisanti & Sommers, Physical Review Letters 61, 1988.
@@ -137,12 +140,12 @@ def exploding(gain: float = 3.0) -> Phenomenon:
     k_w, k_in = jax.random.split(jax.random.key(0))
     W = gain * jax.random.normal(k_w, (LARGE, LARGE)) / np.sqrt(LARGE)
     params = RNNParams(0.1 * jax.random.normal(k_in, (LARGE, D)), W, jnp.zeros(LARGE))
-    nets: dict[str, Net] = {"tanh RNN": (rnn(), params, _inputs(2 * T))}
-    norms = _norms(nets)
-    found = certificates.certify(*nets["tanh RNN"])
+    runs: dict[str, Run] = {"tanh RNN": Run(rnn(), params, _inputs(2 * T))}
+    norms = _norms(runs)
+    found = certificates.certify(runs["tanh RNN"])
     assert found.weights is not None
     assert found.trajectory is not None
-    rate = lyapunov.exponents(*nets["tanh RNN"], count=1, warmup=T // 2)
+    rate = lyapunov.exponents(runs["tanh RNN"], count=1, warmup=T // 2)
     end = "explodes: tanh does not saturate enough."
     if not rate.value[0] > 0:
         end = f"does not explode at H = {LARGE}, driven by small inputs."
@@ -157,7 +160,7 @@ def exploding(gain: float = 3.0) -> Phenomenon:
             "measured at lag 200": jnp.exp(norms["tanh RNN"][-201]),
         },
         norms,
-        nets,
+        runs,
     )
 
 
@@ -172,7 +175,7 @@ def exploding_without_eigenvalues(steps: int = 21) -> Phenomenon:
 
     Args:    steps: T ≥ 3.
     Returns: Phenomenon: ρ, γσ_max, both verdicts, the growth per step, the norm at lag T - 1;
-             log_norms and nets of "tanh RNN", `(T,)`.
+             log_norms and runs of "tanh RNN", `(T,)`.
     Raises:  TypeError or ValueError naming steps.
     Cost:    `products.transport_norms` with H = 2.
     Source:  this library; docs/derivations/certificates.md has the same with h* = (0, ½).
@@ -186,8 +189,8 @@ def exploding_without_eigenvalues(steps: int = 21) -> Phenomenon:
     W = jnp.array([[2.0, 2.0], [-2.0, -2.0]])
     # W h* = (2, -2) is also what the first input adds.
     params = RNNParams(jnp.array([[2.0], [-2.0]]), W, jnp.array([-2.0, 42.0]))
-    nets: dict[str, Net] = {"tanh RNN": (rnn(), params, jnp.zeros((steps, 1)).at[0].set(1.0))}
-    bound, norms = certificates.from_weights(rnn(), params), _norms(nets)
+    runs: dict[str, Run] = {"tanh RNN": Run(rnn(), params, jnp.zeros((steps, 1)).at[0].set(1.0))}
+    bound, norms = certificates.of_weights(rnn(), params), _norms(runs)
     last = norms["tanh RNN"]
     return Phenomenon(
         "Every eigenvalue of W_hh is 0, and the gradient of a tanh net doubles at each step.",
@@ -200,7 +203,7 @@ def exploding_without_eigenvalues(steps: int = 21) -> Phenomenon:
             f"measured at lag {steps - 1}": jnp.exp(last[0]),
         },
         norms,
-        nets,
+        runs,
     )
 
 
@@ -212,7 +215,7 @@ def remembering(bias: float = 6.0) -> Phenomenon:
     Args:    bias: b of every forget gate: from about 4 on it holds for 200 steps; where it does
              not, to 1 %, the claim says so.
     Returns: Phenomenon: the norms of an LSTM and of a tanh net at lag 200, the share of the memory
-             path, the error of the forget gates alone; log_norms and nets of "LSTM" and
+             path, the error of the forget gates alone; log_norms and runs of "LSTM" and
              "tanh RNN", `(201,)`.
     Raises:  TypeError or ValueError naming bias.
     Cost:    `products.transport_norms` of both and `paths.decompose` with T = 201, H = 32.
@@ -223,9 +226,9 @@ def remembering(bias: float = 6.0) -> Phenomenon:
     params = cell.init(jax.random.key(0), D, H, forget_bias=bias)
     params = params._replace(w_hh=SMALL * params.w_hh, w_ih=SMALL * params.w_ih)
     plain = rnn().init(jax.random.key(0), D, H)
-    nets: dict[str, Net] = {"LSTM": (cell, params, xs), "tanh RNN": (rnn(), plain, xs)}
-    norms = _norms(nets)
-    along = paths.decompose(*nets["LSTM"])
+    runs: dict[str, Run] = {"LSTM": Run(cell, params, xs), "tanh RNN": Run(rnn(), plain, xs)}
+    norms = _norms(runs)
+    along = paths.decompose(runs["LSTM"])
     end = "holds for hundreds of steps."
     if not memory_horizon(norms["LSTM"]) >= T:
         end = f"does not hold for {T - 1} steps."
@@ -238,7 +241,7 @@ def remembering(bias: float = 6.0) -> Phenomenon:
             "forget gates alone are off by": along.forget_error[0],
         },
         norms,
-        nets,
+        runs,
     )
 
 
@@ -250,7 +253,7 @@ def exploding_lstm(scale: float = 6.0) -> Phenomenon:
     Args:    scale: above 0: from about 1 on λ₁ > 0, until tanh saturates; where it is not, the
              claim is that this LSTM does not explode.
     Returns: Phenomenon: the largest forget gate, the norm and ∏ f at lag 20, the verdict, λ₁ in
-             nats per step, the path that does it with its share; log_norms and nets of "LSTM",
+             nats per step, the path that does it with its share; log_norms and runs of "LSTM",
              `(21,)`.
     Raises:  TypeError or ValueError naming scale.
     Cost:    `products.transport_norms`, `paths.decompose`, `certificates.along` with T = 21, one
@@ -266,27 +269,27 @@ def exploding_lstm(scale: float = 6.0) -> Phenomenon:
     b = jnp.repeat(jnp.array([3.0, -2.0, 0.0, 3.0]), H)
     params = LSTMParams(0.1 * params.w_ih, W.reshape(4 * H, H), b)
     # The net is chaotic: how a bit is rounded decides on which trajectory later states are.
-    nets: dict[str, Net] = {"LSTM": (cell, params, xs[:21])}
-    norms = _norms(nets)
-    along = paths.decompose(*nets["LSTM"])
+    runs: dict[str, Run] = {"LSTM": Run(cell, params, xs[:21])}
+    norms = _norms(runs)
+    along = paths.decompose(runs["LSTM"])
     shares = {name: float(share[0]) for name, share in along.shares.items()}
-    rate = lyapunov.exponents(cell, params, xs, count=1, warmup=20).value[0]
+    rate = lyapunov.exponents(Run(cell, params, xs), count=1, warmup=20).value[0]
     claim = "Forget gates below 1 exclude no explosion: the other paths grow on their own."
     if not rate > 0:
         claim = f"An LSTM whose W_g is {scale:g} times orthogonal does not explode."
     return Phenomenon(
         claim,
         {
-            "largest forget gate": _largest_forget_gate(nets["LSTM"]),
+            "largest forget gate": _largest_forget_gate(runs["LSTM"]),
             "measured at lag 20": jnp.exp(norms["LSTM"][0]),
             "∏ of the forget gates, lag 20": jnp.exp(along.forget[0]),
-            "verdict": str(certificates.along(*nets["LSTM"]).statement().verdict),
+            "verdict": str(certificates.along(runs["LSTM"]).statement().verdict),
             "leading exponent, nats per step": rate,
             "the path that does it": max(shares, key=lambda name: shares[name]),
             "its share at lag 20": max(shares.values()),
         },
         norms,
-        nets,
+        runs,
     )
 
 
@@ -296,7 +299,7 @@ def without_cell_state() -> Phenomenon:
         hᵢ = σ(W_o xᵢ + U_o hᵢ₋₁ + b_o)        ‖∂hₜ/∂hₖ‖ ≤ (¼ σ_max(U_o))^(t-k)
 
     Returns: Phenomenon: the largest difference of log norms to the RNN, γσ_max, the verdict, norms
-             at lag 20; log_norms and nets of "LSTM", "hₜ = oₜ" and "sigmoid RNN", `(201,)`.
+             at lag 20; log_norms and runs of "LSTM", "hₜ = oₜ" and "sigmoid RNN", `(201,)`.
     Raises:  nothing.
     Cost:    `products.transport_norms` of all three with T = 201, H = 32.
     Source:  docs/lstm.md.
@@ -310,13 +313,13 @@ def without_cell_state() -> Phenomenon:
 
     stripped = from_step(ablated, init_state=lambda params: RNNState(jnp.zeros(H, xs.dtype)))
     plain = RNNParams(*[leaf[3 * H :] for leaf in params])
-    nets: dict[str, Net] = {
-        "LSTM": (cell, params, xs),
-        "hₜ = oₜ": (stripped, params, xs),
-        "sigmoid RNN": (rnn(activations.sigmoid), plain, xs),
+    runs: dict[str, Run] = {
+        "LSTM": Run(cell, params, xs),
+        "hₜ = oₜ": Run(stripped, params, xs),
+        "sigmoid RNN": Run(rnn(activations.sigmoid), plain, xs),
     }
-    norms = _norms(nets)
-    bound = certificates.from_weights(rnn(activations.sigmoid), plain)
+    norms = _norms(runs)
+    bound = certificates.of_weights(rnn(activations.sigmoid), plain)
     off = jnp.abs(norms["hₜ = oₜ"] - norms["sigmoid RNN"]).max()
     return Phenomenon(
         "Without its cell state the LSTM is a sigmoid RNN, and vanishes like one.",
@@ -328,7 +331,7 @@ def without_cell_state() -> Phenomenon:
             "LSTM, ‖∂s/∂s‖ at lag 20": jnp.exp(norms["LSTM"][-21]),
         },
         norms,
-        nets,
+        runs,
     )
 
 
@@ -339,7 +342,7 @@ def forget_bias(biases: tuple[float, ...] = (-1.0, 0.0, 1.0, 2.0, 3.0, 4.0)) -> 
 
     Args:    biases: a tuple of finite numbers, at least one.
     Returns: Phenomenon: for each b a line with the horizons of small and of usual weights, in
-             steps; log_norms and nets of "bias {b}" and "bias {b}, usual weights", `(804,)`.
+             steps; log_norms and runs of "bias {b}" and "bias {b}, usual weights", `(804,)`.
     Raises:  TypeError for what is no tuple, or empty; TypeError or ValueError for an entry.
     Cost:    `products.transport_norms` with T = 804, H = 32, twice for each b.
     Source:  Jozefowicz, Zaremba & Sutskever, ICML 2015; docs/lstm.md.
@@ -349,13 +352,13 @@ def forget_bias(biases: tuple[float, ...] = (-1.0, 0.0, 1.0, 2.0, 3.0, 4.0)) -> 
     for bias in biases:
         arguments.check_real("biases", bias)
     cell, xs = lstm(), _inputs(4 * T)
-    nets: dict[str, Net] = {}
+    runs: dict[str, Run] = {}
     for b in biases:
         params = cell.init(jax.random.key(0), D, H, forget_bias=b)
         small = params._replace(w_hh=SMALL * params.w_hh, w_ih=SMALL * params.w_ih)
-        nets[f"bias {b:g}"] = (cell, small, xs)
-        nets[f"bias {b:g}, usual weights"] = (cell, params, xs)
-    norms = _norms(nets)
+        runs[f"bias {b:g}"] = Run(cell, small, xs)
+        runs[f"bias {b:g}, usual weights"] = Run(cell, params, xs)
+    norms = _norms(runs)
     numbers: dict[str, Any] = {}
     for b in biases:
         small, usual = (norms[f"bias {b:g}{rest}"] for rest in ("", ", usual weights"))
@@ -369,7 +372,7 @@ def forget_bias(biases: tuple[float, ...] = (-1.0, 0.0, 1.0, 2.0, 3.0, 4.0)) -> 
         "A gate held at σ(b) forgets in 4.6/log(1 + e⁻ᵇ) steps; feedback through W_hh adds to it.",
         numbers,
         norms,
-        nets,
+        runs,
     )
 
 

@@ -11,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from jaxrnn import arguments
-from jaxrnn.demo import Flow, Run
+from jaxrnn.demo import Flow, Trained
 from jaxrnn.paths import CellPaths
 
 __all__ = ["cell_paths", "contributions", "forget_gates", "gradient_flow", "norms", "save"]
@@ -36,10 +36,10 @@ class Picture(Figure):
         return buffer.getvalue()
 
 
-def gradient_flow(runs: Sequence[Run]) -> Figure:
+def gradient_flow(runs: Sequence[Trained]) -> Figure:
     """Four panels: adjoints against lag, share of the gradient, Jacobian norms, accuracy.
 
-    Args:    runs: a list or tuple of the Run of `jaxrnn demo`, all drawn, in five colours by turns;
+    Args:    runs: a list or tuple of those of `jaxrnn demo`, all drawn, in five colours by turns;
              the last one's ∂E/∂cₖ, if it has any.
     Returns: a matplotlib Figure, 11 by 7.6 inches.
     Raises:  TypeError or ValueError naming `runs`.
@@ -48,10 +48,10 @@ def gradient_flow(runs: Sequence[Run]) -> Figure:
     """
     if not isinstance(runs, list | tuple) or not runs:
         raise TypeError(
-            f"runs: expected a list of at least one Run, got {arguments.describe(runs)}"
+            f"runs: expected a list of at least one Trained, got {arguments.describe(runs)}"
         )
     for run in runs:
-        arguments.check_kind("runs", run, Run, "jaxrnn demo")
+        arguments.check_kind("runs", run, Trained, "jaxrnn demo")
     figure = Picture(figsize=(11, 7.6), layout="constrained")
     axes = figure.subplots(2, 2)
     colors = itertools.cycle(PATHS)
@@ -205,16 +205,16 @@ def cell_paths(found: CellPaths) -> Figure:
     return figure
 
 
-def forget_gates(run: Run) -> Figure:
+def forget_gates(run: Trained) -> Figure:
     """Heat maps of the forget gate over time and unit, before and after; units sorted by mean.
 
-    Args:    run: a Run of `jaxrnn demo`.
+    Args:    run: a Trained of `jaxrnn demo`.
     Returns: a matplotlib Figure, 11 by 4.2 inches.
-    Raises:  TypeError or ValueError naming `run`: no Run, or of a network without a forget gate.
+    Raises:  TypeError or ValueError naming `run`: no Trained, or one without a forget gate.
     Cost:    a picture; O(T·H) numbers.
     Source:  this library.
     """
-    arguments.check_kind("run", run, Run, "jaxrnn demo")
+    arguments.check_kind("run", run, Trained, "jaxrnn demo")
     figure = Picture(figsize=(11, 4.2), layout="constrained")
     axes, images = figure.subplots(1, 2, sharey=True), []
     for axis, flow, when in zip(axes, (run.before, run.after), ("before", "after"), strict=True):

@@ -5,7 +5,17 @@ from typing import Any, NamedTuple
 
 from jax import Array
 
-__all__ = ["Pointwise", "Sensitivities"]
+from jaxrnn import arguments
+from jaxrnn.traits import Gate
+
+__all__ = ["Pointwise", "Sensitivities", "add", "check_pointwise"]
+
+SIGNATURES = {
+    "update": "(s, u, a) -> s",
+    "partials": "(s, u, a) -> p",
+    "tangent": "(p, ds, dv) -> ds",
+    "merge": "(p, du, da) -> dv",
+}
 
 
 def add(partials: Any, du: Array, da: Array) -> Array:
@@ -25,13 +35,14 @@ class Pointwise(NamedTuple):
         merge: (p, δu, δa) ↦ δv `(*lead, G·H)`, linear in the last two: what the tangent reads
             of both projections; their sum unless φ treats u and a apart, as the GRU does.
         readout: p ↦ ∂h/∂c at fixed gates, `(*lead, H)`, for a state (h, c); None if the
-            map has none. Only `jacobians.c_path` asks for it.
+            map has none. `paths` and `jacobians.c_path` rest on it.
         slope: of a map of one gate, a number γ ≥ sup |∂h/∂u|, with ∂h/∂h₋ = 0 at fixed u and a;
             None if there is none. `certificates` rest on it.
         linear: whether that slope is the constant γ.
         gate_values: (s₋, u, a) ↦ what each gate lets through, a tuple of `(*lead, H)` in the order
             of the cell's gates; None if nobody is to look at them.
-        gate_ranges: (lowest, highest) value of each of them, ±inf where there is none.
+        gates: a `Gate` for each of the cell's gates, with its role and range; may be left out, and
+            then nothing is known of them but their names.
 
     A cell of your own with a closed form, here a leaky unit on the params of `rnn`:
 
@@ -54,7 +65,7 @@ class Pointwise(NamedTuple):
     slope: float | None = None
     linear: bool = False
     gate_values: Callable[[Any, Array, Array], tuple[Array, ...]] | None = None
-    gate_ranges: tuple[tuple[float, float], ...] = ()
+    gates: tuple[Gate, ...] = ()
 
 
 class Sensitivities(NamedTuple):
@@ -70,3 +81,18 @@ class Sensitivities(NamedTuple):
     state: Any
     u: Any
     a: Any
+
+
+def check_pointwise(phi: Any, gates: tuple[str, ...]) -> None:
+    """Raise TypeError or ValueError unless phi is a `Pointwise` whose fields are of their kind."""
+    if not isinstance(phi, Pointwise):
+        raise TypeError(f"phi: expected a Pointwise, got {arguments.describe(phi)}")
+    for field, example in SIGNATURES.items():
+        arguments.check_callable(f"phi.{field}", getattr(phi, field), example)
+    for field in ("readout", "gate_values"):
+        if getattr(phi, field) is not None:
+            arguments.check_callable(f"phi.{field}", getattr(phi, field), "or None")
+    if phi.gates:
+        arguments.check_gates("phi.gates", phi.gates, gates)
+    if phi.slope is not None:
+        arguments.check_real("phi.slope", phi.slope, least=0.0)

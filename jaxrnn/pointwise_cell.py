@@ -14,6 +14,7 @@ which is O(H²) per step with no matmul, about the cost of writing it to memory.
 """
 
 import functools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -24,17 +25,12 @@ from jax import Array
 
 from jaxrnn import affine_gradients, arguments, projections
 from jaxrnn.cell import Stepper, over_leading_axes
-from jaxrnn.pointwise import Pointwise, Sensitivities, add
+from jaxrnn.pointwise import Pointwise, Sensitivities, add, check_pointwise
 from jaxrnn.projections import Affine
+from jaxrnn.traits import Gate, Traits
 
 __all__ = ["PointwiseCell"]
 
-SIGNATURES = {
-    "update": "(s, u, a) -> s",
-    "partials": "(s, u, a) -> p",
-    "tangent": "(p, ds, dv) -> ds",
-    "merge": "(p, du, da) -> dv",
-}
 SYMBOLS = {"w_ih": "(G·H, D)", "w_hh": "(G·H, H)", "b": "(G·H,)"}
 
 
@@ -77,26 +73,11 @@ class PointwiseCell:
     def __post_init__(self) -> None:
         arguments.check_names("gates", self.gates)
         arguments.check_record_type("state_type", self.state_type, ("h",))
-        if not isinstance(self.phi, Pointwise):
-            raise TypeError(f"phi: expected a Pointwise, got {arguments.describe(self.phi)}")
-        for field, example in SIGNATURES.items():
-            arguments.check_callable(f"phi.{field}", getattr(self.phi, field), example)
+        check_pointwise(self.phi, self.gates)
         arguments.check_callable("shapes", self.shapes, "(D, H) -> params of shapes")
         arguments.check_callable("init", self.init, "(key, input_size, hidden_size) -> params")
-        for name, f in (("recurrent_bias", self.recurrent_bias), ("readout", self.phi.readout)):
-            if f is not None:
-                arguments.check_callable(name, f, "or None")
-        if self.phi.gate_values is not None:
-            arguments.check_callable("phi.gate_values", self.phi.gate_values, "or None")
-            if len(self.phi.gate_ranges) != len(self.gates):
-                raise ValueError(
-                    f"phi.gate_ranges: expected one for each of {', '.join(self.gates)}, got "
-                    f"{len(self.phi.gate_ranges)}"
-                )
-            for gate, ends in zip(self.gates, self.phi.gate_ranges, strict=True):
-                arguments.check_range(f"phi.gate_ranges of {gate}", ends)
-        if self.phi.slope is not None:
-            arguments.check_real("phi.slope", self.phi.slope, least=0.0)
+        if self.recurrent_bias is not None:
+            arguments.check_callable("recurrent_bias", self.recurrent_bias, "or None")
         arguments.check_record_type("shapes' result", type(self.shapes(1, 1)), tuple(SYMBOLS))
 
     def __repr__(self) -> str:
@@ -287,6 +268,38 @@ class PointwiseCell:
 
     def _biases(self, params: Any) -> tuple[Array | None, Array | None]:
         return self.input_map(params).bias, self.recurrent_map(params).bias
+
+    @property
+    def traits(self) -> Traits:
+        """What the pointwise map declares of itself, and W_hh."""
+        unsaid = [Gate(name, name, "", (-math.inf, math.inf)) for name in self.gates]
+        return Traits(
+            slope=self.phi.slope,
+            linear=self.phi.linear,
+            readout=self.phi.readout,
+            gates=self.phi.gates or tuple(unsaid),
+            gate_values=None if self.phi.gate_values is None else self._gate_values,
+            recurrent_weight=self._recurrent_weight,
+        )
+
+    def _gate_values(self, params: Any, state: Any, x: Array) -> tuple[Array, ...]:
+        u = self.project(params, x)
+        assert self.phi.gate_values is not None
+        return self.phi.gate_values(
+            projections.cast(state, u.dtype), u, self.recur(params, state.h)
+        )
+
+    def _recurrent_weight(self, params: Any) -> Array:
+        return self.recurrent_map(params).weight
+
+    def pulled_apart(self, partials: Any, adjoint: Any) -> tuple[Any, tuple[Array, ...]]:
+        """Jᵀ λ, apart: what passes without a weight, and what enters each gate's rows of W_hh."""
+        G = len(self.gates)
+        # Made of the adjoint, so that it varies as the adjoint does under `shard_map`.
+        dv = jnp.zeros_like(jnp.concatenate([adjoint.h] * G, axis=-1))
+        tangent = functools.partial(self.phi.tangent, partials)
+        direct, dv = jax.linear_transpose(tangent, adjoint, dv)(adjoint)
+        return direct, tuple(jnp.split(self.drive_parts(partials, dv)[-1], G, axis=-1))
 
     def sensitivities(self, params: Any, state: Any, u: Array) -> Sensitivities:
         """Every diagonal of ∂φ, from the tangent fed with ones. O(B·G·H)."""

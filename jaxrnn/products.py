@@ -7,9 +7,8 @@ of the full state, (h, c) for the LSTM. Every product is kept as a value and a p
 exists: a product is pushed through the cell's tangent or its transpose, a step at a time.
 
 `transport_norms` and `frobenius_norms` give the size of the whole matrix, `adjoint_norms` and
-`tangent_norms` that of one row or column combination at a fraction of the cost. In every function
-`lengths` and `resets` are those of `jaxrnn.unroll`: through a held step the transport is the
-identity, across a reset it is 0, of which the log is -inf.
+`tangent_norms` that of one row or column combination at a fraction of the cost. Through a
+held step the transport is the identity, across a reset it is 0, of which the log is -inf.
 """
 
 import functools
@@ -17,36 +16,24 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from chex import ArrayTree
 from jax import Array
 
 from jaxrnn import arguments, norms
-from jaxrnn.cell import Cell
-from jaxrnn.linearisation import Steps, linearised, push_through, trajectory
+from jaxrnn.linearisation import Steps, chunk_of, linearised, push_through, trajectory
+from jaxrnn.run import Run, check_vector_state, first_state, precise, until
 from jaxrnn.scaling import Scaled, log_of, rescaled
-from jaxrnn.tangent_scan import over_chunks, plan
+from jaxrnn.time_axis import over_chunks
 from jaxrnn.transposition import through_step
-from jaxrnn.unrolling import checked_state, start, unroll
 
 __all__ = ["adjoint_norms", "frobenius_norms", "tangent_norms", "transport", "transport_norms"]
 
 
-def transport(
-    cell: Cell,
-    params: ArrayTree,
-    xs: Array,
-    k: int,
-    t: int,
-    state0: Any = None,
-    *,
-    lengths: Array | None = None,
-    resets: Array | None = None,
-) -> Scaled:
+def transport(run: Run, k: int, t: int) -> Scaled:
     """∂sₜ/∂sₖ, exact for any k ≤ t.
 
         ∂sₜ/∂sₖ = Jₜ Jₜ₋₁ ⋯ Jₖ₊₁        1 for k = t
 
-    Args:    k, t: indices into the states, 0 ≤ k ≤ t < T; all others as in `jaxrnn.unroll`.
+    Args:    run: a `jaxrnn.Run`; k, t: indices into the states, 0 ≤ k ≤ t < T.
     Returns: Scaled: a Jacobian's tree, `value.h.c (*batch, H, H)` for ∂hₜ/∂cₖ, and its
              exponent `(*batch,)`. `.unscaled()` gives the plain tree.
     Raises:  TypeError or ValueError as `jaxrnn.unroll`, or naming k or t, or a leaf of the state
@@ -56,30 +43,23 @@ def transport(
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.lstm()
-    >>> params, xs = cell.init(jax.random.key(0), 3, 5), jax.numpy.ones((7, 2, 3))
-    >>> jaxrnn.products.transport(cell, params, xs, 1, 4).value.h.c.shape
+    >>> run = jaxrnn.Run(cell, cell.init(jax.random.key(0), 3, 5), jax.numpy.ones((7, 2, 3)))
+    >>> jaxrnn.products.transport(run, 1, 4).value.h.c.shape
     (2, 5, 5)
     """
-    checked_state(cell, params, xs, state0, lengths, resets)
-    arguments.check_index("t", t, xs.shape[0])
+    check_vector_state(run)
+    arguments.check_index("t", t, run.xs.shape[0])
     arguments.check_index("k", k, t + 1)
-    return _transport(cell, params, xs[: t + 1], state0, _until(lengths, t), resets, k)
+    with precise():
+        return _transport(until(run, t), k)
 
 
-def transport_norms(
-    cell: Cell,
-    params: ArrayTree,
-    xs: Array,
-    state0: Any = None,
-    *,
-    lengths: Array | None = None,
-    resets: Array | None = None,
-) -> Array:
+def transport_norms(run: Run) -> Array:
     """The largest singular value of ∂s_{T-1}/∂sₖ for every k, its log.
 
         log σ_max(∂s_{T-1}/∂sₖ) = log σ_max(J_{T-1} ⋯ Jₖ₊₁)
 
-    Args:    as `jaxrnn.unroll`.
+    Args:    run: a `jaxrnn.Run`.
     Returns: `(T, *batch)`, in nats; entry k has lag T-1-k, the last one is log 1 = 0. For another
              last step t give `xs[:t+1]`.
     Raises:  as `jaxrnn.unroll`, or naming a leaf of the state that is no vector.
@@ -90,22 +70,16 @@ def transport_norms(
     >>> cell = jaxrnn.rnn(jaxrnn.activations.identity)
     >>> params = cell.init(jax.random.key(0), 1, 4)
     >>> half = params._replace(w_hh=params.w_hh / 2)   # half an orthogonal matrix
-    >>> [f"{x:.4f}" for x in jaxrnn.products.transport_norms(cell, half, jax.numpy.ones((3, 1)))]
+    >>> run = jaxrnn.Run(cell, half, jax.numpy.ones((3, 1)))
+    >>> [f"{x:.4f}" for x in jaxrnn.products.transport_norms(run)]
     ['-1.3863', '-0.6931', '0.0000']
     """
-    checked_state(cell, params, xs, state0, lengths, resets)
-    return _norms(_spectral_of_rows, cell, params, xs, state0, lengths, resets)
+    check_vector_state(run)
+    with precise():
+        return _norms(_spectral_of_rows, run)
 
 
-def frobenius_norms(
-    cell: Cell,
-    params: ArrayTree,
-    xs: Array,
-    state0: Any = None,
-    *,
-    lengths: Array | None = None,
-    resets: Array | None = None,
-) -> Array:
+def frobenius_norms(run: Run) -> Array:
     """The Frobenius norm of ∂s_{T-1}/∂sₖ for every k, its log; cheaper than `transport_norms`.
 
         log σ_max(∂s_{T-1}/∂sₖ) ≤ log ‖∂s_{T-1}/∂sₖ‖_F ≤ log σ_max(∂s_{T-1}/∂sₖ) + ½ log n
@@ -119,29 +93,21 @@ def frobenius_norms(
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.gru()
-    >>> params, xs = cell.init(jax.random.key(0), 3, 5), jax.numpy.ones((7, 2, 3))
-    >>> jaxrnn.products.frobenius_norms(cell, params, xs).shape
+    >>> run = jaxrnn.Run(cell, cell.init(jax.random.key(0), 3, 5), jax.numpy.ones((7, 2, 3)))
+    >>> jaxrnn.products.frobenius_norms(run).shape
     (7, 2)
     """
-    checked_state(cell, params, xs, state0, lengths, resets)
-    return _norms(_frobenius_of_rows, cell, params, xs, state0, lengths, resets)
+    check_vector_state(run)
+    with precise():
+        return _norms(_frobenius_of_rows, run)
 
 
-def adjoint_norms(
-    cell: Cell,
-    params: ArrayTree,
-    xs: Array,
-    cotangent: Any,
-    state0: Any = None,
-    *,
-    lengths: Array | None = None,
-    resets: Array | None = None,
-) -> Array:
+def adjoint_norms(run: Run, cotangent: Any) -> Array:
     """How the gradient of a loss on the last state fades, for every k.
 
         log ‖(∂s_{T-1}/∂sₖ)ᵀ u‖ = log ‖Jₖ₊₁ᵀ ⋯ J_{T-1}ᵀ u‖
 
-    Args:    cotangent: u, a state, leaves `(*batch, H)`; all others as in `jaxrnn.unroll`.
+    Args:    run: a `jaxrnn.Run`; cotangent: u, a state, leaves `(*batch, H)`.
     Returns: `(T, *batch)`, in nats; entry k has lag T-1-k, the last one is log ‖u‖.
     Raises:  TypeError or ValueError as `jaxrnn.unroll`, or naming `cotangent`, or a leaf of the
              state that is no vector.
@@ -150,31 +116,23 @@ def adjoint_norms(
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.lstm()
-    >>> params, xs = cell.init(jax.random.key(0), 3, 5), jax.numpy.ones((7, 2, 3))
+    >>> run = jaxrnn.Run(cell, cell.init(jax.random.key(0), 3, 5), jax.numpy.ones((7, 2, 3)))
     >>> ones = jaxrnn.LSTMState(*[jax.numpy.ones((2, 5))] * 2)
-    >>> jaxrnn.products.adjoint_norms(cell, params, xs, ones).shape
+    >>> jaxrnn.products.adjoint_norms(run, ones).shape
     (7, 2)
     """
-    state = checked_state(cell, params, xs, state0, lengths, resets)
+    state = check_vector_state(run)
     arguments.check_state_like("cotangent", cotangent, state, "the state")
-    return _adjoint_norms(cell, params, xs, cotangent, state0, lengths, resets)
+    with precise():
+        return _adjoint_norms(run, cotangent)
 
 
-def tangent_norms(
-    cell: Cell,
-    params: ArrayTree,
-    xs: Array,
-    tangent: Any,
-    state0: Any = None,
-    *,
-    lengths: Array | None = None,
-    resets: Array | None = None,
-) -> Array:
+def tangent_norms(run: Run, tangent: Any) -> Array:
     """How a change of the state after the first step grows, for every t.
 
         log ‖∂sₜ/∂s₀ v‖ = log ‖Jₜ ⋯ J₁ v‖        s₀ = states[0], the state after xs[0]
 
-    Args:    tangent: v, a state, leaves `(*batch, H)`; all others as in `jaxrnn.unroll`.
+    Args:    run: a `jaxrnn.Run`; tangent: v, a state, leaves `(*batch, H)`.
     Returns: `(T, *batch)`, in nats; the first entry is log ‖v‖.
     Raises:  TypeError or ValueError as `jaxrnn.unroll`, or naming `tangent`, or a leaf of the
              state that is no vector.
@@ -183,100 +141,77 @@ def tangent_norms(
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.gru()
-    >>> params, xs = cell.init(jax.random.key(0), 3, 5), jax.numpy.ones((7, 2, 3))
+    >>> run = jaxrnn.Run(cell, cell.init(jax.random.key(0), 3, 5), jax.numpy.ones((7, 2, 3)))
     >>> ones = jaxrnn.GRUState(jax.numpy.ones((2, 5)))
-    >>> jaxrnn.products.tangent_norms(cell, params, xs, ones).shape
+    >>> jaxrnn.products.tangent_norms(run, ones).shape
     (7, 2)
     """
-    state = checked_state(cell, params, xs, state0, lengths, resets)
+    state = check_vector_state(run)
     arguments.check_state_like("tangent", tangent, state, "the state")
-    return _tangent_norms(cell, params, xs, tangent, state0, lengths, resets)
+    with precise():
+        return _tangent_norms(run, tangent)
 
 
 # --- a product, row by row ----------------------------------------------------------
 
 
-@functools.partial(jax.jit, static_argnums=(0, 6))
-def _transport(
-    cell: Cell, params: ArrayTree, xs: Array, state0: Any, lengths: Any, resets: Any, k: int
-) -> Scaled:
-    resets = None if resets is None else resets[: xs.shape[0]]
-    steps, chunk = _steps(cell, params, xs, state0, lengths, resets)
-    after_k = jax.tree.map(lambda leaf: leaf[k + 1 :], steps)
-    rows = _unit_rows(start(cell, params, xs, state0), xs.ndim - 2)
+@functools.partial(jax.jit, static_argnums=1)
+def _transport(run: Run, k: int) -> Scaled:
+    after_k = jax.tree.map(lambda leaf: leaf[k + 1 :], trajectory(run))
+    rows = _unit_rows(first_state(run), run.xs.ndim - 2)
 
     def nothing(rows: Scaled) -> None:
         return None
 
-    rows, _ = _back(cell, params, after_k, rows, chunk, _through_rows, nothing)
+    rows, _ = _back(run, after_k, rows, _through_rows, nothing)
     return _as_jacobian(rows)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _norms(
-    size: Any, cell: Cell, params: ArrayTree, xs: Array, state0: Any, lengths: Any, resets: Any
-) -> Array:
-    steps, chunk = _steps(cell, params, xs, state0, lengths, resets)
-    rows = _unit_rows(start(cell, params, xs, state0), xs.ndim - 2)
-    return _back(cell, params, steps, rows, chunk, _through_rows, size)[1]
-
-
 @functools.partial(jax.jit, static_argnums=0)
-def _adjoint_norms(
-    cell: Cell, params: ArrayTree, xs: Array, u: Any, state0: Any, lengths: Any, resets: Any
-) -> Array:
-    steps, chunk = _steps(cell, params, xs, state0, lengths, resets)
-    u = rescaled(u, jnp.zeros(xs.shape[1:-1], jnp.int32))
-    return _back(cell, params, steps, u, chunk, through_step, _size)[1]
+def _norms(size: Any, run: Run) -> Array:
+    rows = _unit_rows(first_state(run), run.xs.ndim - 2)
+    return _back(run, trajectory(run), rows, _through_rows, size)[1]
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _tangent_norms(
-    cell: Cell, params: ArrayTree, xs: Array, v: Any, state0: Any, lengths: Any, resets: Any
-) -> Array:
-    steps, chunk = _steps(cell, params, xs, state0, lengths, resets)
-    v = rescaled(v, jnp.zeros(xs.shape[1:-1], jnp.int32))
+@jax.jit
+def _adjoint_norms(run: Run, u: Any) -> Array:
+    u = rescaled(u, jnp.zeros(run.xs.shape[1:-1], jnp.int32))
+    return _back(run, trajectory(run), u, through_step, _size)[1]
+
+
+@jax.jit
+def _tangent_norms(run: Run, v: Any) -> Array:
+    v = rescaled(v, jnp.zeros(run.xs.shape[1:-1], jnp.int32))
 
     def forward(v: Scaled, step: Steps) -> tuple[Scaled, Array]:
-        new = push_through(cell, params, step, _in_dtype_of(step.before, v.value))
+        new = push_through(run, step, _in_dtype_of(step.before, v.value))
         return rescaled(new, v.exponent), _size(v)
 
     def chunk_forward(v: Scaled, steps: Steps) -> tuple[Scaled, Array]:
-        return jax.lax.scan(forward, v, linearised(cell, params, steps))
+        return jax.lax.scan(forward, v, linearised(run, steps))
 
     # The first step leads to s₀, where v starts.
-    last, sizes = over_chunks(chunk_forward, v, _without_first(steps), chunk)
-    return jnp.concatenate([sizes, _size(last)[None]])[: xs.shape[0]]
+    last, sizes = over_chunks(chunk_forward, v, _without_first(trajectory(run)), chunk_of(run))
+    return jnp.concatenate([sizes, _size(last)[None]])[: run.xs.shape[0]]
 
 
-def _steps(
-    cell: Cell, params: ArrayTree, xs: Array, state0: Any, lengths: Any, resets: Any
-) -> tuple[Steps, int]:
-    states = unroll(cell, params, xs, state0, lengths=lengths, resets=resets)
-    steps = trajectory(cell, params, xs, state0, states, lengths, resets)
-    return steps, plan(cell, params, xs, start(cell, params, xs, state0), None).chunk
-
-
-def _back(
-    cell: Cell, params: ArrayTree, steps: Steps, last: Scaled, chunk: int, through: Any, size: Any
-) -> tuple[Scaled, Any]:
+def _back(run: Run, steps: Steps, last: Scaled, through: Any, size: Any) -> tuple[Scaled, Any]:
     """Adjoints from the state after the steps to that before; `size` of each after its step."""
 
     def back(rows: Scaled, step: Steps) -> tuple[Scaled, Any]:
-        new = through(cell, params, step, _in_dtype_of(step.before, rows.value))
+        new = through(run, step, _in_dtype_of(step.before, rows.value))
         return rescaled(new, rows.exponent), size(rows)
 
     def chunk_back(rows: Scaled, steps: Steps) -> tuple[Scaled, Any]:
-        return jax.lax.scan(back, rows, linearised(cell, params, steps), reverse=True)
+        return jax.lax.scan(back, rows, linearised(run, steps), reverse=True)
 
-    return over_chunks(chunk_back, last, steps, chunk, reverse=True)
+    return over_chunks(chunk_back, last, steps, chunk_of(run), reverse=True)
 
 
-def _through_rows(cell: Cell, params: ArrayTree, step: Steps, rows: Any) -> Any:
+def _through_rows(run: Run, step: Steps, rows: Any) -> Any:
     """Jᵀ of each row; leaves `(*batch, n, H)`."""
     lead = step.xs.ndim - 1
-    each = jax.vmap(functools.partial(through_step, cell, params, step), lead, lead)
-    return each(rows)
+    return jax.vmap(functools.partial(through_step, run, step), lead, lead)(rows)
 
 
 def _unit_rows(state: Any, lead: int) -> Scaled:
@@ -324,8 +259,3 @@ def _in_dtype_of(state: Any, tree: Any) -> Any:
 
 def _without_first(steps: Steps) -> Steps:
     return jax.tree.map(lambda leaf: leaf[1:], steps)
-
-
-def _until(lengths: Array | None, t: int) -> Array | None:
-    """A sequence that is longer than t+1 is t+1 long when cut there."""
-    return None if lengths is None else jnp.minimum(lengths, jnp.asarray(t + 1, lengths.dtype))

@@ -16,31 +16,20 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from chex import ArrayTree
 from jax import Array
 
 from jaxrnn import arguments, lyapunov
-from jaxrnn.cell import Cell
-from jaxrnn.linearisation import Steps, linearised, trajectory
+from jaxrnn.linearisation import Steps, chunk_of, linearised, trajectory
 from jaxrnn.projections import accumulator
+from jaxrnn.run import Run, check_run, precise
 from jaxrnn.scaling import Scaled, rescaled, times_power
-from jaxrnn.tangent_scan import over_chunks, plan
+from jaxrnn.time_axis import over_chunks
 from jaxrnn.transposition import direct_adjoints, scaled_back, scaled_nothing, through_step
-from jaxrnn.unrolling import start
 
 __all__ = ["flossing", "omega", "omega_at_fixed_adjoints"]
 
 
-def omega(
-    cell: Cell,
-    params: ArrayTree,
-    xs: Array,
-    loss: Callable[[Any], Array],
-    state0: Any = None,
-    *,
-    lengths: Array | None = None,
-    resets: Array | None = None,
-) -> Array:
+def omega(run: Run, loss: Callable[[Any], Array]) -> Array:
     """Ω: how far each step is from keeping the length of the adjoint that passes through it.
 
         Ω = Σᵢ (‖Jᵢᵀ λᵢ‖ / ‖λᵢ‖ - 1)²        λᵢ = ∂E/∂sᵢ, the whole state
@@ -56,27 +45,18 @@ def omega(
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.rnn(jaxrnn.activations.identity)          # with orthogonal weights: Ω = 0
-    >>> params, xs = cell.init(jax.random.key(0), 3, 4), jax.numpy.ones((50, 2, 3))
-    >>> f = lambda scale: jaxrnn.regularizers.omega(
-    ...     cell, params._replace(w_hh=scale * params.w_hh), xs, lambda states: states.h[-1].sum())
+    >>> run = jaxrnn.Run(cell, cell.init(jax.random.key(0), 3, 4), jax.numpy.ones((50, 2, 3)))
+    >>> times = lambda scale: run.at(run.params._replace(w_hh=scale * run.params.w_hh))
+    >>> f = lambda scale: jaxrnn.regularizers.omega(times(scale), lambda s: s.h[-1].sum())
     >>> f"{f(1.0):.3f} {f(0.9):.3f}"                               # 50 · (0.9 - 1)²
     '0.000 0.500'
     """
-    states, direct = direct_adjoints(cell, params, xs, loss, state0, lengths, resets)
-    adjoints = _scaled_adjoints(cell, params, xs, state0, states, direct, lengths, resets)
-    return _omega(cell, params, xs, state0, states, adjoints, lengths, resets)
+    with precise():
+        states, direct = direct_adjoints(run, loss)
+        return _omega(run, states, _scaled_adjoints(run, states, direct))
 
 
-def omega_at_fixed_adjoints(
-    cell: Cell,
-    params: ArrayTree,
-    xs: Array,
-    loss: Callable[[Any], Array],
-    state0: Any = None,
-    *,
-    lengths: Array | None = None,
-    resets: Array | None = None,
-) -> Array:
+def omega_at_fixed_adjoints(run: Run, loss: Callable[[Any], Array]) -> Array:
     """Ω again, differentiable in the parameters of each Jᵢ alone: states and adjoints are held.
 
         ∂⁺Ω/∂θ: sᵢ₋₁ and λᵢ count as constants in Jᵢ(θ)ᵀ λᵢ
@@ -94,24 +74,22 @@ def omega_at_fixed_adjoints(
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.lstm()
-    >>> params, xs = cell.init(jax.random.key(0), 3, 5), jax.numpy.ones((7, 2, 3))
+    >>> run = jaxrnn.Run(cell, cell.init(jax.random.key(0), 3, 5), jax.numpy.ones((7, 2, 3)))
     >>> loss = lambda states: (states.h[-1] ** 2).mean()
-    >>> f = lambda params: jaxrnn.regularizers.omega_at_fixed_adjoints(cell, params, xs, loss)
-    >>> jax.grad(f)(params).w_hh.shape
+    >>> f = lambda params: jaxrnn.regularizers.omega_at_fixed_adjoints(run.at(params), loss)
+    >>> jax.grad(f)(run.params).w_hh.shape
     (20, 5)
     """
-    at = jax.lax.stop_gradient((params, xs, state0))
-    states, direct = direct_adjoints(cell, *at[:2], loss, at[2], lengths, resets)
-    held = jax.lax.stop_gradient((states, direct))
-    adjoints = _scaled_adjoints(cell, *at, *held, lengths, resets)
-    return _omega(cell, params, *at[1:], held[0], jax.lax.stop_gradient(adjoints), lengths, resets)
+    check_run(run)
+    fixed = jax.lax.stop_gradient(run)
+    with precise():
+        states, direct = jax.lax.stop_gradient(direct_adjoints(fixed, loss))
+        adjoints = jax.lax.stop_gradient(_scaled_adjoints(fixed, states, direct))
+        return _omega(fixed.at(run.params), states, adjoints)
 
 
 def flossing(
-    cell: Cell,
-    params: ArrayTree,
-    xs: Array,
-    state0: Any = None,
+    run: Run,
     *,
     target: float | Array = 0.0,
     count: int = 1,
@@ -131,74 +109,51 @@ def flossing(
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.rnn(jaxrnn.activations.identity)
-    >>> params = cell.init(jax.random.key(0), 1, 4)                # orthogonal: all exponents 0
-    >>> f = lambda scale: jaxrnn.regularizers.flossing(
-    ...     cell, params._replace(w_hh=scale * params.w_hh), jax.numpy.ones((30, 1)), count=2)
+    >>> run = jaxrnn.Run(cell, cell.init(jax.random.key(0), 1, 4), jax.numpy.ones((30, 1)))
+    >>> times = lambda scale: run.at(run.params._replace(w_hh=scale * run.params.w_hh))
+    >>> f = lambda scale: jaxrnn.regularizers.flossing(times(scale), count=2)    # orthogonal
     >>> f"{f(0.5):.4f}"                                            # 2 (log ½)²
     '0.9609'
     """
     arguments.check_scalar("target", target)
-    found = lyapunov.exponents(
-        cell, params, xs, state0, count=count, warmup=warmup, interval=interval
-    )
+    found = lyapunov.exponents(run, count=count, warmup=warmup, interval=interval)
     off = found.value - jnp.asarray(target, found.value.dtype)
     return jnp.sum(off * off) / max(math.prod(off.shape[:-1]), 1)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _scaled_adjoints(
-    cell: Cell,
-    params: ArrayTree,
-    xs: Array,
-    state0: Any,
-    states: Any,
-    direct: Any,
-    lengths: Array | None,
-    resets: Array | None,
-) -> Any:
+@jax.jit
+def _scaled_adjoints(run: Run, states: Any, direct: Any) -> Any:
     """λᵢ / 2^eᵢ for every i and example, its largest entry in [½, 1): a direction, or 0."""
 
     def body(later: Scaled, step: tuple[Any, Steps]) -> tuple[Scaled, Any]:
-        before, _, value = scaled_back(cell, params, later, step)
+        before, _, value = scaled_back(run, later, step)
         return before, value
 
     def back(later: Scaled, item: tuple[Steps, Any]) -> tuple[Scaled, Any]:
         steps, direct = item
-        steps = linearised(cell, params, steps)
-        return jax.lax.scan(body, later, (direct, steps), reverse=True)
+        return jax.lax.scan(body, later, (direct, linearised(run, steps)), reverse=True)
 
-    steps = trajectory(cell, params, xs, state0, states, lengths, resets)
-    first = scaled_nothing(direct, xs.shape[1:-1])
-    chunk = plan(cell, params, xs, start(cell, params, xs, state0), None).chunk
-    return over_chunks(back, first, (steps, direct), chunk, reverse=True)[1]
+    steps, first = trajectory(run, states), scaled_nothing(direct, run.xs.shape[1:-1])
+    return over_chunks(back, first, (steps, direct), chunk_of(run), reverse=True)[1]
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _omega(
-    cell: Cell,
-    params: ArrayTree,
-    xs: Array,
-    state0: Any,
-    states: Any,
-    adjoints: Any,
-    lengths: Array | None,
-    resets: Array | None,
-) -> Array:
-    steps = trajectory(cell, params, xs, state0, states, lengths, resets)
-    moved = through_step(cell, params, linearised(cell, params, steps), adjoints)
+@jax.jit
+def _omega(run: Run, states: Any, adjoints: Any) -> Array:
+    lead = run.xs.shape[:-1]
+    moved = through_step(run, linearised(run, trajectory(run, states)), adjoints)
     # Scaled again: a step may shrink an adjoint beyond what the dtype can square.
-    moved = rescaled(moved, jnp.zeros(xs.shape[:-1], jnp.int32))
-    before, after = _square(adjoints, xs.ndim - 1), _square(moved.value, xs.ndim - 1)
+    moved = rescaled(moved, jnp.zeros(lead, jnp.int32))
+    before, after = _square(adjoints, len(lead)), _square(moved.value, len(lead))
     counted = ~(before == 0)  # NaN is counted: Ω is then NaN
-    if resets is not None:
-        counted &= ~resets
+    if run.resets is not None:
+        counted &= ~run.resets
     # Where nothing comes through, the root has no derivative: there the ratio is a constant 0.
     some = counted & ~(after == 0)
     one = jnp.ones_like(before)
     ratio = jnp.sqrt(jnp.where(some, after, one) / jnp.where(some, before, one))
     ratio = times_power(ratio, moved.exponent)
     off = jnp.where(some, ratio, 0 * one) - one
-    return jnp.sum(jnp.where(counted, off * off, 0 * one)) / max(math.prod(xs.shape[1:-1]), 1)
+    return jnp.sum(jnp.where(counted, off * off, 0 * one)) / max(math.prod(lead[1:]), 1)
 
 
 def _square(state: Any, lead: int) -> Array:

@@ -16,6 +16,7 @@ from jax import Array
 
 from jaxrnn import arguments, norms
 from jaxrnn.cell import Stepper, over_leading_axes
+from jaxrnn.traits import Traits
 
 __all__ = ["StepCell", "from_step"]
 
@@ -136,6 +137,15 @@ class StepCell:
     # --- its linearisation ----------------------------------------------------------
 
     @property
+    def traits(self) -> Traits:
+        """None: of a bare step nothing is known."""
+        return Traits()
+
+    def pulled_apart(self, partials: Any, adjoint: Any) -> tuple[Any, tuple[Array, ...]]:
+        """Refused: a bare step has no gates to tell apart."""
+        raise TypeError(f"cell: expected one with gates, got {self.name}")
+
+    @property
     def closed_form(self) -> bool:
         """False: `drive` and `push` differentiate the step."""
         return False
@@ -243,7 +253,8 @@ def from_step(
     >>> def leaky(params, state, x):
     ...     return {"h": 0.9 * state["h"] + jnp.tanh(params @ x)}
     >>> cell = jaxrnn.from_step(leaky, init_state=lambda p: {"h": jnp.zeros(p.shape[0])})
-    >>> jaxrnn.jacobians.closed_form(cell, jnp.ones((2, 1)), jnp.ones((4, 1)))["h"]["h"].shape
+    >>> run = jaxrnn.Run(cell, jnp.ones((2, 1)), jnp.ones((4, 1)))
+    >>> jaxrnn.jacobians.closed_form(run)["h"]["h"].shape
     (4, 2, 2)
     """
     arguments.check_callable("step", step, "(params, state, x) -> state")

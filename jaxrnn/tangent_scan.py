@@ -14,7 +14,6 @@ than fresh memory for all of them, let alone memory. The recurrence itself is ne
 
 import functools
 import math
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -24,8 +23,9 @@ from jax import Array
 from jax.custom_derivatives import SymbolicZero
 
 from jaxrnn.cell import Cell
+from jaxrnn.time_axis import entering, over_chunks, previous, select
 
-__all__ = ["Plan", "entering", "plan", "previous", "select", "states"]
+__all__ = ["Plan", "plan", "states"]
 
 NUMBERS = 2**19  # of gate values in a chunk: 2 MiB in float32, the size of a core's cache
 SMALL = 2**20  # of gate values in a sequence for which memory is not worth saving
@@ -140,81 +140,6 @@ def _tangent_chunk(
         return new, new
 
     return jax.lax.scan(step, dstate, (partials, drive, hold, reset))
-
-
-def over_chunks(
-    f: Callable[[Any, Any], tuple[Any, Any]],
-    carry: Any,
-    items: Any,
-    size: int,
-    firsts: Any = None,
-    reverse: bool = False,
-) -> tuple[Any, Any]:
-    """`lax.scan` of f over chunks of `size` steps, the rest of the sequence as a last one.
-
-    With `firsts`, leaves with an entry for each chunk, f gets the pair (chunk, its entry).
-    With `reverse`, the last chunk comes first; within a chunk, the order is f's own matter.
-    What f gives out may be as long for a chunk as f likes.
-    """
-    T = jax.tree.leaves(items)[0].shape[0]
-    whole = T // size * size if size < T else 0
-
-    def paired(chunk: Any, entry: Any) -> Any:
-        return chunk if firsts is None else (chunk, entry)
-
-    def most(carry: Any) -> tuple[Any, list[Any]]:
-        if not whole:
-            return carry, []
-        cut = jax.tree.map(lambda a: a[:whole].reshape(whole // size, size, *a.shape[1:]), items)
-        entries = jax.tree.map(lambda a: a[: whole // size], firsts)
-        body = lambda c, item: f(c, paired(*item))  # noqa: E731
-        carry, ys = jax.lax.scan(body, carry, (cut, entries), reverse=reverse)
-        return carry, [jax.tree.map(lambda a: a.reshape(a.shape[0] * a.shape[1], *a.shape[2:]), ys)]
-
-    def rest(carry: Any) -> tuple[Any, list[Any]]:
-        if whole and whole == T:
-            return carry, []
-        last = jax.tree.map(lambda a: a[whole:], items)
-        carry, ys = f(carry, paired(last, jax.tree.map(lambda a: a[whole // size], firsts)))
-        return carry, [ys]
-
-    if reverse:
-        carry, end = rest(carry)
-        carry, begin = most(carry)
-    else:
-        carry, begin = most(carry)
-        carry, end = rest(carry)
-    parts = begin + end
-    return carry, parts[0] if len(parts) == 1 else jax.tree.map(_joined, *parts)
-
-
-def _joined(*parts: Array) -> Array:
-    return jnp.concatenate(parts)
-
-
-def entering(state0: Any, states: Any, size: int) -> Any:
-    """The state before each chunk of `size` steps, a leading axis of chunks."""
-
-    def leaf(first: Array, rest: Array) -> Array:
-        return jnp.concatenate([first[None], rest[size - 1 : -1 : size]])
-
-    return jax.tree.map(leaf, state0, states)
-
-
-def previous(state0: Any, states: Any) -> Any:
-    """s₀ … s_{T-1} from s₀ and s₁ … s_T."""
-    return jax.tree.map(
-        lambda first, rest: jnp.concatenate([first[None], rest])[: rest.shape[0]], state0, states
-    )
-
-
-def select(where: Array, chosen: Any, other: Any) -> Any:
-    """`chosen` where True, by whole examples: `where (*batch,)`, leaves `(*batch, ·)`."""
-
-    def leaf(a: Array, b: Array) -> Array:
-        return jnp.where(where.reshape(*where.shape, *[1] * (a.ndim - where.ndim)), a, b)
-
-    return jax.tree.map(leaf, chosen, other)
 
 
 def _is_symbolic(leaf: Any) -> bool:

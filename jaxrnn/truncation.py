@@ -12,24 +12,23 @@ The window slides with t. Training code usually detaches the state every K steps
 a term right after a cut sees one step and only one right before the next cut sees K, so that the
 bias depends on where the cuts fall. Here every term sees K steps, or all that there are.
 
-`lengths` and `resets` are those of `jaxrnn.unroll`. A held step is no step: what the loss reads of
+A held step is no step: what the loss reads of
 a held state it reads at its sequence's last step, and lags are counted from there. A reset ends
 the way back. `state0` counts as given, as in `jaxrnn.bptt`.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from chex import ArrayTree
 from jax import Array
 
 from jaxrnn import arguments, norms, projections
-from jaxrnn.cell import Cell
 from jaxrnn.linearisation import Steps, linearised, trajectory
+from jaxrnn.run import Run, check_run, first_state, precise
+from jaxrnn.time_axis import select
 from jaxrnn.transposition import (
     direct_adjoints,
     run_back,
@@ -37,7 +36,6 @@ from jaxrnn.transposition import (
     to_drive,
     to_params,
 )
-from jaxrnn.unrolling import check, select, unroll
 
 __all__ = ["Curve", "curve", "curve_of_last", "gradient"]
 
@@ -93,22 +91,12 @@ class Curve(NamedTuple):
         return "\n".join(["window  bias     cosine", *rows])
 
 
-def gradient(
-    cell: Cell,
-    params: ArrayTree,
-    xs: Array,
-    loss: Callable[[Any], Array],
-    window: int,
-    state0: Any = None,
-    *,
-    lengths: Array | None = None,
-    resets: Array | None = None,
-) -> Any:
+def gradient(run: Run, loss: Callable[[Any], Array], window: int) -> Any:
     """The gradient of the loss truncated to `window` steps.
 
         G_K = Σₜ Σ_{k=t-K+1..t} ∂Eₜ/∂θ|ₖ
 
-    Args:    window: K, an integer in [1, T]; K = T gives the gradient. All others as in
+    Args:    window: K, an integer in [1, T]; K = T gives the gradient. run and loss as in
              `jaxrnn.bptt.adjoints`.
     Returns: the tree of the params.
     Raises:  TypeError or ValueError as `jaxrnn.bptt.adjoints`, or naming `window`.
@@ -119,25 +107,17 @@ def gradient(
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.rnn()
-    >>> params, xs = cell.init(jax.random.key(0), 3, 5), jax.numpy.ones((7, 2, 3))
-    >>> jaxrnn.truncation.gradient(cell, params, xs, lambda s: s.h.sum(), 3).w_hh.shape
+    >>> run = jaxrnn.Run(cell, cell.init(jax.random.key(0), 3, 5), jax.numpy.ones((7, 2, 3)))
+    >>> jaxrnn.truncation.gradient(run, lambda s: s.h.sum(), 3).w_hh.shape
     (5, 5)
     """
-    states, direct = direct_adjoints(cell, params, xs, loss, state0, lengths, resets)
-    arguments.check_window(window, xs.shape[0])
-    return _gradient(cell, params, xs, state0, states, direct, window, lengths, resets)
+    check_run(run)
+    arguments.check_window(window, run.xs.shape[0])
+    with precise():
+        return _gradient(run, *direct_adjoints(run, loss), window)
 
 
-def curve(
-    cell: Cell,
-    params: ArrayTree,
-    xs: Array,
-    loss: Callable[[Any], Array],
-    state0: Any = None,
-    *,
-    lengths: Array | None = None,
-    resets: Array | None = None,
-) -> Curve:
+def curve(run: Run, loss: Callable[[Any], Array]) -> Curve:
     """Bias and cosine of the truncated gradient for every window, in one pass over the lags.
 
         bias_K = ‖G_K - g‖ / ‖g‖        cosine_K = ⟨G_K, g⟩ / (‖G_K‖ ‖g‖)
@@ -152,24 +132,15 @@ def curve(
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.rnn()
-    >>> params, xs = cell.init(jax.random.key(0), 3, 5), jax.numpy.ones((7, 2, 3))
-    >>> jaxrnn.truncation.curve(cell, params, xs, lambda states: states.h.sum()).bias.shape
+    >>> run = jaxrnn.Run(cell, cell.init(jax.random.key(0), 3, 5), jax.numpy.ones((7, 2, 3)))
+    >>> jaxrnn.truncation.curve(run, lambda states: states.h.sum()).bias.shape
     (7,)
     """
-    states, direct = direct_adjoints(cell, params, xs, loss, state0, lengths, resets)
-    return _curve(cell, params, xs, state0, states, direct, lengths, resets)
+    with precise():
+        return _curve(run, *direct_adjoints(run, loss))
 
 
-def curve_of_last(
-    cell: Cell,
-    params: ArrayTree,
-    xs: Array,
-    loss: Callable[[Any], Array],
-    state0: Any = None,
-    *,
-    lengths: Array | None = None,
-    resets: Array | None = None,
-) -> Curve:
+def curve_of_last(run: Run, loss: Callable[[Any], Array]) -> Curve:
     """`curve` for a loss on the last state alone, at the cost of a few gradients.
 
         G_K = Σ_{k>n-K} (∂sₖ/∂θ)ᵀ λₖ        n the length of a sequence
@@ -178,7 +149,7 @@ def curve_of_last(
 
     Args:     loss: last state, leaves `(*batch, H)`, ↦ one real scalar: not the loss of `curve`,
               whose `s.h[-1]` would here be the last example, or without a batch the last unit;
-              all others as in `curve`.
+              run as in `curve`.
     Returns:  as `curve`.
     Raises:   as `curve`.
     Cost:     one `unroll`, one adjoint scan, then O(B·P) for each of T lags.
@@ -187,67 +158,57 @@ def curve_of_last(
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.lstm()
-    >>> params, xs = cell.init(jax.random.key(0), 3, 5), jax.numpy.ones((7, 2, 3))
-    >>> jaxrnn.truncation.curve_of_last(cell, params, xs, lambda s: s.h.sum()).cosine.shape
+    >>> run = jaxrnn.Run(cell, cell.init(jax.random.key(0), 3, 5), jax.numpy.ones((7, 2, 3)))
+    >>> jaxrnn.truncation.curve_of_last(run, lambda s: s.h.sum()).cosine.shape
     (7,)
     """
-    check(cell, params, xs, state0, lengths, resets)
+    check_run(run)
     arguments.check_callable("loss", loss, "(last state) -> scalar")
-    states = unroll(cell, params, xs, state0, lengths=lengths, resets=resets)
-    last = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape[1:], s.dtype), states)
+    last = jax.eval_shape(first_state, run)
     arguments.check_loss("loss", loss, last, ())
-    if xs.shape[0] == 0:  # there is no last state to read
-        return Curve(*[jnp.zeros(0, projections.accumulator(xs.dtype))] * 2)
-    direct = jax.grad(lambda states: loss(jax.tree.map(lambda s: s[-1], states)))(states)
-    return _curve_of_last(cell, params, xs, state0, states, direct, lengths, resets)
+    if run.xs.shape[0] == 0:  # there is no last state to read
+        return Curve(*[jnp.zeros(0, projections.accumulator(run.xs.dtype))] * 2)
+
+    def of_all(states: Any) -> Array:
+        return loss(jax.tree.map(lambda s: s[-1], states))
+
+    with precise():
+        return _curve_of_last(run, *direct_adjoints(run, of_all))
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _gradient(
-    cell: Cell,
-    params: ArrayTree,
-    xs: Array,
-    state0: Any,
-    states: Any,
-    direct: Any,
-    window: Any,
-    *masks: Any,
-) -> Any:
-    steps = linearised(cell, params, trajectory(cell, params, xs, state0, states, *masks))
+@jax.jit
+def _gradient(run: Run, states: Any, direct: Any, window: Any) -> Any:
+    steps = linearised(run, trajectory(run, states))
     direct = _at_live_steps(direct, steps.held)
 
     def longer(_: Any, adjoint: Any) -> Any:
-        return jax.tree.map(jnp.add, direct, _one_lag_back(cell, params, steps, adjoint))
+        return jax.tree.map(jnp.add, direct, _one_lag_back(run, steps, adjoint))
 
-    return _pulled(cell, params, steps, jax.lax.fori_loop(1, window, longer, direct))
+    return _pulled(run, steps, jax.lax.fori_loop(1, window, longer, direct))
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _curve(
-    cell: Cell, params: ArrayTree, xs: Array, state0: Any, states: Any, direct: Any, *masks: Any
-) -> Curve:
-    steps = linearised(cell, params, trajectory(cell, params, xs, state0, states, *masks))
-    g = _pulled(cell, params, steps, run_back(cell, params, steps, direct))
+@jax.jit
+def _curve(run: Run, states: Any, direct: Any) -> Curve:
+    steps = linearised(run, trajectory(run, states))
+    g = _pulled(run, steps, run_back(run, steps, direct))
 
     def longer(carry: Any, _: None) -> tuple[Any, Curve]:
         of_lag, total = carry
-        total = _added(total, _pulled(cell, params, steps, of_lag))
-        return (_one_lag_back(cell, params, steps, of_lag), total), _against(total, g)
+        total = _added(total, _pulled(run, steps, of_lag))
+        return (_one_lag_back(run, steps, of_lag), total), _against(total, g)
 
     first = (_at_live_steps(direct, steps.held), _zeros(g))
-    return jax.lax.scan(longer, first, None, length=xs.shape[0])[1]
+    return jax.lax.scan(longer, first, None, length=run.xs.shape[0])[1]
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _curve_of_last(
-    cell: Cell, params: ArrayTree, xs: Array, state0: Any, states: Any, direct: Any, *masks: Any
-) -> Curve:
-    steps = linearised(cell, params, trajectory(cell, params, xs, state0, states, *masks))
-    drives = to_drive(cell, params, steps, run_back(cell, params, steps, direct))
-    g = to_params(cell, params, steps, drives)
+@jax.jit
+def _curve_of_last(run: Run, states: Any, direct: Any) -> Curve:
+    steps = linearised(run, trajectory(run, states))
+    drives = to_drive(run, steps, run_back(run, steps, direct))
+    g = to_params(run, steps, drives)
 
     def longer(total: Any, step: Any) -> tuple[Any, Curve]:
-        total = _added(total, to_params(cell, params, *step))
+        total = _added(total, to_params(run, *step))
         return total, _against(total, g)
 
     return jax.lax.scan(longer, _zeros(g), _by_lag(steps, drives))[1]
@@ -265,15 +226,15 @@ def _at_live_steps(direct: Any, held: Array | None) -> Any:
     return select(held, zero, moved)
 
 
-def _one_lag_back(cell: Cell, params: ArrayTree, steps: Steps, adjoint: Any) -> Any:
+def _one_lag_back(run: Run, steps: Steps, adjoint: Any) -> Any:
     """Jₖ₊₁ᵀ λₖ₊₁ at every k; nothing comes from beyond the end."""
-    back = through_step(cell, params, steps, adjoint)
+    back = through_step(run, steps, adjoint)
     return jax.tree.map(lambda b: jnp.concatenate([b[1:], jnp.zeros_like(b[:1])]), back)
 
 
-def _pulled(cell: Cell, params: ArrayTree, steps: Steps, adjoint: Any) -> Any:
+def _pulled(run: Run, steps: Steps, adjoint: Any) -> Any:
     """Σₖ (∂sₖ/∂θ)ᵀ λₖ."""
-    return to_params(cell, params, steps, to_drive(cell, params, steps, adjoint))
+    return to_params(run, steps, to_drive(run, steps, adjoint))
 
 
 def _by_lag(steps: Steps, drives: Any) -> tuple[Steps, Any]:

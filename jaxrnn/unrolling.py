@@ -11,8 +11,7 @@ from jax import Array
 
 from jaxrnn import arguments, tangent_scan
 from jaxrnn.cell import Cell
-from jaxrnn.tangent_scan import previous as previous_states
-from jaxrnn.tangent_scan import select
+from jaxrnn.time_axis import over_chunks, padded, select
 
 __all__ = ["by_autodiff", "last_state", "unroll"]
 
@@ -158,7 +157,7 @@ def _last_state(
     size = segment or math.ceil(math.sqrt(xs.shape[0]))
     # A scan keeps its carries, the states between segments, and nothing of a segment.
     run = jax.checkpoint(run, prevent_cse=False)
-    return tangent_scan.over_chunks(run, state0, (xs, held, resets), size)[0]
+    return over_chunks(run, state0, (xs, held, resets), size)[0]
 
 
 def by_autodiff(
@@ -213,38 +212,6 @@ def _scan(
     return jax.lax.scan(body, state, (cell.project(params, xs), held, resets))[1]
 
 
-def padded(xs: Array, lengths: Array | None) -> tuple[Array, Array | None]:
-    """Xs with its padding made harmless, and where a step is held, `(T, *batch)` or None.
-
-    The padding is made safe before it meets a weight: 0 · NaN in a backward pass would
-    otherwise poison every gradient.
-    """
-    if lengths is None:
-        return xs, None
-    held = _beyond(lengths, xs)
-    return jnp.where(held[..., None], _harmless(lengths, xs), xs), held
-
-
-def _beyond(lengths: Array, xs: Array) -> Array:
-    """Whether a step lies beyond the length of its sequence, `(T, *batch)`."""
-    signed = jnp.issubdtype(lengths.dtype, jnp.signedinteger)
-    # A dtype that holds both T and every length, so that a short one cannot wrap around.
-    wide = lengths.dtype if lengths.dtype.itemsize > 4 else jnp.int32 if signed else jnp.uint32
-    step = jnp.arange(xs.shape[0], dtype=wide).reshape(-1, *[1] * lengths.ndim)
-    return step >= jnp.broadcast_to(lengths.astype(wide), xs.shape[:-1])
-
-
-def _harmless(lengths: Array, xs: Array) -> Array:
-    """Each sequence's own first input, as a constant, for its padding; 0 if it has none.
-
-    A step that is not differentiable at 0, such as one that normalises its input, would
-    turn padding with zeros into NaN gradients.
-    """
-    some = jnp.broadcast_to((lengths > 0)[..., None], xs[:1].shape)
-    first = jnp.where(some, jax.lax.stop_gradient(xs[:1]), jnp.zeros((), xs.dtype))
-    return jnp.broadcast_to(first, xs.shape)
-
-
 def check(
     cell: Cell,
     params: ArrayTree,
@@ -271,16 +238,6 @@ def check(
         arguments.check_resets(resets, xs)
 
 
-def checked_state(
-    cell: Cell, params: ArrayTree, xs: Array, state0: Any, lengths: Any, resets: Any
-) -> Any:
-    """`check`, and the shapes of a state whose leaves are vectors, so that they stack as one."""
-    check(cell, params, xs, state0, lengths, resets)
-    state = jax.eval_shape(lambda p, x, s: start(cell, p, x, s), params, xs, state0)
-    arguments.check_vectors(state, tuple(xs.shape[1:-1]))
-    return state
-
-
 def start(cell: Cell, params: ArrayTree, xs: Array, state0: Any) -> Any:
     """state0, or the cell's own in its place; arguments unchecked."""
     if state0 is not None:
@@ -294,12 +251,3 @@ def start(cell: Cell, params: ArrayTree, xs: Array, state0: Any) -> Any:
 
 def _like_batch(anchor: Array, leaf: Array) -> Array:
     return anchor.astype(leaf.dtype).reshape(*anchor.shape, *[1] * (leaf.ndim - anchor.ndim))
-
-
-def entering_states(state0: Any, states: Any, resets: Array | None = None) -> Any:
-    """The state that each step starts from: the one before, or `state0` where reset."""
-    before = previous_states(state0, states)
-    if resets is None:
-        return before
-    again = jax.tree.map(lambda s, b: jnp.broadcast_to(s, b.shape), state0, before)
-    return select(resets, again, before)

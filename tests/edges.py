@@ -15,7 +15,7 @@ import numpy as np
 
 import jaxrnn
 from jaxrnn import bptt, jacobians, layers, matrix_products, paths, products, truncation
-from jaxrnn.certificates import certify, from_weights
+from jaxrnn.certificates import certify, of_weights
 from jaxrnn.clipping import clip_by_global_norm, clip_by_running_quantile, global_norm
 from jaxrnn.initializers import scaled_to_exponent
 from jaxrnn.layers import Layer
@@ -25,7 +25,7 @@ from jaxrnn.unrolling import by_autodiff, last_state
 from tests import test_paths
 from tests.modes import WIDEST
 from tests.oracle import Net, Truth
-from tests.table import CELLS
+from tests.table import CELLS, of_run
 from tests.test_unrolling import BARE_LSTM
 
 KINDS = {name: CELLS[name] for name in ("lstm", "gru", "rnn-tanh", "rnn-relu")}
@@ -226,7 +226,7 @@ def two_layers(t):
 
 
 class Function(NamedTuple):
-    """A public function with the arguments of `jaxrnn.unroll`.
+    """A public function as one of the arguments of `jaxrnn.unroll`, of which its run is made.
 
     call: (cell, params, xs, state0, **masks) ↦ a tree of arrays; want: truth ↦ its leaves.
     rows: the axis of the batch in every leaf; else what joins those of two examples, or None.
@@ -254,11 +254,11 @@ def energy(states):
 
 
 def of_loss(f, loss=energy):
-    return lambda cell, p, xs, s0, **masks: f(cell, p, xs, loss, s0, **masks)
+    return of_run(f, loss)
 
 
 def of_state(f):
-    return lambda cell, p, xs, s0, **masks: f(cell, p, xs, s0, s0, **masks)
+    return lambda cell, p, xs, s0, **masks: of_run(f, s0)(cell, p, xs, s0, **masks)
 
 
 def of_states(f):
@@ -276,12 +276,16 @@ def unscaled(tree):
 
 
 def of_stack(f):
-    stack = lambda *case, **m: matrix_products.from_tree(jacobians.closed_form(*case, **m))  # noqa: E731
     return lambda *case, **masks: unscaled(f(stack(*case, **masks)))
 
 
+@of_run
+def stack(run):
+    return matrix_products.from_tree(jacobians.closed_form(run))
+
+
 def first_to_last(f):
-    return lambda cell, p, xs, s0, **masks: unscaled(f(cell, p, xs, 0, len(xs) - 1, s0, **masks))
+    return of_run(lambda run: unscaled(f(run, 0, len(run.xs) - 1)))
 
 
 def both_ways(f):
@@ -291,29 +295,30 @@ def both_ways(f):
 def stacked(f):
     def call(cell, p, xs, s0, **masks):
         net = [Layer(p), Layer(p._replace(w_ih=p.w_hh))]
-        return f(cell, net, xs, energy, [Layer(s0)] * 2, **masks)
+        return f(layers.runs(cell, net, xs, [Layer(s0)] * 2, **masks), energy)
 
     return call
 
 
 def windowed(cell, p, xs, s0, **masks):
-    return truncation.gradient(cell, p, xs, energy, max(len(xs) - 1, 1), s0, **masks)
+    return truncation.gradient(jaxrnn.Run(cell, p, xs, s0, **masks), energy, max(len(xs) - 1, 1))
 
 
-def decompose(*case, **masks):
-    *found, shares = paths.decompose(*case, **masks)
+@of_run
+def decompose(run):
+    *found, shares = paths.decompose(run)
     return *found, sum(shares.values())
 
 
-def half_felt(*case, **masks):
-    norms = products.transport_norms(*case, **masks)
-    return jaxrnn.memory_horizon(norms, 0.5, lengths=masks.get("lengths"))
+@of_run
+def half_felt(run):
+    return jaxrnn.memory_horizon(products.transport_norms(run), 0.5, lengths=run.lengths)
 
 
 def rescaled(cell, p, xs, s0):
     """What it says of the leading exponent, less that exponent."""
-    found = scaled_to_exponent(cell, p, xs, -0.1, s0)
-    return found.exponent - exponents(cell, found.params, xs, s0, count=1).value.mean()
+    found = scaled_to_exponent(jaxrnn.Run(cell, p, xs, s0), -0.1)
+    return found.exponent - exponents(jaxrnn.Run(cell, found.params, xs, s0), count=1).value.mean()
 
 
 def mean(a, b):
@@ -324,14 +329,15 @@ FUNCTIONS = {
     "unroll": Function(jaxrnn.unroll, lambda t: by_leaf(t, t.states), causal=True),
     "by_autodiff": Function(by_autodiff, lambda t: by_leaf(t, t.states), causal=True),
     "last_state": Function(last_state, lambda t: by_leaf(t, [t.first, *t.states][-1]), rows=0),
-    "closed_form": Function(jacobians.closed_form, lambda t: blocks(t, t.J), causal=True),
-    "forward_mode": Function(jacobians.forward_mode, lambda t: blocks(t, t.J), causal=True),
-    "reverse_mode": Function(jacobians.reverse_mode, lambda t: blocks(t, t.J), causal=True),
-    "wrt_inputs": Function(jacobians.wrt_inputs, lambda t: by_leaf(t, t.Jx, 2), causal=True),
-    "wrt_params": Function(jacobians.wrt_params, lambda t: [
+    "closed_form": Function(of_run(jacobians.closed_form), lambda t: blocks(t, t.J), causal=True),
+    "forward_mode": Function(of_run(jacobians.forward_mode), lambda t: blocks(t, t.J), causal=True),
+    "reverse_mode": Function(of_run(jacobians.reverse_mode), lambda t: blocks(t, t.J), causal=True),
+    "wrt_inputs": Function(
+        of_run(jacobians.wrt_inputs), lambda t: by_leaf(t, t.Jx, 2), causal=True),
+    "wrt_params": Function(of_run(jacobians.wrt_params), lambda t: [
         leaf for row in by_leaf(t, t.Jp, 2) for leaf in by_param(t, row)], causal=True),
-    "c_partial": Function(jacobians.c_partial, lambda t: blocks(t, t.J)[3:], causal=True),
-    "c_path": Function(jacobians.c_path, one_step_of_c, causal=True),
+    "c_partial": Function(of_run(jacobians.c_partial), lambda t: blocks(t, t.J)[3:], causal=True),
+    "c_path": Function(of_run(jacobians.c_path), one_step_of_c, causal=True),
     "adjoints": Function(of_loss(bptt.adjoints), lambda t: by_leaf(t, t.adjoints)),
     "temporal_contributions": Function(
         of_loss(bptt.temporal_contributions), lambda t: by_param(t, t.contributions), np.add),
@@ -345,8 +351,9 @@ FUNCTIONS = {
     "transport": Function(
         first_to_last(products.transport), lambda t: blocks(t, t.transport(0, t.T - 1)), 0),
     "transport_norms": Function(
-        products.transport_norms, lambda t: logs(t, spectral(transports(t)))),
-    "frobenius_norms": Function(products.frobenius_norms, lambda t: logs(t, norm(transports(t)))),
+        of_run(products.transport_norms), lambda t: logs(t, spectral(transports(t)))),
+    "frobenius_norms": Function(
+        of_run(products.frobenius_norms), lambda t: logs(t, norm(transports(t)))),
     "adjoint_norms": Function(of_state(products.adjoint_norms), lambda t: logs(
         t, norm(t.first[:, None] @ transports(t)))),
     "tangent_norms": Function(of_state(products.tangent_norms), lambda t: logs(
@@ -359,16 +366,17 @@ FUNCTIONS = {
     "log_norm": Function(
         of_stack(lambda J: matrix_products.log_norm(matrix_products.product(J))),
         lambda t: logs(t, spectral(product(t))), 0),
-    "certify": Function(lambda *case, **masks: certify(*case, **masks).trajectory, bounds),
-    "from_weights": Function(lambda cell, p, xs, s0: from_weights(cell, p)[1:3], lambda t: [
+    "certify": Function(of_run(lambda run: certify(run).trajectory), bounds),
+    "of_weights": Function(lambda cell, p, xs, s0: of_weights(cell, p)[1:3], lambda t: [
         spectral(t.case[1].w_hh), np.abs(np.linalg.eigvals(t.case[1].w_hh)).max()],
         None, masked=False),
     "decompose": Function(decompose, decomposed, smooth=(0, 1, 2)),
     "paths.transport": Function(
         first_to_last(paths.transport), lambda t: through_c(t, 0, t.T - 1), 0),
-    "exponents": Function(lambda *case: exponents(*case).value,
+    "exponents": Function(of_run(lambda run: exponents(run).value),
         lambda t: [shaped(t, t.exponents, 1)], 0, masked=False),
-    "flossing": Function(functools.partial(flossing, target=0.1), flossed, mean, masked=False),
+    "flossing": Function(
+        of_run(functools.partial(flossing, target=0.1)), flossed, mean, masked=False),
     "omega": Function(of_loss(omega), lambda t: [t.omega if t.B else 0], mean),
     "omega_at_fixed_adjoints": Function(
         of_loss(omega_at_fixed_adjoints), lambda t: [t.omega if t.B else 0], mean),
@@ -382,13 +390,14 @@ FUNCTIONS = {
     "scaled_to_exponent": Function(rescaled, lambda t: [0], None, smooth=(), masked=False),
     "unroll_layers": Function(both_ways(layers.unroll_layers), lambda t: [
         *by_leaf(t, t.states), *by_leaf(t, turned(t).states[::-1])]),
-    "readings": Function(both_ways(layers.readings), lambda t: jax.tree.leaves(
+    "runs": Function(both_ways(layers.runs), lambda t: jax.tree.leaves(
         [t.case[1:], turned(t).case[1:]]), None, masked=False),
-    "state_jacobians": Function(both_ways(layers.state_jacobians), lambda t: [
+    "state_jacobians": Function(
+        both_ways(lambda *a, **m: layers.state_jacobians(layers.runs(*a, **m))), lambda t: [
         *blocks(t, t.J), *blocks(t, turned(t).J[::-1])]),
     "layers.adjoints": Function(stacked(layers.adjoints), lambda t: [
         leaf for at in two_layers(t) for leaf in by_leaf(at, at.adjoints)]),
-    "direct_adjoints": Function(stacked(lambda *a, **m: layers.direct_adjoints(*a, **m)[1]),
+    "direct_adjoints": Function(stacked(lambda *a: layers.direct_adjoints(*a)[1]),
         lambda t: [leaf for at in two_layers(t) for leaf in by_leaf(at, at.direct)]),
 }  # fmt: skip
 
@@ -399,7 +408,7 @@ REFUSALS = [  # functions, cells, sizes, error, words
     ({"c_partial"}, NO_C, SIZES, TypeError, r"^cell: expected a cell with a state \(h, c\)"),
     ({"c_path", "decompose", "paths.transport"}, NO_C, SIZES, TypeError, "^cell: .* with a state"),
     ({"c_path", "decompose", "paths.transport"}, {"step"}, SIZES, TypeError, "^cell: .* read-out"),
-    ({"from_weights"}, GATED, SIZES, ValueError, "^cell: expected one gate"),
+    ({"of_weights"}, GATED, SIZES, ValueError, "^cell: expected one gate"),
     ({"scaled_to_exponent"}, {"step"}, SIZES, TypeError, "^cell: expected a cell in closed form"),
     ({"scaled_to_exponent"}, KINDS, NOTHING, ValueError, "^xs: .* one step of one example"),
     ({"exponents", "flossing"}, KINDS, NO_STEP, ValueError, "^xs: expected at least one step"),

@@ -44,7 +44,7 @@ MODULES = {  # ↦ its own tests
 TESTS = (
     "bad_input", "bptt", "cells", "certificates", "clipping", "convert", "edges",
     "gate_statistics", "jacobians", "layers", "paths", "products", "properties", "regularizers",
-    "truncation", "unrolling", "verification",
+    "run", "truncation", "unrolling", "verification",
 )  # fmt: skip
 CONFIG = """
 [tool.mutmut]

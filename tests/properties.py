@@ -1,9 +1,10 @@
 """What must hold for every net: the library's call, and what the oracle says in its place.
 
-A property is asked of a cell and a case, so that a cell with a planted fault can be asked too.
+A property is asked of a run, so that the run of a cell with a planted fault can be asked too.
 Every result is a tree of arrays whose leading axis is the batch of nets.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -29,7 +30,7 @@ from tests.table import CELLS
 class Property(NamedTuple):
     """One thing that the library claims.
 
-    call: (cell, params, xs, state0, masks) ↦ a tree of arrays, by the library.
+    call: a run with its own state0 ↦ a tree of arrays, by the library.
     truth: Truth ↦ the same tree by the oracle.
     masked: whether it may be asked of sequences with lengths and resets.
     cells: which of `table.CELLS` it is about.
@@ -67,47 +68,46 @@ def rows(tree, lead):
     return jnp.concatenate([flat(row, lead) for row in tree], axis=lead - 1)
 
 
-def by_inputs(cell, params, xs, state0, masks):
-    found = jacobians.wrt_inputs(cell, params, xs, state0, **masks)
+def by_inputs(run):
+    found = jacobians.wrt_inputs(run)
     return jnp.concatenate(list(found), axis=-2)
 
 
-def by_params(cell, params, xs, state0, masks):
-    found = jacobians.wrt_params(cell, params, xs, state0, **masks)
+def by_params(run):
+    found = jacobians.wrt_params(run)
     return jnp.concatenate([flat(row, 3) for row in found], axis=-2)
 
 
-def state_jacobian(cell, params, xs, state0, masks):
-    return from_tree(jacobians.closed_form(cell, params, xs, state0, **masks))
+def state_jacobian(run):
+    return from_tree(jacobians.closed_form(run))
 
 
-def gradients(cell, params, xs, state0, masks):
-    found = jax.grad(lambda *a: loss(jaxrnn.unroll(cell, *a, **masks)), (0, 1, 2))(
-        params, xs, state0
-    )
+def gradients(run):
+    masks = {"lengths": run.lengths, "resets": run.resets}
+
+    def of_states(params, xs, state0):
+        return loss(jaxrnn.unroll(run.cell, params, xs, state0, **masks))
+
+    found = jax.grad(of_states, (0, 1, 2))(run.params, run.xs, run.state0)
     return {"params": flat(found[0]), "xs": found[1], "state0": side_by_side(found[2])}
 
 
-def tangent(cell, params, xs, state0, masks):
+def tangent(run):
     """Forward along the input Jacobian of the first step, one unit of x after another."""
 
     def pushed(column):
-        dxs = jnp.zeros_like(xs).at[0, :, column].set(1.0)
+        dxs = jnp.zeros_like(run.xs).at[0, :, column].set(1.0)
 
-        def run(xs):
-            return side_by_side(jaxrnn.unroll(cell, params, xs, state0, **masks))
+        def states(xs):
+            return side_by_side(dataclasses.replace(run, xs=xs).states())
 
-        return jax.jvp(run, (xs,), (dxs,))[1][-1]
+        return jax.jvp(states, (run.xs,), (dxs,))[1][-1]
 
-    return jnp.stack([pushed(d) for d in range(xs.shape[-1])], axis=-1)
-
-
-def with_loss(f):
-    return lambda cell, params, xs, state0, masks: f(cell, params, xs, loss, state0, **masks)
+    return jnp.stack([pushed(d) for d in range(run.xs.shape[-1])], axis=-1)
 
 
-def measured(cell, params, xs, state0, masks):
-    found = bptt.contribution_norms(cell, params, xs, loss, state0, **masks)
+def measured(run):
+    found = bptt.contribution_norms(run, loss)
     norm = jnp.sqrt(sum(leaf**2 for leaf in jax.tree.leaves(found.norm)))
     inner = sum(jax.tree.leaves(found.inner))
     return {"norm": norm, "inner": inner, "total": flat(found.total)}
@@ -119,8 +119,8 @@ def truth_measured(t):
             "total": total}  # fmt: skip
 
 
-def curve(cell, params, xs, state0, masks):
-    return truncation.curve(cell, params, xs, loss, state0, **masks)._asdict()
+def curve(run):
+    return truncation.curve(run, loss)._asdict()
 
 
 def truth_curve(t):
@@ -135,32 +135,32 @@ def truth_curve(t):
 
 def last_of_norms(f):
     """Norms themselves: their logs have no digits where a net forgets."""
-    return lambda cell, params, xs, state0, masks: jnp.exp(f(cell, params, xs, state0, **masks))
+    return lambda run: jnp.exp(f(run))
 
 
 def ones_like(state0):
     return jax.tree.map(jnp.ones_like, state0)
 
 
-def transport_of_all(cell, params, xs, state0, masks):
-    found = products.transport(cell, params, xs, 0, xs.shape[0] - 1, state0, **masks)
+def transport_of_all(run):
+    found = products.transport(run, 0, run.xs.shape[0] - 1)
     return from_tree(found.unscaled())
 
 
-def adjoint_sizes(cell, params, xs, state0, masks):
-    return jnp.exp(products.adjoint_norms(cell, params, xs, ones_like(state0), state0, **masks))
+def adjoint_sizes(run):
+    return jnp.exp(products.adjoint_norms(run, ones_like(run.state0)))
 
 
-def tangent_sizes(cell, params, xs, state0, masks):
-    return jnp.exp(products.tangent_norms(cell, params, xs, ones_like(state0), state0, **masks))
+def tangent_sizes(run):
+    return jnp.exp(products.tangent_norms(run, ones_like(run.state0)))
 
 
 def truth_tangent_sizes(t):
     return np.stack([np.linalg.norm(t.transport(0, i).sum(-1), axis=-1) for i in range(t.T)])
 
 
-def bounds(cell, params, xs, state0, masks):
-    found = certificates.along(cell, params, xs, state0, **masks)
+def bounds(run):
+    found = certificates.along(run)
     return {"step": jnp.exp(found.step_upper), "all": jnp.exp(found.upper)}
 
 
@@ -170,8 +170,8 @@ def truth_bounds(t):
     return {"step": most, "all": np.stack(later)}
 
 
-def weight_bound(cell, params, xs, state0, masks):
-    found = certificates.from_weights(cell, params)
+def weight_bound(run):
+    found = certificates.of_weights(run.cell, run.params)
     return {"gamma σ": found.gamma * found.sigma_max, "bound": found.bound}
 
 
@@ -181,8 +181,8 @@ def truth_weight_bound(t):
     return {"gamma σ": value, "bound": value}
 
 
-def c_to_c(cell, params, xs, state0, masks):
-    found = paths.transport(cell, params, xs, 0, xs.shape[0] - 1, state0, **masks)
+def c_to_c(run):
+    found = paths.transport(run, 0, run.xs.shape[0] - 1)
     return found.exact.unscaled()
 
 
@@ -209,12 +209,12 @@ PROPERTIES = {
     "gradient of unroll": Property(gradients, lambda t: {
         "params": t.contributions.sum(0), "xs": t.input_gradient, "state0": t.state0_gradient}),
     "adjoints": Property(
-        lambda *a: side_by_side(with_loss(bptt.adjoints)(*a)), lambda t: t.adjoints),
+        lambda run: side_by_side(bptt.adjoints(run, loss)), lambda t: t.adjoints),
     "temporal contributions": Property(
-        lambda *a: flat(with_loss(bptt.temporal_contributions)(*a), 1), lambda t: t.contributions),
+        lambda run: flat(bptt.temporal_contributions(run, loss), 1), lambda t: t.contributions),
     "contribution norms": Property(measured, truth_measured),
     "truncated gradient": Property(
-        lambda c, p, x, s, m: flat(truncation.gradient(c, p, x, loss, min(2, x.shape[0]), s, **m)),
+        lambda run: flat(truncation.gradient(run, loss, min(2, run.xs.shape[0]))),
         lambda t: t.truncated(2)),
     "truncation curve": Property(curve, truth_curve, scale=1.0),
     "transport": Property(transport_of_all, lambda t: t.transport(0, t.T - 1)),
@@ -231,10 +231,8 @@ PROPERTIES = {
     "bound by the weights": Property(weight_bound, truth_weight_bound, False, ONE_GATE),
     "cell-state transport": Property(c_to_c, truth_c_to_c, False, ("lstm",)),
     "omega": Property(
-        lambda c, p, x, s, m: regularizers.omega(c, p, x, loss, s, **m), lambda t: t.omega,
-        scale=1.0),
+        lambda run: regularizers.omega(run, loss), lambda t: t.omega, scale=1.0),
     # The last column of a QR has lost the digits of the matrix's condition number.
     "Lyapunov exponents": Property(
-        lambda c, p, x, s, m: lyapunov.exponents(c, p, x, s).value, lambda t: t.exponents,
-        False, SMOOTH, 1.0, 1e-6),
+        lambda run: lyapunov.exponents(run).value, lambda t: t.exponents, False, SMOOTH, 1.0, 1e-6),
 }  # fmt: skip

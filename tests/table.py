@@ -43,3 +43,12 @@ def split(xs):
     mesh = AbstractMesh((2,), ("batch",), axis_types=(AxisType.Explicit,))
     across = NamedSharding(mesh, PartitionSpec(None, "batch"))
     return jax.ShapeDtypeStruct(xs.shape, xs.dtype, sharding=across), mesh
+
+
+def of_run(f, *own):
+    """f(run, *own) as a function of the parts of a run, as a table of functions wants it."""
+
+    def call(cell, params, xs, state0=None, **masks):
+        return f(jaxrnn.Run(cell, params, xs, state0, **masks), *own)
+
+    return call

@@ -16,9 +16,9 @@ import jaxrnn
 ROOT = pathlib.Path(jaxrnn.__file__).parent
 
 FLOORS = (
+    ("traits", "factorizations"),
     ("arguments",),
-    ("factorizations",),
-    ("activations", "cell", "pointwise", "projections", "tasks"),
+    ("activations", "cell", "pointwise", "projections", "tasks", "time_axis"),
     ("norms",),
     ("outer_products", "scaling", "horizon"),
     ("matrix_products", "affine_gradients", "clipping"),
@@ -26,6 +26,7 @@ FLOORS = (
     ("cells",),
     ("tangent_scan",),
     ("unrolling",),
+    ("run",),
     ("linearisation",),
     ("chains",),
     ("transposition",),
@@ -36,6 +37,7 @@ FLOORS = (
     ("convert",),
     ("diagnosis",),
     ("verification",),
+    ("strategies",),
     ("phenomena",),
     ("demo",),
     ("plot",),

@@ -2,7 +2,8 @@
 
 One table: each row is a call with one argument spoilt, the exception it must raise, and
 patterns that the message must contain: the argument (at the start), what was expected,
-what came.
+what came. What goes into a run is asked of `Run`, and of its analyses once more where nothing
+has checked the run.
 """
 
 import dataclasses
@@ -119,9 +120,23 @@ def init_state(v, kind="lstm", **changes):
     return CELLS[kind].init_state(**{"params": v.params[kind], "batch_shape": (B,)} | changes)
 
 
-def stack(f, v, kind="lstm", **changes):
-    given = {"cell": CELLS[kind], "params": v.params[kind], "xs": v.xs} | changes
-    return f(**given)
+def run_of(v, kind="lstm", **changes):
+    return jaxrnn.Run(**{"cell": CELLS[kind], "params": v.params[kind], "xs": v.xs} | changes)
+
+
+PARTS = ("params", "xs", "state0", "lengths", "resets")
+
+
+def unchecked(v, **changes):
+    """A run as `jax.tree.map` and its like make one, which nothing has checked."""
+    run = run_of(v)
+    structure = jax.tree.structure(run, is_leaf=lambda part: part is not run)
+    return jax.tree.unflatten(structure, [changes.get(p, getattr(run, p)) for p in PARTS])
+
+
+def flat(f, v, kind="lstm", **changes):
+    """A function of cell, params and xs in which everything fits but for the changes."""
+    return f(**{"cell": CELLS[kind], "params": v.params[kind], "xs": v.xs} | changes)
 
 
 def bare(v, cell=BARE, **changes):
@@ -436,6 +451,8 @@ for label, value, got in (
     row(f"unroll of {label}", lambda v, c=value: unroll(v, cell=c), TypeError, "cell", CELL, got)
     row(f"verify of {label}", lambda v, c=value: verify(cell=c), TypeError, "cell", CELL, got,
         traced=False)  # fmt: skip
+    row(f"assert_cell of {label}", lambda v, c=value: verification.assert_cell(c), TypeError,
+        "cell", CELL, got)  # fmt: skip
 row("unroll of params", lambda v: unroll(v, cell=v.params["lstm"]), TypeError,
     "cell", CELL, "got an? LSTMParams")  # fmt: skip
 
@@ -642,7 +659,7 @@ row("no initial state", lambda v: bare(v, NOTHING_BUT_A_STEP), ValueError,
 row("no initial state for init_state", lambda v: NOTHING_BUT_A_STEP.init_state(v.weight),
     ValueError, "state0", "bare_step", r"from_step\(step, init_state=")  # fmt: skip
 row("no initial state for a stack",
-    lambda v: jacobians.closed_form(NOTHING_BUT_A_STEP, v.weight, v.xs), ValueError,
+    lambda v: jacobians.closed_form(jaxrnn.Run(NOTHING_BUT_A_STEP, v.weight, v.xs)), ValueError,
     "state0", "bare_step", r"from_step\(step, init_state=")  # fmt: skip
 row("no initialiser for verify", lambda v: verify(cell=NOTHING_BUT_A_STEP), ValueError,
     "init", "bare_step", r"from_step\(step, init=", traced=False)  # fmt: skip
@@ -676,7 +693,7 @@ for label, (stray, error, expected, got) in STRAY_STEPS.items():
         lambda v, c=stray_cell: c.step(v.weight, {"h": v.states["rnn"].h}, v.xs[0]),
         error, *named)  # fmt: skip
 row("step that returns a shorter h, in a stack",
-    lambda v: jacobians.closed_form(
+    lambda v: jaxrnn.Run(
         jaxrnn.from_step(STRAY_STEPS["a shorter h"][0], init_state=bare_state), v.weight, v.xs),
     ValueError, r"step's result\['h'\]", r"expected float32\[4\]", r"got float32\[3\]")  # fmt: skip
 row("init_state that gives integers",
@@ -691,6 +708,10 @@ row("step that refuses the width of xs", lambda v: bare(v, WIDE, xs=v.xs[..., :2
     r"x float32\[2\]", "got an error from 'wide'")  # fmt: skip
 
 # --- PointwiseCell ----------------------------------------------------------------
+
+
+def gate(**changes):
+    return RNN.phi.gates[0]._replace(**changes)
 
 
 def altered(**fields):
@@ -717,11 +738,15 @@ for label, fields, error, named in (
     ("phi without tangent", {"phi": RNN.phi._replace(tangent=None)}, TypeError,
      (r"phi\.tangent", FUNCTION, "got None")),
     ("a readout that is no function", {"phi": RNN.phi._replace(readout=3)}, TypeError,
-     ("readout", f"{FUNCTION} or None", "got an int")),
-    ("no range for its gate", {"phi": RNN.phi._replace(gate_ranges=())}, ValueError,
-     (r"phi\.gate_ranges", "expected one for each of h", "got 0")),
-    ("a range upside down", {"phi": RNN.phi._replace(gate_ranges=((1.0, -1.0),))}, ValueError,
-     (r"phi\.gate_ranges of h", r"expected \(lowest, highest\)", r"got \(1.0, -1.0\)")),
+     (r"phi\.readout", f"{FUNCTION} or None", "got an int")),
+    ("gates by letters", {"phi": RNN.phi._replace(gates=("h",))}, TypeError,
+     (r"phi\.gates", r"a tuple of jaxrnn\.traits\.Gate", r"got \('h',\)")),
+    ("a gate of another name", {"phi": RNN.phi._replace(gates=(gate(name="f"),))}, ValueError,
+     (r"phi\.gates", "expected one for each of h", "got f")),
+    ("a role that is none", {"phi": RNN.phi._replace(gates=(gate(role="forgets"),))}, ValueError,
+     (r"phi\.gates of h", "expected a role of keeps, writes", "got 'forgets'")),
+    ("a range upside down", {"phi": RNN.phi._replace(gates=(gate(range=(1.0, -1.0)),))}, ValueError,
+     (r"phi\.gates of h", r"expected \(lowest, highest\)", r"got \(1.0, -1.0\)")),
     ("state_type a tuple", {"state_type": tuple}, TypeError,
      ("state_type", "a NamedTuple class", "got")),
     ("state_type without h", {"state_type": jaxrnn.RNNParams}, ValueError,
@@ -760,48 +785,74 @@ row("segment float",
     lambda v: jaxrnn.unrolling.last_state(LSTM, v.params["lstm"], v.xs, segment=2.5), TypeError,
     "segment", "expected an integer", "got 2.5")  # fmt: skip
 
-# --- jacobians --------------------------------------------------------------------
+# --- runs -------------------------------------------------------------------------
 
-STACKS = ("closed_form", "forward_mode", "reverse_mode", "wrt_inputs", "wrt_params",
-          "c_partial", "c_path")  # fmt: skip
 UNROLLED = ("by_autodiff", "last_state")
-for name in (*STACKS, *UNROLLED):
-    f = functools.partial(stack, getattr(jaxrnn.unrolling if name in UNROLLED else jacobians, name))
-    row(f"{name} xs wrong D", lambda v, f=f: f(v, xs=v.xs[..., :2]), ValueError,
-        "xs", "expected last axis D = 3", r"got shape \(5, 2, 2\)")  # fmt: skip
-    row(f"{name} xs integer", lambda v, f=f: f(v, xs=v.xs.astype("int32")), TypeError,
-        "xs", FLOATING, r"got int32\[5, 2, 3\]")  # fmt: skip
-    row(f"{name} xs one axis", lambda v, f=f: f(v, xs=v.xs[0, 0]), ValueError,
-        "xs", TIME_MAJOR, r"got float32\[3\]")  # fmt: skip
-    row(f"{name} params None", lambda v, f=f: f(v, params=None), TypeError,
-        "params", PARAMS, "got None")  # fmt: skip
-    row(f"{name} params of a gru", lambda v, f=f: f(v, params=v.params["gru"]), TypeError,
-        "params", PARAMS, "got a GRUParams")  # fmt: skip
-    row(f"{name} state0 of a gru", lambda v, f=f: f(v, state0=v.states["gru"]), TypeError,
-        "state0", STATE, "got a GRUState")  # fmt: skip
-    row(f"{name} xs batch-first",
-        lambda v, f=f: f(v, xs=v.xs.swapaxes(0, 1), state0=v.states["lstm"]), ValueError,
-        r"state0\.h", "expected the batch shape", "got", "batch-first")  # fmt: skip
-    row(f"{name} of a function", lambda v, f=f: f(v, cell=bare_step), TypeError,
-        "cell", CELL, "got a function")  # fmt: skip
-    row(f"{name} of None", lambda v, f=f: f(v, cell=None), TypeError, "cell", CELL, "got None")
-for name in UNROLLED:
-    f = functools.partial(stack, getattr(jaxrnn.unrolling, name))
-    row(f"{name} lengths float", lambda v, f=f: f(v, lengths=v.lengths.astype("float32")),
-        TypeError, "lengths", INTEGER, r"got float32\[2\]")  # fmt: skip
-    row(f"{name} lengths beyond T", lambda v, f=f: f(v, lengths=np.array([6, 2])), ValueError,
-        "lengths", RANGE, "got 6", traced=False)  # fmt: skip
-    row(f"{name} resets transposed", lambda v, f=f: f(v, resets=v.resets.T), ValueError,
-        "resets", TB, r"got \(2, 5\)", "transposed")  # fmt: skip
-for name in ("c_partial", "c_path"):
-    f = functools.partial(stack, getattr(jacobians, name))
-    for kind in ("rnn", "gru"):
-        row(f"{name} of a {kind}", lambda v, f=f, k=kind: f(v, k), TypeError,
-            "cell", r"expected a cell with a state \(h, c\)", f"got {kind}")  # fmt: skip
-    row(f"{name} of a bare step", lambda v, f=f: f(v, cell=BARE, params=v.weight), TypeError,
-        "cell", r"expected a cell with a state \(h, c\)", "got bare_step")  # fmt: skip
+# What makes a run refuses all of it alike: a part ↦ its spoilt value, and what is said.
+UNFIT = {
+    "xs wrong D": ({"xs": lambda v: v.xs[..., :2]}, ValueError,
+                   ("xs", "expected last axis D = 3", r"got shape \(5, 2, 2\)")),
+    "xs integer": ({"xs": lambda v: v.xs.astype("int32")}, TypeError,
+                   ("xs", FLOATING, r"got int32\[5, 2, 3\]")),
+    "xs one axis": ({"xs": lambda v: v.xs[0, 0]}, ValueError,
+                    ("xs", TIME_MAJOR, r"got float32\[3\]")),
+    "xs None": ({"xs": lambda v: None}, TypeError, ("xs", "expected an array", "got None")),
+    "xs a list": ({"xs": lambda v: [1.0]}, TypeError, ("xs", "expected an array", "got a list")),
+    "params None": ({"params": lambda v: None}, TypeError, ("params", PARAMS, "got None")),
+    "params of a gru": ({"params": lambda v: v.params["gru"]}, TypeError,
+                        ("params", PARAMS, "got a GRUParams")),
+    "params float64": ({"params": lambda v: float64(v.params["lstm"])}, TypeError,
+                       ("xs", "expected float64, the dtype of params", r"got float32\[5, 2, 3\]")),
+    "state0 of a gru": ({"state0": lambda v: v.states["gru"]}, TypeError,
+                        ("state0", STATE, "got a GRUState")),
+    "state0 wrong H": ({"state0": lambda v: v.states["lstm"]._replace(h=v.xs[0])}, ValueError,
+                       (r"state0\.h", "expected last axis H = 4", r"got shape \(2, 3\)")),
+    "xs batch-first": (
+        {"xs": lambda v: v.xs.swapaxes(0, 1), "state0": lambda v: v.states["lstm"]}, ValueError,
+        (r"state0\.h", r"expected the batch shape \(5,\)", r"got \(2,\)", "batch-first")),
+    "lengths float": ({"lengths": lambda v: v.lengths.astype("float32")}, TypeError,
+                      ("lengths", INTEGER, r"got float32\[2\]")),
+    "lengths beyond T": ({"lengths": lambda v: np.array([6, 2])}, ValueError,
+                         ("lengths", RANGE, "got 6")),
+    "lengths wrong batch": ({"lengths": lambda v: v.lengths.repeat(2)}, ValueError,
+                            ("lengths", r"expected the batch shape \(2,\)", r"got \(4,\)")),
+    "resets integer": ({"resets": lambda v: v.resets.astype(int)}, TypeError,
+                       ("resets", BOOLEAN, r"got int(32|64)\[5, 2\]")),
+    "resets transposed": ({"resets": lambda v: v.resets.T}, ValueError,
+                          ("resets", TB, r"got \(2, 5\)", "transposed")),
+}  # fmt: skip
 
-# --- backpropagation through time -------------------------------------------------
+
+def unfit(label, f):
+    """A row's call: f(v, **the spoilt parts), and what it must raise."""
+    changes, error, named = UNFIT[label]
+    return lambda v: f(v, **{part: spoilt(v) for part, spoilt in changes.items()}), error, *named
+
+
+def seen_in_shapes(label):
+    return {"traced": label != "lengths beyond T"}
+
+
+for label in UNFIT:
+    row(f"a run, {label}", *unfit(label, run_of), **seen_in_shapes(label))
+    for name in UNROLLED:
+        f = functools.partial(flat, getattr(jaxrnn.unrolling, name))
+        row(f"{name} {label}", *unfit(label, f), **seen_in_shapes(label))
+for label, value, got in (("a function", bare_step, "got a function"), ("None", None, "got None")):
+    row(f"a run of {label}", lambda v, c=value: run_of(v, cell=c), TypeError, "cell", CELL, got)
+    for name in UNROLLED:
+        f = functools.partial(flat, getattr(jaxrnn.unrolling, name))
+        row(f"{name} of {label}", lambda v, f=f, c=value: f(v, cell=c), TypeError,
+            "cell", CELL, got)  # fmt: skip
+row("a run at params of a gru", lambda v: run_of(v).at(v.params["gru"]), TypeError,
+    "params", PARAMS, "got a GRUParams")  # fmt: skip
+row("a run of other inputs", lambda v: dataclasses.replace(run_of(v), xs=v.xs[..., :2]),
+    ValueError, "xs", "expected last axis D = 3", r"got shape \(5, 2, 2\)")  # fmt: skip
+row("axes of a run by another name", lambda v: run_of(v).axes(x=1), TypeError,
+    "axes", "expected names of params, xs", "got x")  # fmt: skip
+row("states of a run that nothing checked",
+    lambda v: unchecked(v, resets=v.resets.T).states(), ValueError,
+    "resets", TB, r"got \(2, 5\)", "transposed")  # fmt: skip
 
 
 def on_states(states):
@@ -812,15 +863,76 @@ def on_steps(states):
     return jnp.sum(states.h, axis=(1, 2))
 
 
-def through_time(f, v, kind="lstm", loss=on_states, **changes):
-    """A function of `bptt` or `truncation` in which everything fits but for the changes."""
-    name = "losses" if f is bptt.credit_matrix else "loss"
-    if f is bptt.credit_matrix and loss is on_states:
-        loss = on_steps
-    given = {"cell": CELLS[kind], "params": v.params[kind], "xs": v.xs, name: loss}
+def own_arguments(f, v):
+    """What a function takes beside a run."""
+    own = {bptt.credit_matrix: (on_steps,), truncation.gradient: (on_states, 2),
+           initializers.scaled_to_exponent: (0.0,), products.transport: (1, 3),
+           paths.transport: (1, 3), products.adjoint_norms: (v.states["lstm"],),
+           products.tangent_norms: (v.states["lstm"],)}  # fmt: skip
+    of_a_loss = f.__module__ in ("jaxrnn.bptt", "jaxrnn.truncation") or "omega" in f.__name__
+    return own.get(f, (on_states,) if of_a_loss else ())
+
+
+ANALYSES = [
+    jacobians.closed_form, jacobians.forward_mode, jacobians.reverse_mode, jacobians.wrt_inputs,
+    jacobians.wrt_params, jacobians.c_partial, jacobians.c_path,
+    bptt.adjoints, bptt.temporal_contributions, bptt.contribution_norms, bptt.credit_matrix,
+    truncation.gradient, truncation.curve, truncation.curve_of_last,
+    products.transport, products.transport_norms, products.frobenius_norms,
+    products.adjoint_norms, products.tangent_norms, lyapunov.exponents,
+    paths.decompose, paths.transport, certificates.along, certificates.certify,
+    regularizers.omega, regularizers.omega_at_fixed_adjoints, regularizers.flossing,
+    initializers.scaled_to_exponent,
+]  # fmt: skip
+NO_RUNS = {
+    "a cell": (lambda v: LSTM, r"got an? PointwiseCell"),
+    "a tuple": (lambda v: (LSTM, v.params["lstm"], v.xs), "got a tuple"),
+    "None": (lambda v: None, "got None"),
+}
+
+
+def full_name(f):
+    return f"{f.__module__.removeprefix('jaxrnn.')}.{f.__name__}"
+
+
+for f in ANALYSES:
+    for label, (value, got) in NO_RUNS.items():
+        row(f"{full_name(f)} of {label}",
+            lambda v, f=f, value=value: f(value(v), *own_arguments(f, v)), TypeError,
+            "run", r"expected a jaxrnn\.Run", got, r"jaxrnn\.Run\(cell, params, xs\)")  # fmt: skip
+    for label in ("xs wrong D", "params of a gru", "resets integer", "lengths beyond T"):
+        spoilt = unfit(
+            label, lambda v, f=f, **parts: f(unchecked(v, **parts), *own_arguments(f, v))
+        )
+        row(f"{full_name(f)} of an unchecked run, {label}", *spoilt, **seen_in_shapes(label))
+for f in (lyapunov.exponents, regularizers.flossing, initializers.scaled_to_exponent):
+    for mask in ("lengths", "resets"):
+        row(f"{f.__name__} of a run with {mask}",
+            lambda v, f=f, m=mask: f(run_of(v, **{m: getattr(v, m)}), *own_arguments(f, v)),
+            ValueError, mask, "expected none, since an exponent", "got")  # fmt: skip
+for f in (jacobians.c_partial, jacobians.c_path, paths.decompose, paths.transport):
+    for kind in ("rnn", "gru"):
+        row(f"{full_name(f)} of a {kind}",
+            lambda v, f=f, k=kind: f(run_of(v, k), *own_arguments(f, v)), TypeError,
+            "cell", r"expected a cell with a state \(h, c\)", f"got {kind}")  # fmt: skip
+    row(f"{full_name(f)} of a bare step",
+        lambda v, f=f: f(run_of(v, cell=BARE, params=v.weight), *own_arguments(f, v)), TypeError,
+        "cell", r"expected a cell with a state \(h, c\)", "got bare_step")  # fmt: skip
+MUTE = dataclasses.replace(LSTM, name="mute", phi=LSTM.phi._replace(readout=None))
+for f in (jacobians.c_path, paths.decompose, paths.transport):
+    row(f"{full_name(f)} without a read-out",
+        lambda v, f=f: f(run_of(v, cell=MUTE), *own_arguments(f, v)), TypeError,
+        "cell", "expected a cell whose phi declares its read-out", "got mute")  # fmt: skip
+
+# --- backpropagation through time -------------------------------------------------
+
+
+def through_time(f, v, **changes):
+    """A function of a loss in which everything fits but for the changes."""
+    given = {"losses": on_steps} if f is bptt.credit_matrix else {"loss": on_states}
     if f is truncation.gradient:
         given["window"] = 2
-    return f(**(given | changes))
+    return f(run_of(v), **given | changes)
 
 
 THROUGH_TIME = {
@@ -860,18 +972,6 @@ for at, f in THROUGH_TIME.items():
         changes = {LOSS: loss}
         words = REAL if callable(loss) else f"{FUNCTION} {SIGNATURE}, "
         row(f"{at} loss {label}", lambda v, c=call, k=changes: c(v, **k), error, LOSS, words, got)
-    row(f"{at} xs wrong D", lambda v, c=call: c(v, xs=v.xs[..., :2]), ValueError,
-        "xs", "expected last axis D = 3", r"got shape \(5, 2, 2\)")  # fmt: skip
-    row(f"{at} params of a gru", lambda v, c=call: c(v, params=v.params["gru"]), TypeError,
-        "params", PARAMS, "got a GRUParams")  # fmt: skip
-    row(f"{at} state0 of a gru", lambda v, c=call: c(v, state0=v.states["gru"]), TypeError,
-        "state0", STATE, "got a GRUState")  # fmt: skip
-    row(f"{at} lengths beyond T", lambda v, c=call: c(v, lengths=np.array([6, 2])), ValueError,
-        "lengths", RANGE, "got 6", traced=False)  # fmt: skip
-    row(f"{at} resets integer", lambda v, c=call: c(v, resets=v.resets.astype(int)), TypeError,
-        "resets", "expected a boolean dtype", r"got int(32|64)\[5, 2\]")  # fmt: skip
-    row(f"{at} of a function", lambda v, c=call: c(v, cell=bare_step), TypeError,
-        "cell", CELL, "got a function")  # fmt: skip
 for label, window, error, words, got in (
     ("zero", 0, ValueError, "at least 1", "got 0"),
     ("negative", -3, ValueError, "at least 1", "got -3"),
@@ -900,52 +1000,19 @@ for label, epsilon, error, words in (
 # --- how far it reaches -----------------------------------------------------------
 
 
-def whole(f, v, kind="lstm", **changes):
+def whole(f, v, **changes):
     """A function of a trajectory in which everything fits but for the changes."""
-    given = {"cell": CELLS[kind], "params": v.params[kind], "xs": v.xs}
+    given = {}
     if f is products.adjoint_norms:
-        given["cotangent"] = v.states[kind]
+        given["cotangent"] = v.states["lstm"]
     if f is products.tangent_norms:
-        given["tangent"] = v.states[kind]
+        given["tangent"] = v.states["lstm"]
     if f in (products.transport, paths.transport):
         given |= {"k": 1, "t": 3}
-    return f(**(given | changes))
+    return f(run_of(v), **given | changes)
 
 
-REACH = {
-    "transport": products.transport,
-    "transport norms": products.transport_norms,
-    "frobenius norms": products.frobenius_norms,
-    "adjoint norms": products.adjoint_norms,
-    "tangent norms": products.tangent_norms,
-    "exponents": lyapunov.exponents,
-    "along": certificates.along,
-    "certify": certificates.certify,
-    "paths": paths.decompose,
-    "path transport": paths.transport,
-}
-for at, f in REACH.items():
-    call = functools.partial(whole, f)
-    row(f"{at} xs wrong D", lambda v, c=call: c(v, xs=v.xs[..., :2]), ValueError,
-        "xs", "expected last axis D = 3", r"got shape \(5, 2, 2\)")  # fmt: skip
-    row(f"{at} xs integer", lambda v, c=call: c(v, xs=v.xs.astype("int32")), TypeError,
-        "xs", FLOATING, r"got int32\[5, 2, 3\]")  # fmt: skip
-    row(f"{at} xs one axis", lambda v, c=call: c(v, xs=v.xs[0, 0]), ValueError,
-        "xs", TIME_MAJOR, r"got float32\[3\]")  # fmt: skip
-    row(f"{at} params of a gru", lambda v, c=call: c(v, params=v.params["gru"]), TypeError,
-        "params", PARAMS, "got a GRUParams")  # fmt: skip
-    row(f"{at} state0 of a gru", lambda v, c=call: c(v, state0=v.states["gru"]), TypeError,
-        "state0", STATE, "got a GRUState")  # fmt: skip
-    row(f"{at} of a function", lambda v, c=call: c(v, cell=bare_step), TypeError,
-        "cell", CELL, "got a function")  # fmt: skip
-    row(f"{at} of None", lambda v, c=call: c(v, cell=None), TypeError, "cell", CELL, "got None")
-    if f is lyapunov.exponents:
-        continue
-    row(f"{at} lengths beyond T", lambda v, c=call: c(v, lengths=np.array([6, 2])), ValueError,
-        "lengths", RANGE, "got 6", traced=False)  # fmt: skip
-    row(f"{at} resets integer", lambda v, c=call: c(v, resets=v.resets.astype(int)), TypeError,
-        "resets", "expected a boolean dtype", r"got int(32|64)\[5, 2\]")  # fmt: skip
-for at in ("transport", "path transport"):
+for f in (products.transport, paths.transport):
     for label, change, error, named in (
         ("k > t", {"k": 4}, ValueError, ("k", r"expected an integer in \[0, 3\]", "got 4")),
         ("t = T", {"t": 5}, ValueError, ("t", r"expected an integer in \[0, 4\]", "got 5")),
@@ -955,10 +1022,8 @@ for at in ("transport", "path transport"):
         ("t bool", {"t": True}, TypeError, ("t", "expected an integer", "got True")),
         ("t None", {"t": None}, TypeError, ("t", "expected an integer", "got None")),
     ):
-        call = functools.partial(whole, REACH[at])
-        row(f"{at} {label}", lambda v, c=call, k=change: c(v, **k), error, *named)
-for at, name in (("adjoint norms", "cotangent"), ("tangent norms", "tangent")):
-    call = functools.partial(whole, REACH[at])
+        row(f"{full_name(f)} {label}", lambda v, f=f, c=change: whole(f, v, **c), error, *named)
+for f, name in ((products.adjoint_norms, "cotangent"), (products.tangent_norms, "tangent")):
     for label, change, error, got in (
         ("of a gru", lambda v: v.states["gru"], TypeError, "got"),
         ("an array", lambda v: v.states["lstm"].h, TypeError, r"got float32\[2, 4\]"),
@@ -968,7 +1033,7 @@ for at, name in (("adjoint norms", "cotangent"), ("tangent norms", "tangent")):
         ("float64", lambda v: jax.tree.map(lambda s: s.astype("float64"), v.states["lstm"]),
          TypeError, "got float64"),
     ):  # fmt: skip
-        row(f"{name} {label}", lambda v, c=call, n=name, k=change: c(v, **{n: k(v)}), error,
+        row(f"{name} {label}", lambda v, f=f, n=name, c=change: whole(f, v, **{n: c(v)}), error,
             name + r"(\.\w)?", "expected", got)  # fmt: skip
 for label, change, error, named in (
     ("count zero", {"count": 0}, ValueError, ("count", "at least 1", "got 0")),
@@ -981,26 +1046,16 @@ for label, change, error, named in (
     ("interval float", {"interval": 1.5}, TypeError, ("interval", "an integer", "got 1.5")),
 ):
     row(f"exponents {label}", lambda v, k=change: whole(lyapunov.exponents, v, **k), error, *named)
-for name in ("decompose", "transport"):
-    f = getattr(paths, name)
-    for kind in ("rnn", "gru"):
-        row(f"paths.{name} of a {kind}", lambda v, f=f, k=kind: whole(f, v, k), TypeError,
-            "cell", r"expected a cell with a state \(h, c\)", f"got {kind}")  # fmt: skip
-    row(f"paths.{name} without a read-out",
-        lambda v, f=f: whole(f, v, cell=dataclasses.replace(
-            LSTM, name="mute", phi=LSTM.phi._replace(readout=None))), TypeError,
-        "cell", "expected a cell whose phi declares its read-out", "got mute")  # fmt: skip
-for name in ("certify", "from_weights"):
-    f = getattr(certificates, name)
-    row(f"{name} of a gated cell", lambda v, f=f: f(LSTM, v.params["lstm"]), ValueError,
-        "cell", "expected one gate with a bound γ", "got lstm", "give xs")  # fmt: skip
-    row(f"{name} of an activation without γ",
-        lambda v, f=f: f(jaxrnn.rnn(tanh_with_gamma(None)), v.params["rnn"]), ValueError,
-        "cell", "expected one gate with a bound γ", "activation without γ")  # fmt: skip
-    row(f"{name} of weights of a gru", lambda v, f=f: f(RNN, v.params["gru"]), TypeError,
-        "params", r"RNNParams\(w_ih, w_hh, b\)", "got a GRUParams")  # fmt: skip
-    row(f"{name} of nothing", lambda v, f=f: f(None, v.params["rnn"]), TypeError,
-        "cell", CELL, "got None")  # fmt: skip
+row("of_weights of a gated cell", lambda v: certificates.of_weights(LSTM, v.params["lstm"]),
+    ValueError, "cell", "expected one gate with a bound γ", "got lstm",
+    "certify along inputs")  # fmt: skip
+row("of_weights of an activation without γ",
+    lambda v: certificates.of_weights(jaxrnn.rnn(tanh_with_gamma(None)), v.params["rnn"]),
+    ValueError, "cell", "expected one gate with a bound γ", "activation without γ")  # fmt: skip
+row("of_weights of weights of a gru", lambda v: certificates.of_weights(RNN, v.params["gru"]),
+    TypeError, "params", r"RNNParams\(w_ih, w_hh, b\)", "got a GRUParams")  # fmt: skip
+row("of_weights of nothing", lambda v: certificates.of_weights(None, v.params["rnn"]), TypeError,
+    "cell", CELL, "got None")  # fmt: skip
 for name in ("sequential", "associative", "product"):
     f = getattr(matrix_products, name)
     for label, matrices, error, got, traced in (
@@ -1042,28 +1097,13 @@ for name in ("omega", "omega_at_fixed_adjoints"):
         ("a loss of the wrong shape", {"loss": lambda s: s.h}, ValueError,
          ("loss", "one real scalar", r"got float32\[5, 2, 4\]")),
         ("no loss", {"loss": 1.0}, TypeError, ("loss", "expected a function", "got")),
-        ("xs too narrow", {"xs": np.ones((T, B, 1), "float32")}, ValueError,
-         ("xs", "expected", r"got shape \(5, 2, 1\)")),
-        ("lengths of floats", {"lengths": np.ones(B)}, TypeError,
-         ("lengths", "expected", "got float64")),
-        ("no cell", {"cell": None}, TypeError, ("cell", CELL, "got None")),
     ):  # fmt: skip
         row(f"{name}: {label}", lambda v, f=f, c=change: through_time(f, v, **c), error, *named)
-
-
-def flossed(v, **changes):
-    return regularizers.flossing(**{"cell": LSTM, "params": v.params["lstm"], "xs": v.xs} | changes)
 
 
 for label, change, error, named in (
     ("target inf", {"target": float("inf")}, ValueError, ("target", "finite", "got inf")),
     ("target a string", {"target": "0"}, TypeError, ("target", "a real number", "got '0'")),
-    (
-        "no step",
-        {"xs": np.ones((0, B, D), "float32")},
-        ValueError,
-        ("xs", "at least one step", r"got float32\[0, 2, 3\]"),
-    ),
     (
         "target an array",
         {"target": np.ones(2, "float32")},
@@ -1075,7 +1115,11 @@ for label, change, error, named in (
     ("warmup T", {"warmup": T}, ValueError, ("warmup", "fewer steps than T = 5", "got 5")),
     ("interval 0", {"interval": 0}, ValueError, ("interval", "at least 1", "got 0")),
 ):
-    row(f"flossing {label}", lambda v, c=change: flossed(v, **c), error, *named)
+    row(f"flossing {label}", lambda v, c=change: whole(regularizers.flossing, v, **c), error,
+        *named)  # fmt: skip
+for f in (lyapunov.exponents, regularizers.flossing):
+    row(f"{f.__name__} of no step", lambda v, f=f: f(run_of(v, xs=v.xs[:0])), ValueError,
+        "xs", "at least one step", r"got float32\[0, 2, 3\]")  # fmt: skip
 
 
 def shaped(name, v, kind="lstm", **changes):
@@ -1085,7 +1129,6 @@ def shaped(name, v, kind="lstm", **changes):
         "chrono": {"key": v.key, "longest": 50.0},
         "redrawn": {"key": v.key, "gates": ("f",)},
         "scaled_to_bound": {},
-        "scaled_to_exponent": {"xs": v.xs, "target": 0.0},
     }[name]
     given = {"cell": CELLS[kind], "params": v.params[kind]} | own | changes
     return getattr(initializers, name)(**given)
@@ -1126,24 +1169,30 @@ for name, kind, label, change, error, named in (
      ("target", "above 0", "got 0.0")),
     ("scaled_to_bound", "rnn", "target inf", {"target": float("inf")}, ValueError,
      ("target", "finite", "got inf")),
-    ("scaled_to_exponent", "lstm", "target NaN", {"target": float("nan")}, ValueError,
-     ("target", "finite", "got nan")),
-    ("scaled_to_exponent", "lstm", "warmup T", {"warmup": T}, ValueError,
-     ("warmup", "fewer steps than T = 5", "got 5")),
-    ("scaled_to_exponent", "lstm", "no example", {"xs": np.ones((T, 0, D), "float32")}, ValueError,
-     ("xs", "at least one step of one example", r"got float32\[5, 0, 3\]")),
-    ("scaled_to_exponent", "lstm", "xs a list", {"xs": [1.0]}, TypeError,
-     ("xs", "expected", "got a list")),
-    ("scaled_to_exponent", "lstm", "xs too narrow", {"xs": np.ones((T, 1), "float32")}, ValueError,
-     ("xs", "expected", r"got shape \(5, 1\)")),
 ):  # fmt: skip
     row(f"{name} {label}", lambda v, n=name, k=kind, c=change: shaped(n, v, k, **c), error, *named)
-for name in ("with_gate_bias", "chrono", "redrawn", "scaled_to_bound", "scaled_to_exponent"):
+for name in ("with_gate_bias", "chrono", "redrawn", "scaled_to_bound"):
     row(f"{name} of a bare step", lambda v, n=name: shaped(n, v, cell=BARE), TypeError,
         "cell", GATED, "got bare_step")  # fmt: skip
     row(f"{name} of params of another cell", lambda v, n=name: shaped(
         n, v, "rnn" if n == "scaled_to_bound" else "lstm", params=v.params["gru"]), TypeError,
         "params", r"Params\(w_ih, w_hh, b\)", "got a GRUParams")  # fmt: skip
+for label, xs, own, error, named in (
+    ("target NaN", None, {"target": float("nan")}, ValueError, ("target", "finite", "got nan")),
+    ("target a string", None, {"target": "0"}, TypeError, ("target", "a real number", "got '0'")),
+    ("warmup T", None, {"target": 0.0, "warmup": T}, ValueError,
+     ("warmup", "fewer steps than T = 5", "got 5")),
+    ("no example", np.ones((T, 0, D), "float32"), {"target": 0.0}, ValueError,
+     ("xs", "at least one step of one example", r"got float32\[5, 0, 3\]")),
+    ("no step", np.ones((0, B, D), "float32"), {"target": 0.0}, ValueError,
+     ("xs", "at least one step of one example", r"got float32\[0, 2, 3\]")),
+):  # fmt: skip
+    row(f"scaled_to_exponent {label}",
+        lambda v, xs=xs, own=own: initializers.scaled_to_exponent(
+            run_of(v, xs=v.xs if xs is None else xs), **own), error, *named)  # fmt: skip
+row("scaled_to_exponent of a bare step",
+    lambda v: initializers.scaled_to_exponent(run_of(v, cell=BARE, params=v.weight), 0.0),
+    TypeError, "cell", GATED, "got bare_step")  # fmt: skip
 row("identity scale inf", lambda v: initializers.identity(float("inf")), ValueError,
     "scale", "finite", "got inf")  # fmt: skip
 row("identity of a wide matrix", lambda v: initializers.identity()(v.key, (2, 3)), ValueError,
@@ -1229,13 +1278,16 @@ row("global_norm of integers", lambda v: clipping.global_norm([v.lengths]), Type
 
 def layered(v, f=layers.unroll_layers, **changes):
     given = {"cell": LSTM, "layers": [layers.Layer(v.params["lstm"])], "xs": v.xs} | changes
-    if f in (layers.adjoints, layers.direct_adjoints):
-        given["loss"] = changes.get("loss", lambda states: states[-1].forward.h.sum())
     return f(**given)
 
 
-for f in (layers.unroll_layers, layers.readings, layers.adjoints, layers.direct_adjoints,
-          layers.state_jacobians):  # fmt: skip
+def of_runs(v, f, loss=lambda states: states[-1].forward.h.sum(), runs=None):
+    """A function of a stack's runs."""
+    runs = layers.runs(LSTM, [layers.Layer(v.params["lstm"])], v.xs) if runs is None else runs(v)
+    return f(runs) if f is layers.state_jacobians else f(runs, loss)
+
+
+for f in (layers.unroll_layers, layers.runs):
     for label, change, error, named in (
         ("a cell's params bare", lambda v: {"layers": v.params["lstm"]}, TypeError,
          (r"layers\[0\]", "expected a Layer", "got")),
@@ -1247,12 +1299,31 @@ for f in (layers.unroll_layers, layers.readings, layers.adjoints, layers.direct_
          (r"layers\[0\]", "xs: expected", "got float32")),
         ("lengths of floats", lambda v: {"lengths": v.xs[0, :, 0]}, TypeError,
          (r"layers\[0\]", "lengths: expected", "got float32")),
+        ("resets of integers", lambda v: {"resets": v.resets.astype(int)}, TypeError,
+         (r"layers\[0\]", "resets: expected a boolean dtype", "got int")),
     ):  # fmt: skip
         row(f"layers.{f.__name__} {label}", lambda v, f=f, c=change: layered(v, f, **c(v)),
             error, *named)  # fmt: skip
 for f in (layers.adjoints, layers.direct_adjoints):
-    row(f"layers.{f.__name__} loss no function", lambda v, f=f: layered(v, f, loss=1.0),
+    row(f"layers.{f.__name__} loss no function", lambda v, f=f: of_runs(v, f, loss=1.0),
         TypeError, "loss", "expected a function", "got a float")  # fmt: skip
+for f in (layers.adjoints, layers.direct_adjoints, layers.state_jacobians):
+    for label, runs, got in (
+        ("of layers of params", lambda v: [layers.Layer(v.params["lstm"])], "got a list"),
+        ("of one run", lambda v: jaxrnn.Run(LSTM, v.params["lstm"], v.xs), "got a Run"),
+        ("of nothing", lambda v: [], "got a list"),
+    ):
+        row(f"layers.{f.__name__} {label}", lambda v, f=f, r=runs: of_runs(v, f, runs=r), TypeError,
+            "runs", r"expected what jaxrnn\.layers\.runs", got)  # fmt: skip
+    for label in ("xs wrong D", "params of a gru", "resets integer", "lengths beyond T"):
+        spoilt, error, argument, *named = unfit(
+            label,
+            lambda v, f=f, **parts: of_runs(
+                v, f, runs=lambda v: [layers.Layer(unchecked(v, **parts))]
+            ),
+        )
+        row(f"layers.{f.__name__} of an unchecked run, {label}", spoilt, error, r"layers\[0\]",
+            f"{argument}: ", *named, **seen_in_shapes(label))  # fmt: skip
 
 # --- what is shown ------------------------------------------------------------------
 
@@ -1302,11 +1373,11 @@ for label, call, error, named in (
     ("report.write of no flow", lambda v: report.write([], "nowhere"), TypeError,
      ("flows", "expected a GradientFlow", "got")),
     ("plot.gradient_flow of none", lambda v: plot.gradient_flow([]), TypeError,
-     ("runs", "at least one Run", "got a list")),
+     ("runs", "at least one Trained", "got a list")),
     ("plot.gradient_flow of numbers", lambda v: plot.gradient_flow([1.0]), TypeError,
-     ("runs", "expected the Run of jaxrnn demo", "got a float")),
+     ("runs", "expected the Trained of jaxrnn demo", "got a float")),
     ("plot.forget_gates of None", lambda v: plot.forget_gates(None), TypeError,
-     ("run", "expected the Run of jaxrnn demo", "got None")),
+     ("run", "expected the Trained of jaxrnn demo", "got None")),
     ("plot.contributions of an array", lambda v: plot.contributions(v.xs), TypeError,
      ("norms", "expected a dict", "got float32")),
     ("plot.norms of none", lambda v: plot.norms({}), ValueError,
@@ -1423,12 +1494,31 @@ def test_the_calls_that_the_rows_spoil_succeed_unspoilt(kind):
         given = {"state0": v.states[kind], "lengths": lengths, "resets": resets}
         outcomes = [unroll(v, kind), unroll(v, kind, **given), step(v, kind), init(v, kind)]
         outcomes += [init_state(v, kind), bare(v), bare(v, state0={"h": v.states["rnn"].h})]
-        outcomes += [stack(getattr(jaxrnn.unrolling, f), v, kind, **given) for f in UNROLLED]
-        names = STACKS if kind == "lstm" else STACKS[:-2]
-        return outcomes, [stack(getattr(jacobians, name), v, kind) for name in names]
+        outcomes += [flat(getattr(jaxrnn.unrolling, f), v, kind, **given) for f in UNROLLED]
+        return outcomes, run_of(v, kind, **given)
 
     jax.eval_shape(every, v)
     unroll(v, kind, state0=v.states[kind], lengths=v.lengths, resets=v.resets)
+
+
+@pytest.mark.parametrize("f", ANALYSES, ids=full_name)
+def test_the_analyses_that_the_rows_ask_answer_of_an_unchecked_run(f):
+    alone = (lyapunov, regularizers, initializers)  # of which some take no mask
+    masks = {} if f.__module__ in [module.__name__ for module in alone] else PARTS[3:]
+
+    def asked(v):
+        given = {"state0": v.states["lstm"]} | {mask: getattr(v, mask) for mask in masks}
+        return f(unchecked(v, **given), *own_arguments(f, v))
+
+    jax.eval_shape(asked, good())
+
+
+def test_every_function_of_a_run_is_asked():
+    modules = (jacobians, bptt, truncation, products, lyapunov, paths, certificates, regularizers,
+               initializers, layers, matrix_products, jaxrnn.unrolling, diagnosis)  # fmt: skip
+    public = [getattr(module, name) for module in modules for name in module.__all__]
+    functions = [f for f in public if inspect.isfunction(inspect.unwrap(f))]
+    assert {f for f in functions if "run" in inspect.signature(f).parameters} == set(ANALYSES)
 
 
 @pytest.mark.parametrize("argument", ["params", "state0", "xs"])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import jaxrnn
-from jaxrnn import bptt
+from jaxrnn import bptt, linearisation
 from tests import planted, reference
 from tests.modes import WIDEST, tol
 from tests.table import CELLS, split
@@ -36,7 +36,7 @@ SEQUENCES = {1: 800, 2: 400, 7: 300, 64: 60, 1000: 8}  # 7 cells × 1568 = 10,97
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def compiled(f, cell, loss, params, xs, state0, **masks):
     """The whole call in one program: many eager calls would spend their time compiling."""
-    return f(cell, params, xs, loss, state0, **masks)
+    return f(jaxrnn.Run(cell, params, xs, state0, **masks), loss)
 
 
 def total_of(tree):
@@ -51,7 +51,7 @@ def sums_and_gradients(cell, params, xs, state0):
     """Of many cases: Σₖ of the contributions, and `jax.grad` of the plain scan."""
 
     def one(params, xs, state0):
-        contributions = bptt.temporal_contributions(cell, params, xs, loss, state0)
+        contributions = bptt.temporal_contributions(jaxrnn.Run(cell, params, xs, state0), loss)
         plain = jax.grad(lambda p: loss(run(cell, copies(p, xs.shape[0]), xs, state0)))
         return total_of(contributions), plain(params)
 
@@ -145,7 +145,7 @@ def test_adjoints_equal_complex_steps_in_numpy(name):
             states.append(state)
         return loss(tuple(np.stack(leaves)[:, 0] for leaves in zip(*states, strict=True)))
 
-    got = bptt.adjoints(cell, params, xs, loss, state0)
+    got = bptt.adjoints(jaxrnn.Run(cell, params, xs, state0), loss)
     for leaf, values in enumerate(got):
         exact = [[energy(k, leaf, j, 1e-200).imag / 1e-200 for j in range(H)] for k in range(T)]
         np.testing.assert_allclose(values, exact, rtol=0, atol=1e-13 * np.abs(exact).max())
@@ -158,7 +158,7 @@ def test_a_loss_on_the_last_state_starts_from_there(name):
     def last(states):
         return jnp.sum(jax.tree.leaves(states)[0][-1] ** 2)
 
-    got = bptt.adjoints(cell, params, xs, last, state0)
+    got = bptt.adjoints(jaxrnn.Run(cell, params, xs, state0), last)
     states = jaxrnn.unroll(cell, params, xs, state0)
     leaf, *others = jax.tree.leaves(got)
     np.testing.assert_array_equal(leaf[-1], 2 * jax.tree.leaves(states)[0][-1])
@@ -175,7 +175,7 @@ def test_held_steps_contribute_exactly_nothing_and_pass_the_adjoint_on(name):
         return jnp.sum(states["h"][-1] if name == "step" else states.h[-1])
 
     def given(f):
-        return f(cell, params, xs, last, state0, lengths=jnp.array(4))
+        return f(jaxrnn.Run(cell, params, xs, state0, lengths=jnp.array(4)), last)
 
     for leaf in jax.tree.leaves(given(bptt.temporal_contributions)):
         assert leaf[:4].any()
@@ -207,8 +207,8 @@ def test_a_reset_makes_two_sequences(name):
 def test_scaling_the_loss_scales_each_term(name):
     cell, (params, xs, state0) = ALL[name], drawn(name, 6)
     for f in (bptt.adjoints, bptt.temporal_contributions):
-        one = f(cell, params, xs, loss, state0)
-        eight = f(cell, params, xs, lambda states: -8 * loss(states), state0)
+        one = f(jaxrnn.Run(cell, params, xs, state0), loss)
+        eight = f(jaxrnn.Run(cell, params, xs, state0), lambda states: -8 * loss(states))
         jax.tree.map(lambda a, b: np.testing.assert_array_equal(-8 * a, b), one, eight)
 
 
@@ -220,7 +220,7 @@ def test_every_step_of_the_scalar_linear_network_contributes_alike(w):
     state0 = jaxrnn.RNNState(jnp.full(1, 0.7))
     for t in (1, 10, 400):
         terms = bptt.temporal_contributions(
-            cell, params, jnp.zeros((t, 1)), lambda states: states.h[-1, 0], state0
+            jaxrnn.Run(cell, params, jnp.zeros((t, 1)), state0), lambda states: states.h[-1, 0]
         )
         np.testing.assert_allclose(terms.w_hh.ravel(), 0.7 * w ** (t - 1), rtol=1e-13)
 
@@ -231,7 +231,7 @@ def test_a_state0_made_from_the_params_counts_as_given():
         init_state=lambda p: {"h": 2 * p[None]},
     )
     p, xs = jnp.asarray(0.7, WIDEST), jnp.ones((4, 1))
-    got = bptt.temporal_contributions(cell, p, xs, lambda s: s["h"][-1, 0])
+    got = bptt.temporal_contributions(jaxrnn.Run(cell, p, xs), lambda s: s["h"][-1, 0])
     given = {"h": 2 * p[None]}
     want = jax.grad(lambda p: jaxrnn.unroll(cell, p, xs, given)["h"][-1, 0])(p)
     whole = jax.grad(lambda p: jaxrnn.unroll(cell, p, xs)["h"][-1, 0])(p)
@@ -279,10 +279,10 @@ def test_no_chunk_changes_norms_or_total(name, chunk, monkeypatch):
     """Chunks that divide T = 11 or not, in a loss and on steps with masks."""
     params, xs, state0 = drawn(name, 11, (2,))
     masks = masked(11, (2,))
-    plan = bptt.plan(ALL[name], params, xs, state0, chunk)
-    monkeypatch.setattr(bptt, "plan", lambda *_: plan)
+    plan = linearisation.plan(ALL[name], params, xs, state0, chunk)
+    monkeypatch.setattr(linearisation, "plan", lambda *_: plan)
     bptt._norms.clear_cache()
-    got = bptt.contribution_norms(ALL[name], params, xs, loss, state0, **masks)
+    got = bptt.contribution_norms(jaxrnn.Run(ALL[name], params, xs, state0, **masks), loss)
     bptt._norms.clear_cache()
     want = formed(
         compiled(bptt.temporal_contributions, ALL[name], loss, params, xs, state0, **masks)
@@ -296,8 +296,10 @@ def test_norms_of_tiny_adjoints_do_not_flush_to_zero(kind):
     tiny = 2.0**-83
     case = jax.tree.map(lambda leaf: leaf.astype("float32"), drawn(kind, 5))
     params, xs, state0 = case
-    one = bptt.contribution_norms(ALL[kind], params, xs, loss, state0)
-    small = bptt.contribution_norms(ALL[kind], params, xs, lambda s: tiny * loss(s), state0)
+    one = bptt.contribution_norms(jaxrnn.Run(ALL[kind], params, xs, state0), loss)
+    small = bptt.contribution_norms(
+        jaxrnn.Run(ALL[kind], params, xs, state0), lambda s: tiny * loss(s)
+    )
     for a, b in zip(*map(jax.tree.leaves, (one.norm, small.norm)), strict=True):
         assert b.dtype == jnp.float32
         np.testing.assert_allclose(b / np.float32(tiny), a, rtol=1e-6)
@@ -313,8 +315,8 @@ def test_clipping_each_term_may_turn_the_sum_uphill():
     def energy(states):
         return jnp.sum(weights * states.h[:, 0])
 
-    terms = bptt.temporal_contributions(cell, params, jnp.zeros((3, 1)), energy).b[:, 0]
-    sizes = bptt.contribution_norms(cell, params, jnp.zeros((3, 1)), energy)
+    terms = bptt.temporal_contributions(jaxrnn.Run(cell, params, jnp.zeros((3, 1))), energy).b[:, 0]
+    sizes = bptt.contribution_norms(jaxrnn.Run(cell, params, jnp.zeros((3, 1))), energy)
     np.testing.assert_allclose(terms, weights)
     np.testing.assert_allclose(sizes.norm.b, jnp.abs(weights))
     np.testing.assert_allclose(sizes.inner.b, 0.1 * weights, rtol=1e-13)
@@ -330,8 +332,8 @@ def test_sixteen_bit_weights_are_measured_in_float32():
         def energy(states):
             return jnp.sum(states.h[-1].astype("float32") ** 2)
 
-        got = bptt.contribution_norms(CELLS[name], *case[:2], energy, case[2])
-        want = bptt.contribution_norms(CELLS[name], *wide[:2], energy, wide[2])
+        got = bptt.contribution_norms(jaxrnn.Run(CELLS[name], *case), energy)
+        want = bptt.contribution_norms(jaxrnn.Run(CELLS[name], *wide), energy)
         assert {leaf.dtype.name for leaf in jax.tree.leaves(got.norm)} == {"float32"}
         assert {leaf.dtype.name for leaf in jax.tree.leaves(got.total)} == {"bfloat16"}
         assert_close(got.norm, want.norm, 16 * 2.0**-8)
@@ -357,7 +359,7 @@ def test_credit_is_the_norm_of_the_adjoints_of_each_steps_loss(name, rows, mask,
     nudges = jax.tree.map(jnp.zeros_like, run(cell, each, xs, state0, **masks))
     full = jax.jacrev(lambda n: losses(run(cell, each, xs, state0, nudges=n, **masks)))(nudges)
     want = jax.tree.map(lambda J: jnp.sqrt(jnp.sum(J * J, axis=(2, 3, 4))), full)
-    got = bptt.credit_matrix(cell, params, xs, losses, state0, **masks)
+    got = bptt.credit_matrix(jaxrnn.Run(cell, params, xs, state0, **masks), losses)
     assert_close(got, want, 1e-13)
     for leaf in jax.tree.leaves(got):
         assert leaf.shape == (T, T)
@@ -367,7 +369,7 @@ def test_credit_is_the_norm_of_the_adjoints_of_each_steps_loss(name, rows, mask,
 def test_credit_right_of_the_diagonal_is_that_of_a_loss_which_reads_ahead():
     params, xs, state0 = drawn("gru", 4)
     credit = bptt.credit_matrix(
-        CELLS["gru"], params, xs, lambda s: jnp.flip(s.h, 0).sum((1, 2)), state0
+        jaxrnn.Run(CELLS["gru"], params, xs, state0), lambda s: jnp.flip(s.h, 0).sum((1, 2))
     )
     assert np.all(credit.h[0] > 0)
     assert not credit.h[3, 1:].any()
@@ -389,13 +391,13 @@ def test_empty_sequences_and_batches_give_zeros(name, T, batch):
             (leaf * leaf).sum(tuple(range(1, leaf.ndim))) for leaf in jax.tree.leaves(states)
         )
 
-    adjoints = bptt.adjoints(cell, params, xs, energy, state0)
+    adjoints = bptt.adjoints(jaxrnn.Run(cell, params, xs, state0), energy)
     assert [leaf.shape for leaf in jax.tree.leaves(adjoints)] == [
         (T, *leaf.shape) for leaf in jax.tree.leaves(state0)
     ]
-    each = bptt.temporal_contributions(cell, params, xs, energy, state0)
-    sizes = bptt.contribution_norms(cell, params, xs, energy, state0)
-    credit = bptt.credit_matrix(cell, params, xs, losses, state0)
+    each = bptt.temporal_contributions(jaxrnn.Run(cell, params, xs, state0), energy)
+    sizes = bptt.contribution_norms(jaxrnn.Run(cell, params, xs, state0), energy)
+    credit = bptt.credit_matrix(jaxrnn.Run(cell, params, xs, state0), losses)
     for leaf, of in zip(jax.tree.leaves(each), jax.tree.leaves(params), strict=True):
         assert leaf.shape == (T, *of.shape)
     assert all(leaf.shape == (T,) for leaf in jax.tree.leaves((sizes.norm, sizes.inner)))
@@ -410,9 +412,10 @@ def call(f, cell, params, xs, state0):
     def losses(states):
         return sum((leaf**2).sum((1, 2)) for leaf in jax.tree.leaves(states))
 
+    run = jaxrnn.Run(cell, params, xs, state0)
     if f == "credit_matrix":
-        return bptt.credit_matrix(cell, params, xs, losses, state0)
-    return getattr(bptt, f)(cell, params, xs, lambda s: losses(s).sum(), state0)
+        return bptt.credit_matrix(run, losses)
+    return getattr(bptt, f)(run, lambda s: losses(s).sum())
 
 
 @pytest.mark.parametrize("f", FUNCTIONS)
@@ -428,9 +431,9 @@ def test_jit_and_vmap_change_nothing(f, name):
 def test_a_new_loss_compiles_no_core_again():
     params, xs, state0 = drawn("lstm", 4)
     for core, f in ((bptt._adjoints, bptt.adjoints), (bptt._norms, bptt.contribution_norms)):
-        f(CELLS["lstm"], params, xs, lambda s: s.h.sum(), state0)
+        f(jaxrnn.Run(CELLS["lstm"], params, xs, state0), lambda s: s.h.sum())
         before = core._cache_size()
-        f(CELLS["lstm"], params, xs, lambda s: s.c[-1].sum(), state0)
+        f(jaxrnn.Run(CELLS["lstm"], params, xs, state0), lambda s: s.c[-1].sum())
         assert core._cache_size() == before
 
 
@@ -450,7 +453,7 @@ def test_norms_of_a_batch_that_an_explicit_mesh_splits_are_refused():
     across, mesh = split(xs)
 
     def norms(params, xs):
-        return bptt.contribution_norms(CELLS["lstm"], params, xs, lambda s: s.h.sum())
+        return bptt.contribution_norms(jaxrnn.Run(CELLS["lstm"], params, xs), lambda s: s.h.sum())
 
     with (
         jax.sharding.use_abstract_mesh(mesh),

@@ -232,9 +232,9 @@ def test_a_network_without_inputs_runs_end_to_end(kind):
     assert jaxrnn.unroll(cell, params, nothing).h.shape == (5, 2, 4)
     start = tuple(map(np.asarray, state0))
     first = reference.complex_step_jacobian(name, plain, start, np.zeros((2, 0)))
-    closed = jacobians.closed_form(cell, params, nothing, state0)
+    closed = jacobians.closed_form(jaxrnn.Run(cell, params, nothing, state0))
     np.testing.assert_allclose(closed.h.h[0], first[0][0], atol=1e-14)
-    by_inputs = jax.eval_shape(functools.partial(jacobians.wrt_inputs, cell), params, nothing)
+    by_inputs = jax.eval_shape(jacobians.wrt_inputs, jaxrnn.Run(cell, params, nothing))
     assert by_inputs.h.shape == (5, 2, 4, 0)
     gradient = jax.jit(jax.grad(lambda p: jaxrnn.unroll(cell, p, nothing, state0).h.sum()))(params)
     assert gradient.w_ih.shape == params.w_ih.shape
@@ -419,7 +419,7 @@ def test_from_step_uses_the_given_initialiser_state_and_jacobian():
     state = cell.init_state(params, (5, 2))
     assert state["h"].shape == (5, 2, 4)
     np.testing.assert_array_equal(state["gain"], np.full((5, 2, 4), 2.0))
-    own = jacobians.closed_form(cell, params, jnp.ones((6, 2, 3)))
+    own = jacobians.closed_form(jaxrnn.Run(cell, params, jnp.ones((6, 2, 3))))
     np.testing.assert_array_equal(own["h"]["gain"], np.full((6, 2, 4, 4), 7.0))
 
 
@@ -443,6 +443,6 @@ def test_the_derivative_of_an_activation_is_the_one_that_was_given():
         "softplus", jax.nn.softplus, lambda z: 2 * jax.nn.sigmoid(z), gamma=1.0
     )
     params, state, x = drawn(jaxrnn.rnn(planted), (2,))
-    closed = jacobians.closed_form(jaxrnn.rnn(planted), params, x[None], state).h.h
-    forward = jacobians.forward_mode(jaxrnn.rnn(planted), params, x[None], state).h.h
+    run = jaxrnn.Run(jaxrnn.rnn(planted), params, x[None], state)
+    closed, forward = jacobians.closed_form(run).h.h, jacobians.forward_mode(run).h.h
     np.testing.assert_allclose(closed, 2 * forward, atol=1e-14)

@@ -21,8 +21,8 @@ T = 6
 @functools.partial(jax.jit, static_argnums=0)
 def bounds_and_jacobians(cell, params, xs, state0):
     def one(params, xs, state0):
-        J = from_tree(jaxrnn.jacobians.closed_form(cell, params, xs, state0))
-        return certificates.along(cell, params, xs, state0), J
+        J = from_tree(jaxrnn.jacobians.closed_form(jaxrnn.Run(cell, params, xs, state0)))
+        return certificates.along(jaxrnn.Run(cell, params, xs, state0)), J
 
     return jax.vmap(one)(params, xs, state0)
 
@@ -52,8 +52,8 @@ def test_no_product_exceeds_its_bound(name, dtype):
     assert np.all(exact <= bounds.upper)
     assert np.all(exact >= bounds.lower)
     assert np.all(bounds.product <= bounds.upper)
-    if cell.phi.slope is not None:
-        found = jax.jit(jax.vmap(functools.partial(certificates.from_weights, cell)))(rounded[0])
+    if cell.traits.slope is not None:
+        found = jax.jit(jax.vmap(functools.partial(certificates.of_weights, cell)))(rounded[0])
         lag = np.arange(T - 1, -1, -1)
         assert np.all(exact <= lag * np.log(np.asarray(found.bound, np.float64))[:, None] + 1e-300)
         eigenvalues = np.abs(np.linalg.eigvals(np.asarray(rounded[0].w_hh, np.float64))).max(-1)
@@ -67,7 +67,7 @@ def test_no_product_exceeds_its_bound(name, dtype):
 )
 def test_a_bound_by_the_weights_has_a_dtype_of_at_least_32_bits(dtype, wide):
     params = jaxrnn.rnn().init(jax.random.key(0), 2, 3, dtype=dtype)
-    found = certificates.from_weights(jaxrnn.rnn(), params)
+    found = certificates.of_weights(jaxrnn.rnn(), params)
     assert found.linear.dtype == bool
     for leaf in found._replace(linear=found.gamma):
         assert leaf.dtype == wide
@@ -79,8 +79,10 @@ def test_the_bounds_are_sums_of_logs_of_singular_values(name):
     """Tight to rounding for what they are; padding is the identity, a reset is 0."""
     params, xs, state0 = drawn(name, 9, (2,), 0)
     masks = masked(9, (2,), 0)
-    bounds = certificates.along(CELLS[name], params, xs, state0, **masks)
-    J = from_tree(jaxrnn.jacobians.closed_form(CELLS[name], params, xs, state0, **masks))
+    bounds = certificates.along(jaxrnn.Run(CELLS[name], params, xs, state0, **masks))
+    J = from_tree(
+        jaxrnn.jacobians.closed_form(jaxrnn.Run(CELLS[name], params, xs, state0, **masks))
+    )
     sigma = np.linalg.svd(np.asarray(J), compute_uv=False)
     with np.errstate(divide="ignore"):
         most, least = np.log(sigma[..., 0]), np.log(sigma[..., -1])
@@ -89,7 +91,7 @@ def test_the_bounds_are_sums_of_logs_of_singular_values(name):
     np.testing.assert_allclose(np.asarray(bounds.step_lower)[regular], least[regular], atol=1e-6)
     for k in range(9):
         np.testing.assert_allclose(bounds.upper[k], most[k + 1 :].sum(0), atol=1e-10)
-    product = jaxrnn.products.transport_norms(CELLS[name], params, xs, state0, **masks)
+    product = jaxrnn.products.transport_norms(jaxrnn.Run(CELLS[name], params, xs, state0, **masks))
     np.testing.assert_array_equal(bounds.product, product)
 
 
@@ -101,7 +103,7 @@ SKEWED = jnp.array([[8.0, 8.0], [-8.0, -8.0]])
 def test_a_net_with_every_eigenvalue_zero_explodes_and_no_certificate_denies_it():
     params = jaxrnn.RNNParams(jnp.zeros((2, 1)), SKEWED, jnp.array([-4.0, 4.549306144334055]))
     at_rest = jaxrnn.RNNState(jnp.array([0.0, 0.5]))
-    found = certificates.certify(jaxrnn.rnn(), params, jnp.zeros((20, 1)), at_rest)
+    found = certificates.certify(jaxrnn.Run(jaxrnn.rnn(), params, jnp.zeros((20, 1)), at_rest))
     assert float(found.weights.spectral_radius) == 0.0
     np.testing.assert_allclose(found.weights.sigma_max, 16.0, rtol=1e-14)
     assert found.weights.statement().verdict == "explosion possible"
@@ -124,7 +126,7 @@ def linear_params(W):
 
 
 def linear(W):
-    return certificates.from_weights(LINEAR, linear_params(W)).statement()
+    return certificates.of_weights(LINEAR, linear_params(W)).statement()
 
 
 def test_for_a_linear_net_the_spectral_radius_decides():
@@ -152,7 +154,7 @@ def test_the_verdict_turns_where_gamma_times_sigma_is_1(activation, scale, verdi
     cell = jaxrnn.rnn(getattr(jaxrnn.activations, activation))
     W = jnp.asarray(scale * np.roll(np.eye(4), 1, 0))
     params = jaxrnn.RNNParams(jnp.zeros((4, 1)), W, jnp.zeros(4))
-    statement = certificates.from_weights(cell, params).statement()
+    statement = certificates.of_weights(cell, params).statement()
     assert statement.verdict == verdict
     assert "σ_max" in statement.inequality
 
@@ -162,14 +164,21 @@ def test_verdicts_along_a_trajectory():
     params = cell.init(jax.random.key(0), 3, 4)
     xs = jnp.ones((8, 2, 3))
     quiet = jax.tree.map(jnp.zeros_like, params)
-    statement = certificates.along(cell, quiet, xs).statement()  # f = ½, nothing fed back
+    statement = certificates.along(
+        jaxrnn.Run(cell, quiet, xs)
+    ).statement()  # f = ½, nothing fed back
     assert statement.verdict == "vanishing certified"
     loud = jax.tree.map(lambda leaf: 6 * leaf, params)
-    assert certificates.along(cell, loud, xs).statement().verdict == "explosion possible"
-    held = certificates.along(cell, params, xs, lengths=jnp.zeros(2, int)).statement()
+    assert (
+        certificates.along(jaxrnn.Run(cell, loud, xs)).statement().verdict == "explosion possible"
+    )
+    held = certificates.along(jaxrnn.Run(cell, params, xs, lengths=jnp.zeros(2, int))).statement()
     assert held.verdict in ("explosion excluded", "no certificate")  # identities, 1 to rounding
     for T in (0, 1):
-        assert certificates.along(cell, params, xs[:T]).statement().verdict == "no certificate"
+        assert (
+            certificates.along(jaxrnn.Run(cell, params, xs[:T])).statement().verdict
+            == "no certificate"
+        )
 
 
 @pytest.mark.parametrize(("rho", "side"), [(0.75, "0.75 <"), (1.0, "1 ≥"), (1.25, "1.25 ≥")])
@@ -203,11 +212,11 @@ def test_the_verdict_is_that_of_every_lag_and_of_the_worst_example(upper, produc
 def test_a_certificate_prints_every_part():
     cell = jaxrnn.rnn()
     params = cell.init(jax.random.key(0), 3, 4)
-    words = str(certificates.certify(cell, params, jnp.ones((5, 3))))
+    words = str(certificates.certify(jaxrnn.Run(cell, params, jnp.ones((5, 3)))))
     for part in ("any input", "by eigenvalue", "these inputs", "γσ_max", "∏ σ_max(Jᵢ)"):
         assert part in words
-    gated = certificates.certify(jaxrnn.gru(), jaxrnn.gru().init(jax.random.key(0), 3, 4),
-                                 jnp.ones((5, 3)))  # fmt: skip
+    params = jaxrnn.gru().init(jax.random.key(0), 3, 4)
+    gated = certificates.certify(jaxrnn.Run(jaxrnn.gru(), params, jnp.ones((5, 3))))
     assert gated.weights is None
     assert "any input" not in str(gated)
 
@@ -215,20 +224,16 @@ def test_a_certificate_prints_every_part():
 def test_certificates_without_a_bound_are_refused_with_the_reason():
     cube = jaxrnn.activations.Activation("cube", lambda z: z**3, lambda z: 3 * z**2)
     params = jaxrnn.RNNParams(jnp.zeros((H, D)), jnp.zeros((H, H)), jnp.zeros(H))
-    for f in (certificates.from_weights, certificates.certify):
-        with pytest.raises(ValueError, match=r"cell: expected one gate with a bound γ.*without γ"):
-            f(jaxrnn.rnn(cube), params)
-        with pytest.raises(ValueError, match=r"cell: expected one gate with a bound γ.*gru"):
-            f(jaxrnn.gru(), jaxrnn.gru().init(jax.random.key(0), D, H))
-        with pytest.raises(TypeError, match="params: "):
-            f(jaxrnn.rnn(), {"w": 1})
-    for f in (certificates.from_weights, certificates.certify):
-        with pytest.raises(TypeError, match="cell: expected a cell"):
-            f("rnn", params)
-    for name in ("state0", "lengths", "resets"):
-        with pytest.raises(ValueError, match=f"xs: expected inputs, since {name} is given"):
-            certificates.certify(jaxrnn.rnn(), params, **{name: np.zeros(H)})
-    with_inputs = certificates.certify(jaxrnn.rnn(cube), params, jnp.ones((4, D)))
+    f = certificates.of_weights
+    with pytest.raises(ValueError, match=r"cell: expected one gate with a bound γ.*without γ"):
+        f(jaxrnn.rnn(cube), params)
+    with pytest.raises(ValueError, match=r"cell: expected one gate with a bound γ.*gru"):
+        f(jaxrnn.gru(), jaxrnn.gru().init(jax.random.key(0), D, H))
+    with pytest.raises(TypeError, match="params: "):
+        f(jaxrnn.rnn(), {"w": 1})
+    with pytest.raises(TypeError, match="cell: expected a cell"):
+        f("rnn", params)
+    with_inputs = certificates.certify(jaxrnn.Run(jaxrnn.rnn(cube), params, jnp.ones((4, D))))
     assert with_inputs.weights is None
     with pytest.raises(TypeError, match=r"phi.slope: expected a real number"):
         jaxrnn.PointwiseCell(
@@ -237,7 +242,7 @@ def test_certificates_without_a_bound_are_refused_with_the_reason():
 
 
 def test_for_a_linear_net_the_eigenvalue_is_a_certificate():
-    found = certificates.from_weights(LINEAR, linear_params([[0.5, 1.0], [0.0, 0.5]]))
+    found = certificates.of_weights(LINEAR, linear_params([[0.5, 1.0], [0.0, 0.5]]))
     assert found.by_eigenvalue() == found.statement()
     assert found.by_eigenvalue().verdict == "vanishing certified"
 
@@ -250,8 +255,8 @@ def test_a_trajectory_that_is_not_finite_has_no_certificate():
 
 
 def test_a_certificate_without_inputs_prints_what_the_weights_say():
-    found = certificates.certify(LINEAR, linear_params([[0.5]]))
-    assert found.trajectory is None
+    weights = certificates.of_weights(LINEAR, linear_params([[0.5]]))
+    found = certificates.Certificate(weights, None)
     assert str(found).startswith("any input      vanishing certified: γσ_max = 0.5 < 1")
     assert "by eigenvalue" in str(found)
     assert "these inputs" not in str(found)
@@ -263,7 +268,7 @@ def test_a_certificate_without_inputs_prints_what_the_weights_say():
 ])  # fmt: skip
 def test_the_slope_of_the_spectral_radius_is_that_of_the_largest_eigenvalue(W, slope):
     def radius(W):
-        return certificates.from_weights(LINEAR, linear_params(W)).spectral_radius
+        return certificates.of_weights(LINEAR, linear_params(W)).spectral_radius
 
     W = jnp.array(W)
     rho, got = jax.value_and_grad(radius)(W)

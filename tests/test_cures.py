@@ -51,7 +51,7 @@ def test_what_is_trained_is_the_loss_and_omega(omega):
 
     want = loss(jaxrnn.unroll(recipe.cell, params, batch.xs))
     if omega:
-        want += omega * regularizers.omega(recipe.cell, params, batch.xs, loss)
+        want += omega * regularizers.omega(jaxrnn.Run(recipe.cell, params, batch.xs), loss)
     np.testing.assert_allclose(error(recipe, adding.TASK, network, batch), want, rtol=1e-5)
 
 

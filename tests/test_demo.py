@@ -9,7 +9,7 @@ import pytest
 
 import jaxrnn
 from jaxrnn import demo
-from jaxrnn.unrolling import previous_states
+from jaxrnn.time_axis import previous
 
 
 def small_data():
@@ -68,7 +68,7 @@ def test_horizon_exponent_and_verdict_are_those_of_the_whole_state(cell):
         return -jax.nn.log_softmax(scores)[data.test_labels[image]]
 
     J = np.asarray(jaxrnn.matrix_products.from_tree(
-        jaxrnn.jacobians.reverse_mode(cell, network.cell, xs)), np.float64)  # fmt: skip
+        jaxrnn.jacobians.reverse_mode(jaxrnn.Run(cell, network.cell, xs))), np.float64)  # fmt: skip
     for image in (0, 9, 31):
         last = jax.tree.map(lambda leaf, i=image: leaf[-1, i], states)
         vector = np.concatenate([np.asarray(leaf) for leaf in jax.grad(loss)(last, image)])
@@ -94,7 +94,7 @@ def test_spectral_norm_is_that_of_the_whole_state_jacobian():
     network = demo.init(cell, jax.random.key(1))
     xs = data.test_xs[:, : demo.WATCHED]
     state0 = cell.init_state(network.cell, (demo.WATCHED,))
-    before = previous_states(state0, jaxrnn.unroll(cell, network.cell, xs))
+    before = previous(state0, jaxrnn.unroll(cell, network.cell, xs))
     state = jax.tree.map(lambda leaf: leaf[3, 2], before)
     flat, unravel = jax.flatten_util.ravel_pytree(state)
 

@@ -38,13 +38,13 @@ def loss(states):
 def everything(cell, *case):
     """States, gradients, Jacobians, clipped gradients, exponents."""
     gradients = jax.grad(lambda case: loss(jaxrnn.unroll(cell, *case)))(case)
-    clip = clipping.clip_by_global_norm(1.0)
+    clip, run = clipping.clip_by_global_norm(1.0), jaxrnn.Run(cell, *case)
     return (
         jaxrnn.unroll(cell, *case),
         gradients,
-        jacobians.closed_form(cell, *case),
+        jacobians.closed_form(run),
         clip.update(gradients, clip.init(case)),
-        lyapunov.exponents(cell, *case, count=4),
+        lyapunov.exponents(run, count=4),
     )
 
 

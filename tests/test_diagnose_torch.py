@@ -82,12 +82,13 @@ def test_adjoints_of_a_loss_are_torchs(net):
     out, _ = double(xs)
     (out[-1] ** 2).sum().backward()
     # ∂E/∂x = W_ihᵀ of what enters the gates: compared through the library's own adjoints.
-    read, direct = layers.direct_adjoints(
-        model.cell, model.layers, np.asarray(xs.detach()),
+    runs, direct = layers.direct_adjoints(
+        layers.runs(model.cell, model.layers, np.asarray(xs.detach())),
         lambda states: (layers.outputs(states)[-1] ** 2).sum(),
-    )  # fmt: skip
-    run = lambda x: jaxrnn.unroll(model.cell, read[0].forward.params, x)  # noqa: E731
-    (into_xs,) = jax.vjp(run, read[0].forward.xs)[1](direct[0].forward)
+    )
+    first = runs[0].forward
+    states = lambda x: jaxrnn.unroll(first.cell, first.params, x)  # noqa: E731
+    (into_xs,) = jax.vjp(states, first.xs)[1](direct[0].forward)
     want = xs.grad.numpy()
     np.testing.assert_allclose(into_xs, want, atol=1e-12 * np.abs(want).max())
     # The gradient of a batch of one is the example's own.

@@ -13,10 +13,11 @@ import pytest
 import jaxrnn
 from jaxrnn import activations, bptt, products
 from jaxrnn.diagnosis import GradientFlow, advising, illnesses
-from jaxrnn.diagnosis.batches import chunk_size, chunks, finite_lengths
+from jaxrnn.diagnosis.batches import Batch, chunk_size, chunks, finite_lengths
 from jaxrnn.diagnosis.summary import by_lag, curve
 from jaxrnn.diagnosis.watching import sizes
 from jaxrnn.layers import Layer
+from tests import untied
 from tests.modes import WIDEST, tol
 from tests.table import CELLS, draw_params
 
@@ -50,12 +51,12 @@ def test_curves_of_a_loss_are_those_of_bptt(of_last_loss):
     (layer,) = flow.layers
     assert flow.loss == "last"
     assert layer.random_adjoint is None
-    whole = bptt.adjoints(cell, params, xs, loss)
+    whole = bptt.adjoints(jaxrnn.Run(cell, params, xs), loss)
     want = np.sqrt(sum((leaf**2).sum(-1) for leaf in jax.tree.leaves(whole)))
     np.testing.assert_allclose(np.exp(layer.adjoint), want, rtol=1e-11)
     for b in range(B):
         own = xs[:, b : b + 1]
-        sizes = bptt.contribution_norms(cell, params, own, loss)
+        sizes = bptt.contribution_norms(jaxrnn.Run(cell, params, own), loss)
         want = np.sqrt(sum(leaf**2 for leaf in jax.tree.leaves(sizes.norm)))
         np.testing.assert_allclose(np.exp(layer.contribution[:, b]), want, rtol=1e-11)
         grads = jax.grad(lambda p, own=own: loss(jaxrnn.unrolling.by_autodiff(cell, p, own)))(
@@ -71,16 +72,16 @@ def test_what_is_watched_is_what_the_library_says(of_last_loss):
     cell, params, xs, _, flow = of_last_loss
     (layer,) = flow.layers
     own = xs[:, jnp.array(flow.watched)]
-    exponents = jaxrnn.lyapunov.exponents(cell, params, own, count=8, warmup=T // 10)
+    exponents = jaxrnn.lyapunov.exponents(jaxrnn.Run(cell, params, own), count=8, warmup=T // 10)
     np.testing.assert_allclose(layer.exponents.value, exponents.value, atol=1e-12)
     S = len(layer.bounds.product)
     states = jaxrnn.unroll(cell, params, own)
     entering = jax.tree.map(lambda s: s[T - S - 1], states) if S < T else None
-    bounds = jaxrnn.certificates.along(cell, params, own[T - S :], entering)
+    bounds = jaxrnn.certificates.along(jaxrnn.Run(cell, params, own[T - S :], entering))
     np.testing.assert_allclose(layer.bounds.product, bounds.product, atol=1e-11)
-    paths = jaxrnn.paths.decompose(cell, params, own[T - S :], entering)
+    paths = jaxrnn.paths.decompose(jaxrnn.Run(cell, params, own[T - S :], entering))
     np.testing.assert_allclose(layer.paths.exact, paths.exact, atol=1e-11)
-    J = jaxrnn.jacobians.closed_form(cell, params, own[:, :1])
+    J = jaxrnn.jacobians.closed_form(jaxrnn.Run(cell, params, own[:, :1]))
     dense = np.block([[J.h.h, J.h.c], [J.c.h, J.c.c]])[:, 0]
     sigma = np.linalg.svd(dense, compute_uv=False)
     at = np.linspace(0, T - 1, len(layer.spectrum)).astype(int)
@@ -94,7 +95,7 @@ def test_a_loss_on_many_steps_has_its_curves_and_random_ones_for_the_lags():
     random = jaxrnn.diagnose(cell, params, xs)
     (layer,), (alone,) = flow.layers, random.layers
     assert (flow.loss, random.loss) == ("steps", "random")
-    whole = bptt.adjoints(cell, params, xs, lambda states: states.h.sum())
+    whole = bptt.adjoints(jaxrnn.Run(cell, params, xs), lambda states: states.h.sum())
     np.testing.assert_allclose(np.exp(layer.adjoint), np.linalg.norm(whole.h, axis=-1), rtol=1e-11)
     for field in ("adjoint", "contribution"):
         got, want = getattr(layer, f"random_{field}"), getattr(alone, field)
@@ -124,12 +125,12 @@ def test_one_draw_is_the_adjoint_norm_of_that_cotangent():
     ]
     assert not np.allclose(many[0], many[1])
     # Between σ_min and σ_max of the transport, whatever the cotangent.
-    top = products.transport_norms(cell, params, xs)
+    top = products.transport_norms(jaxrnn.Run(cell, params, xs))
     assert all((each <= top + 1e-9).all() for each in many)
 
 
 @pytest.mark.parametrize("kind", ["random", "last", "steps"])
-@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("masked", [False, "lengths", "all"])
 def test_chunks_give_what_the_whole_gives(masked, kind):
     cell = CELLS["rnn-tanh"]
     keys = jax.random.split(jax.random.key(3), 4)
@@ -138,14 +139,22 @@ def test_chunks_give_what_the_whole_gives(masked, kind):
         Layer(draw_params(cell, 2 * H, 4, keys[2], 0.5)),
     ]
     xs = normal(13, 7, D)
-    lengths = jnp.array([13, 2, 5, 13, 0, 1, 9]) if masked else None
+    given = {
+        "lengths": jnp.array([13, 2, 5, 13, 0, 1, 9]),
+        "resets": jax.random.bernoulli(keys[3], 0.2, (13, 7)),
+        "state0": [
+            Layer(jaxrnn.RNNState(normal(7, H, seed=1)), jaxrnn.RNNState(normal(7, H, seed=2))),
+            Layer(jaxrnn.RNNState(normal(7, 4, seed=3))),
+        ],
+    }
+    given = {name: given[name] for name in given if masked in (name, "all")}
     loss = {
         "random": None,
         "last": lambda s: (s[-1].forward.h[-1] ** 2).sum() + s[0].reverse.h[0].sum(),
         "steps": lambda s: (jaxrnn.layers.outputs(s) ** 2).sum(),
     }[kind]
-    whole = jaxrnn.diagnose(cell, net, xs, loss, lengths=lengths, chunk=7)
-    parts = jaxrnn.diagnose(cell, net, xs, loss, lengths=lengths, chunk=3)
+    whole = jaxrnn.diagnose(cell, net, xs, loss, **given, chunk=7)
+    parts = jaxrnn.diagnose(cell, net, xs, loss, **given, chunk=3)
     assert whole.loss == parts.loss == kind
     assert jax.tree.structure(whole) == jax.tree.structure(parts)
     for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(parts), strict=True):
@@ -163,7 +172,7 @@ def test_layers_have_the_curves_of_their_adjoints():
     xs, loss = normal(13, 4, D), lambda states: (states[-1].forward.h[-1] ** 2).sum()
     flow = jaxrnn.diagnose(cell, net, xs, loss)
     assert flow.names == ("layer 1", "layer 2")
-    whole = jaxrnn.layers.adjoints(cell, net, xs, loss)
+    whole = jaxrnn.layers.adjoints(jaxrnn.layers.runs(cell, net, xs), loss)
     for layer, want in zip(flow.layers, whole, strict=True):
         norms = np.linalg.norm(want.forward.h, axis=-1)
         np.testing.assert_allclose(np.exp(layer.adjoint), norms, rtol=1e-10)
@@ -213,6 +222,116 @@ def test_the_record_is_a_pytree_and_prints(of_last_loss):
     names = ("least", "lower", "median", "upper", "nine_in_ten", "most")
     ranks = [round(q * (len(lengths) - 1)) for q in (0, 0.25, 0.5, 0.75, 0.9, 1)]
     assert flow.summary()["length"] == dict(zip(names, lengths[ranks], strict=True))
+
+
+# --- resets and states that are given ---------------------------------------------------
+
+EDGES = [(3, 11), (5,), (2, 8), (0, 9)]  # resets of each example; the last one is beyond its length
+ENDS = [12, 12, 10, 7]
+
+
+def size(tree, axes=None):
+    return np.sqrt(sum((np.asarray(leaf) ** 2).sum(axes) for leaf in jax.tree.leaves(tree)))
+
+
+def size_of_steps(tree):
+    rows = [np.asarray(leaf).reshape(len(leaf), -1) for leaf in jax.tree.leaves(tree)]
+    return np.linalg.norm(np.concatenate(rows, 1), axis=1)
+
+
+def of_one(cell, net, xs, first, resets, loss):
+    """Of one example and each direction, in its own time, by `jax.grad` of plain scans.
+
+    (‖∂E/∂sₖ‖, ‖∂E/∂θ|ₖ‖, ‖∂E/∂θ‖)
+    """
+    steps = len(xs)
+    # Read from the end, a sequence begins where the next one ended.
+    turned = jnp.concatenate([resets[1:], jnp.zeros_like(resets[:1])])[::-1]
+    each = [untied.copies(layer, steps) for layer in net]
+    nudges = jax.tree.map(jnp.zeros_like, [untied.copies(layer, steps) for layer in first])
+
+    @jax.grad
+    def grads(both):
+        found, read = [], xs
+        for copies, start, nudge in zip(*both[:1], first, *both[1:], strict=True):
+            states = untied.run(
+                cell, copies.forward, read, start.forward, resets=resets, nudges=nudge.forward
+            )
+            layer = Layer(states)
+            if copies.reverse is not None:
+                back = untied.run(
+                    cell, copies.reverse, read[::-1], start.reverse,
+                    resets=turned, nudges=nudge.reverse,
+                )  # fmt: skip
+                layer = Layer(states, jax.tree.map(lambda leaf: leaf[::-1], back))
+            found.append(layer)
+            read = jaxrnn.layers.outputs(found)
+        return loss(found)
+
+    contributions, adjoints = grads((each, nudges))
+    for layer, sides in zip(contributions, adjoints, strict=True):
+        for terms, adjoint in zip(layer, sides, strict=True):
+            if terms is not None:
+                whole = jax.tree.map(lambda leaf: leaf.sum(0), terms)
+                yield size_of_steps(adjoint), size_of_steps(terms), size(whole)
+
+
+def of_a_stack(states):
+    top = states[-1].forward
+    return (top.c[-1] ** 2).sum() + top.h[-1].sum() + (states[0].reverse.h[0] ** 2).sum()
+
+
+def of_many_steps(states):
+    return of_a_stack(states) + jnp.sin(states[0].forward.h[3]).sum()
+
+
+def of_one_layer(states):
+    return (states.c[-1] ** 2).sum() + states.h[-1].sum()
+
+
+@pytest.mark.parametrize("loss", [of_one_layer, of_a_stack, of_many_steps])
+def test_resets_and_given_states_have_the_sizes_that_autodiff_finds_for_each_example(loss):
+    cell, many = LSTM, len(ENDS)
+    keys = jax.random.split(jax.random.key(5), 3)
+    below, back = (draw_params(cell, D, H, key, 0.5) for key in keys[:2])
+    net = [Layer(below, back), Layer(draw_params(cell, 2 * H, 4, keys[2], 0.5))]
+    if loss is of_one_layer:
+        net = [Layer(below)]
+    zeros = [[None if p is None else cell.init_state(p, (many,)) for p in layer] for layer in net]
+    first = [
+        Layer(*jax.tree.map(lambda s, n=n: normal(*s.shape, seed=n), sides))
+        for n, sides in enumerate(zeros)
+    ]
+    xs, resets = normal(12, many, D), np.zeros((12, many), bool)
+    for b, steps in enumerate(EDGES):
+        resets[list(steps), b] = True
+    masks = {"lengths": jnp.array(ENDS), "resets": jnp.asarray(resets), "chunk": 3}
+    if loss is of_one_layer:
+        flow = jaxrnn.diagnose(cell, below, xs, loss, state0=first[0].forward, **masks)
+    else:
+        flow = jaxrnn.diagnose(cell, net, xs, loss, state0=first, **masks)
+    assert flow.loss == ("steps" if loss is of_many_steps else "last")
+    np.testing.assert_array_equal(flow.lengths, ENDS)
+    np.testing.assert_array_equal(flow.spans, [1, 7, 2, 7])
+    whole = (lambda states: loss(states[0].forward)) if loss is of_one_layer else loss
+    for b, n in enumerate(ENDS):
+        own = jax.tree.map(lambda s, b=b: s[b], first)
+        want = of_one(cell, net, xs[:n, b], own, jnp.asarray(resets[:n, b]), whole)
+        for layer, (adjoint, terms, gradient) in zip(flow.layers, want, strict=True):
+            np.testing.assert_allclose(np.exp(layer.adjoint[:n, b]), adjoint, rtol=1e-11)
+            np.testing.assert_allclose(np.exp(layer.contribution[:n, b]), terms, rtol=1e-11)
+            np.testing.assert_allclose(np.exp(layer.gradient[b]), gradient, rtol=1e-11)
+
+    # What is watched is the longest stretch without a reset, which starts from the given state.
+    assert flow.watched == (0,)
+    start = jax.tree.map(lambda s: s[:1], first)
+    runs = jaxrnn.layers.runs(cell, net, xs[3:11, :1], start)
+    sides = [run for layer in runs for run in layer if run is not None]
+    for layer, run in zip(flow.layers, sides, strict=True):
+        exponents = jaxrnn.lyapunov.exponents(run, count=8).value
+        np.testing.assert_allclose(layer.exponents.value, exponents, atol=1e-12)
+        bounds = jaxrnn.certificates.along(run)
+        np.testing.assert_allclose(layer.bounds.product, bounds.product, atol=1e-11)
 
 
 # --- planted illnesses ----------------------------------------------------------------
@@ -304,7 +423,7 @@ def test_the_factor_against_an_explosion_excludes_it():
     advice = jaxrnn.diagnose(cell, params, xs).advice[0]
     assert advice.illness == "exploding"
     scaled = params._replace(w_hh=advice.value * params.w_hh)
-    verdict = jaxrnn.certificates.certify(cell, scaled).weights.statement().verdict
+    verdict = jaxrnn.certificates.of_weights(cell, scaled).statement().verdict
     assert verdict in ("explosion excluded", "vanishing certified")
     again = jaxrnn.diagnose(cell, scaled, xs)
     assert "exploding" not in {each.illness for each in again.advice}
@@ -385,6 +504,38 @@ def test_products_that_are_all_0_are_said_to_be():
     (advice, *_) = jaxrnn.diagnose(cell, params, xs).advice
     assert advice.illness == "vanishing"
     assert "exactly 0" in advice.remedy
+
+
+def test_advice_counts_steps_from_the_last_reset():
+    """A reset is no illness: what a gradient could reach is what it is held against."""
+    cell, params = rnn_with(1.05 * Q, activations.identity, 0.1)
+    resets = jnp.zeros((400, 8), bool).at[::10].set(True)
+    flow = jaxrnn.diagnose(cell, params, normal(400, 8, D), resets=resets)
+    (advice,) = flow.advice  # over 400 steps it would explode; no window of it is shorter
+    assert not advice.illness
+    assert "10 steps of 10 and do not grow" in advice.finding
+    alone = jaxrnn.diagnose(cell, params, normal(400, 8, D))
+    assert "exploding" in {each.illness for each in alone.advice}
+    # One late reset hides no explosion before it.
+    late = jaxrnn.diagnose(cell, params, normal(400, 8, D), resets=resets.at[:390].set(False))
+    assert "exploding" in {each.illness for each in late.advice}
+
+
+def test_a_relu_of_ones_own_is_told_by_its_range():
+    """Neither the name nor the object: what rests at its only end is dead, and not saturated."""
+    relu = activations.relu
+    own = activations.Activation("ReLU", relu.value, relu.derivative, 1.0, range=(0.0, math.inf))
+    xs = normal(100, 8, D)
+    for share in (4, 16):
+        told = []
+        for activation in (relu, own):
+            cell, params = rnn_with(Q, activation)
+            params = params._replace(b=params.b.at[:share].set(-20.0))
+            flow = jaxrnn.diagnose(cell, params, xs)
+            told.append([each for each in flow.advice if each.illness])
+        assert "dead units" in {each.illness for each in told[1]}
+        assert "saturated" not in {each.illness for each in told[1]}
+        assert [str(each) for each in told[0]] == [str(each) for each in told[1]]
 
 
 def test_one_short_sequence_hides_nothing():
@@ -479,7 +630,7 @@ def rule(rate=None, horizon=(1, 1, 1)):
     layer = SimpleNamespace(
         exponents=exponents, gates=None, horizon_1=np.array(horizon), gradient=np.zeros(3)
     )
-    flow = SimpleNamespace(lengths=np.full(3, 100), cell="x")
+    flow = SimpleNamespace(spans=np.full(3, 100), gates=())
     return flow, "layer 1", layer, {"horizon_1_percent": {"median": 1.0}}
 
 
@@ -522,7 +673,7 @@ def test_what_is_said_of_vanishing_depends_on_the_exponent(rate, words):
 ])  # fmt: skip
 def test_growth_that_is_no_illness_is_said(growth, words):
     figures = {"horizon_1_percent": {"median": 30.0}, "log_growth": growth}
-    advice = advising._nothing(SimpleNamespace(lengths=np.full(3, 40)), [figures])
+    advice = advising._nothing(SimpleNamespace(spans=np.full(3, 40)), [figures])
     assert words in advice.finding
     assert not advice.illness
 
@@ -547,7 +698,7 @@ def test_what_is_not_finite_is_looked_for_again_in_what_is_left(at, left):
     usual = jaxrnn.RNNParams(jnp.ones((1, 1)), jnp.zeros((1, 1)), jnp.zeros(1))
     net = (Layer(usual, usual._replace(w_ih=jnp.full((1, 1), 1e200))),)
     xs = jnp.ones((9, 2, 1)).at[at, 0].set(1e200)
-    lengths, step, source = finite_lengths(cell, net, xs, None, 2)
+    lengths, step, source = finite_lengths(cell, net, Batch(xs), 2)
     np.testing.assert_array_equal(lengths, [left, 9])
     np.testing.assert_array_equal(step, [left, -1])
     np.testing.assert_array_equal(source, [2, -1])

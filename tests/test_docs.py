@@ -20,7 +20,7 @@ PAGES = sorted([*DOCS.rglob("*.md"), ROOT / "README.md", ROOT / "tests" / "READM
 NAMED = re.compile(r"\.\. auto(?:function|class|data):: (\S+)")
 MODULES = {
     name for name in jaxrnn.__all__ if isinstance(getattr(jaxrnn, name), types.ModuleType)
-} | {"plot", "report", "scaling"}
+} | {"plot", "report", "scaling", "strategies", "traits"}
 SECTIONS = ("Returns", "Raises", "Cost", "Source")
 
 

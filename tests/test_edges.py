@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import jaxrnn
 from jaxrnn import activations, certificates, initializers, lstm, rnn, tasks
 from tests.edges import FUNCTIONS, KINDS, MET, NOTHING, SIZES, drawn, one_of, refusal, truth
 from tests.modes import WIDEST, tol
@@ -75,7 +76,7 @@ def test_value_gradient_jit_and_vmap(name, size, f):
         value = call(*one_of(cases, i))
         assert_leaves(value, FUNCTIONS[f].want(truth(name, *one_of(cases, i))), 1e-10)
         assert_leaves(one_of(mapped, i), value, 1e-12)
-    if size in NOTHING and f not in ("from_weights", "readings"):  # which hand the params on
+    if size in NOTHING and f not in ("of_weights", "runs"):  # which hand the params on
         assert not any(np.any(leaf) for leaf in jax.tree.leaves(slope[:2]))
         assert f == "last_state" or not any(np.any(leaf) for leaf in slope[2])
     slope = one_of(slope, 0)
@@ -186,9 +187,9 @@ def test_the_shortest_task_with_one_sequence_or_none(task, B):
 def test_what_is_not_finite_certifies_nothing(content):
     params, xs, state0 = drawn("rnn-tanh", (T, 1, 3, 4))
     spoilt = params._replace(w_hh=np.where(np.eye(4), content, 0.0).astype(WIDEST))
-    assert certificates.from_weights(rnn(), spoilt).statement().verdict == "no certificate"
+    assert certificates.of_weights(rnn(), spoilt).statement().verdict == "no certificate"
     xs[AT] = np.nan
-    bounds = certificates.along(rnn(), params, xs, state0)
+    bounds = certificates.along(jaxrnn.Run(rnn(), params, xs, state0))
     assert bounds.statement().verdict == "no certificate"
 
 

@@ -19,10 +19,9 @@ def sizes(cell, params, xs, loss, lengths=None, state0=None):
 
     @jax.jit
     def of(params, xs, lengths):
-        states = jaxrnn.unroll(cell, params, xs, state0, lengths=lengths)
-        steps = trajectory(cell, params, xs, state0, states, lengths, None)
-        direct = jax.grad(loss)(states)
-        return example_gradients(cell, params, linearised(cell, params, steps), direct, lengths)
+        run = jaxrnn.Run(cell, params, xs, state0, lengths=lengths)
+        direct = jax.grad(loss)(run.states())
+        return example_gradients(run, linearised(run, trajectory(run)), direct)
 
     return of(params, xs, lengths)
 
@@ -89,10 +88,12 @@ def test_one_example_has_the_figures_of_bptt_and_truncation(name):
     cell = untied.ALL[name]
     params, xs, _ = untied.drawn(name, T, (1,))
     found = sizes(cell, params, xs, lambda states: (states.h[-1] ** 2).sum())
-    norms = bptt.contribution_norms(cell, params, xs, lambda states: (states.h[-1] ** 2).sum())
+    norms = bptt.contribution_norms(
+        jaxrnn.Run(cell, params, xs), lambda states: (states.h[-1] ** 2).sum()
+    )
     close(found.contribution[:, 0], np.sqrt(sum(leaf**2 for leaf in jax.tree.leaves(norms.norm))))
     close(found.gradient[0], tree_norms(norms.total, 0))
-    curve = truncation.curve_of_last(cell, params, xs, lambda state: (state.h**2).sum())
+    curve = truncation.curve_of_last(jaxrnn.Run(cell, params, xs), lambda state: (state.h**2).sum())
     for K, bias in zip(windows(T), found.bias[:, 0], strict=True):
         np.testing.assert_allclose(bias, curve.bias[K - 1], atol=1e-11)
 

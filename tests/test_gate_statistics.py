@@ -20,9 +20,8 @@ def statistics(cell, params, xs, lengths=None, parts=1):
     total = None
     for rows in np.array_split(np.arange(xs.shape[1]), parts):
         own = None if lengths is None else lengths[rows]
-        states = jaxrnn.unroll(cell, params, xs[:, rows], lengths=own)
-        steps = trajectory(cell, params, xs[:, rows], None, states, own, None)
-        found = sums(cell, params, steps)
+        run = jaxrnn.Run(cell, params, xs[:, rows], lengths=own)
+        found = sums(run, trajectory(run))
         total = found if total is None else jax.tree.map(jnp.add, total, found)
     return of_sums(total)
 
@@ -81,9 +80,8 @@ def test_statistics_are_those_of_every_live_step(name, masked, parts):
 
 def test_a_cell_that_does_not_show_its_gates_has_none():
     params, xs, state0 = untied.drawn("step", T, (B,))
-    states = jaxrnn.unroll(untied.NORMED, params, xs, state0)
-    steps = trajectory(untied.NORMED, params, xs, state0, states, None, None)
-    assert sums(untied.NORMED, params, steps) is None
+    run = jaxrnn.Run(untied.NORMED, params, xs, state0)
+    assert sums(run, trajectory(run)) is None
 
 
 def test_an_activation_without_ends_saturates_nowhere():

@@ -39,15 +39,17 @@ def test_padding_is_no_memory():
     params = cell.init(jax.random.key(0), 3, 5, forget_bias=-1.0)
     xs = jax.random.normal(jax.random.key(1), (100, 4, 3))
     lengths = jnp.array([60, 80, 100, 0])
-    norms = jaxrnn.products.transport_norms(cell, params, xs, lengths=lengths)
+    norms = jaxrnn.products.transport_norms(jaxrnn.Run(cell, params, xs, lengths=lengths))
     got = memory_horizon(norms, lengths=lengths).tolist()
     for b, length in enumerate([60, 80, 100]):
-        alone = jaxrnn.products.transport_norms(cell, params, xs[:length, b])
+        alone = jaxrnn.products.transport_norms(jaxrnn.Run(cell, params, xs[:length, b]))
         assert got[b] == int(memory_horizon(alone)) < 30
     assert got[3] == 0
     sizes = jaxrnn.bptt.contribution_norms(
-        cell, params, xs[:, :1], lambda s: s.h[-1].sum(), lengths=lengths[:1]
+        jaxrnn.Run(cell, params, xs[:, :1], lengths=lengths[:1]), lambda s: s.h[-1].sum()
     )
-    alone = jaxrnn.bptt.contribution_norms(cell, params, xs[:60, :1], lambda s: s.h[-1].sum())
+    alone = jaxrnn.bptt.contribution_norms(
+        jaxrnn.Run(cell, params, xs[:60, :1]), lambda s: s.h[-1].sum()
+    )
     for padded, cut in zip(sizes.norm, alone.norm, strict=True):
         assert int(memory_horizon(jnp.log(padded))) == int(memory_horizon(jnp.log(cut))) < 30

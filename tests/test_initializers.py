@@ -87,7 +87,7 @@ def test_chrono_lstm_remembers_longer():
     long = initializers.chrono(cell, short, jax.random.key(3), longest=200)
     xs = jax.random.normal(jax.random.key(4), (200, 4, 2), WIDEST)
     horizon = lambda p: float(jaxrnn.memory_horizon(  # noqa: E731
-        jaxrnn.products.transport_norms(cell, p, xs)).mean())  # fmt: skip
+        jaxrnn.products.transport_norms(jaxrnn.Run(cell, p, xs))).mean())  # fmt: skip
     assert horizon(long) > 5 * horizon(short)
 
 
@@ -139,7 +139,7 @@ def test_then_the_certificate_excludes_an_explosion():
     cell = CELLS["rnn-tanh"]
     params = table.draw_params(cell, 2, 6, jax.random.key(1), 3.0)
     new = initializers.scaled_to_bound(cell, params, 1 - 1e-12)
-    verdict = jaxrnn.certificates.certify(cell, new).weights.statement().verdict
+    verdict = jaxrnn.certificates.of_weights(cell, new).statement().verdict
     assert verdict in (jaxrnn.certificates.EXCLUDED, jaxrnn.certificates.VANISHING)
 
 
@@ -148,8 +148,8 @@ def test_a_linear_net_is_scaled_by_the_difference_of_the_exponents(target):
     cell = jaxrnn.rnn(linear)
     params = table.draw_params(cell, 2, 5, jax.random.key(6), 0.5)
     xs = jnp.zeros((400, 1, 2))
-    found = initializers.scaled_to_exponent(cell, params, xs, target, warmup=50)
-    before = lyapunov.exponents(cell, params, xs, count=1, warmup=50).value.mean()
+    found = initializers.scaled_to_exponent(jaxrnn.Run(cell, params, xs), target, warmup=50)
+    before = lyapunov.exponents(jaxrnn.Run(cell, params, xs), count=1, warmup=50).value.mean()
     np.testing.assert_allclose(found.exponent, target, atol=1e-6)
     np.testing.assert_allclose(jnp.log(found.factor), target - before, atol=1e-6)
     np.testing.assert_allclose(found.params.w_hh, found.factor * params.w_hh, rtol=1e-13)
@@ -161,8 +161,8 @@ def test_any_cell_is_brought_to_an_exponent(name):
     params = drawn(cell, H=16)
     xs = jax.random.normal(jax.random.key(7), (150, 4, 2), WIDEST)
     target = -0.1 if name == "rnn-tanh" else -0.15
-    found = initializers.scaled_to_exponent(cell, params, xs, target, warmup=20)
-    again = lyapunov.exponents(cell, found.params, xs, count=1, warmup=20).value.mean()
+    found = initializers.scaled_to_exponent(jaxrnn.Run(cell, params, xs), target, warmup=20)
+    again = lyapunov.exponents(jaxrnn.Run(cell, found.params, xs), count=1, warmup=20).value.mean()
     np.testing.assert_allclose([found.exponent, again], target, atol=1e-4)
 
 
@@ -170,7 +170,7 @@ def test_what_the_recurrent_weights_cannot_reach_is_said():
     """Forget gates of σ(6) keep λ₁ above -0.01 whatever W_hh is."""
     cell = CELLS["lstm"]
     params = drawn(cell, H=4, forget_bias=6.0)
-    found = initializers.scaled_to_exponent(cell, params, jnp.zeros((60, 1, 2)), -1.0)
+    found = initializers.scaled_to_exponent(jaxrnn.Run(cell, params, jnp.zeros((60, 1, 2))), -1.0)
     assert found.exponent > -0.1
     assert np.isfinite(found.factor)
 
@@ -184,7 +184,7 @@ def test_the_dtype_stays(dtype):
         initializers.with_gate_bias(cell, params, "f", 1.0),
         initializers.chrono(cell, params, key, longest=50),
         initializers.redrawn(cell, params, key, ("o",)),
-        initializers.scaled_to_exponent(cell, params, xs, -0.3).params,
+        initializers.scaled_to_exponent(jaxrnn.Run(cell, params, xs), -0.3).params,
         initializers.scaled_to_bound(CELLS["rnn-tanh"], drawn(CELLS["rnn-tanh"], dtype=dtype)),
     ):
         assert {leaf.dtype for leaf in new} == {jnp.dtype(dtype)}
@@ -196,9 +196,9 @@ def test_relu_units_that_die_or_overflow_leave_the_nearest_that_was_seen(target)
     cell = jaxrnn.rnn(jaxrnn.activations.relu)
     params, xs = drawn(cell, H=8), jax.random.normal(jax.random.key(9), (50, 3, 2), WIDEST)
     params = params._replace(b=params.b + 0.3)
-    found = initializers.scaled_to_exponent(cell, params, xs, target)
+    found = initializers.scaled_to_exponent(jaxrnn.Run(cell, params, xs), target)
     assert np.isfinite([found.factor, found.exponent]).all()
-    each = lyapunov.exponents(cell, params, xs, count=1).value
+    each = lyapunov.exponents(jaxrnn.Run(cell, params, xs), count=1).value
     own = np.mean(each[each != -np.inf])
     assert abs(found.exponent - target) <= abs(own - target) + 1e-9
 
@@ -208,7 +208,7 @@ def test_where_no_exponent_is_finite_the_weights_stay(value):
     cell = CELLS["rnn-tanh"]
     params = drawn(cell)
     params = params._replace(w_hh=value * params.w_hh)
-    found = initializers.scaled_to_exponent(cell, params, jnp.ones((20, 2, 2)), 0.0)
+    found = initializers.scaled_to_exponent(jaxrnn.Run(cell, params, jnp.ones((20, 2, 2))), 0.0)
     assert found.factor == 1
     assert not np.isfinite(found.exponent)
 

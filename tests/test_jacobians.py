@@ -9,7 +9,7 @@ import pytest
 
 import jaxrnn
 from jaxrnn import jacobians
-from jaxrnn.unrolling import previous_states
+from jaxrnn.time_axis import previous
 from tests import reference
 from tests.modes import WIDEST, tol
 from tests.table import CELLS, SCALES, SHAPES, draw_params, draw_state
@@ -100,7 +100,7 @@ def test_stack_entry_i_is_the_derivative_of_state_i_by_state_i_minus_one(name, b
     """Against NumPy along the trajectory: a stack shifted by one step would fail."""
     cell = CELLS[name]
     params, xs, state0 = trajectory(cell, batch=batch)
-    stacks = [f(cell, params, xs, state0) for f in (
+    stacks = [f(jaxrnn.Run(cell, params, xs, state0)) for f in (
         jacobians.closed_form, jacobians.forward_mode, jacobians.reverse_mode)]  # fmt: skip
     state = tuple(np.asarray(leaf).reshape(-1, 4) for leaf in state0)
     N = state[0].shape[0]
@@ -122,11 +122,11 @@ def test_stack_entry_i_is_the_derivative_of_state_i_by_state_i_minus_one(name, b
 def test_input_and_param_jacobians_equal_autodiff_of_the_step(name):
     cell = CELLS[name]
     params, xs, state0 = trajectory(cell)
-    before = previous_states(state0, jaxrnn.unroll(cell, params, xs, state0))
+    before = previous(state0, jaxrnn.unroll(cell, params, xs, state0))
     for f, argnum in ((jacobians.wrt_inputs, 2), (jacobians.wrt_params, 0)):
         step = jax.jacfwd(cell.step, argnums=argnum)
         expected = jax.vmap(jax.vmap(step, (None, 0, 0)), (None, 0, 0))(params, before, xs)
-        got = f(cell, params, xs, state0)
+        got = f(jaxrnn.Run(cell, params, xs, state0))
         assert jax.tree.structure(got) == jax.tree.structure(expected)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-14), got, expected)
 
@@ -134,8 +134,8 @@ def test_input_and_param_jacobians_equal_autodiff_of_the_step(name):
 def test_default_state0_is_the_cells_own():
     cell = jaxrnn.lstm()
     params, xs, _ = trajectory(cell)
-    a = jacobians.closed_form(cell, params, xs)
-    b = jacobians.closed_form(cell, params, xs, cell.init_state(params, (2,)))
+    a = jacobians.closed_form(jaxrnn.Run(cell, params, xs))
+    b = jacobians.closed_form(jaxrnn.Run(cell, params, xs, cell.init_state(params, (2,))))
     jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
@@ -165,8 +165,8 @@ def test_c_partial_is_the_forget_gate_and_c_path_adds_the_way_through_h():
     cell = jaxrnn.lstm()
     params, xs, state0 = trajectory(cell, batch=())
     blocks = numpy_lstm_blocks(params, state0, xs)
-    partial = jacobians.c_partial(cell, params, xs, state0)
-    path = jacobians.c_path(cell, params, xs, state0)
+    partial = jacobians.c_partial(jaxrnn.Run(cell, params, xs, state0))
+    path = jacobians.c_path(jaxrnn.Run(cell, params, xs, state0))
     for i, (F, B, _) in enumerate(blocks):
         np.testing.assert_allclose(partial[i], F, atol=1e-15)
         readout = blocks[i - 1][2] if i else np.zeros_like(F)
@@ -187,15 +187,17 @@ def test_c_path_is_the_derivative_of_c_when_h_follows_c_at_fixed_output_gate():
         state = ((o * np.tanh(moved))[None], moved[None])
         columns.append(reference.step("lstm", weights, state, np.asarray(xs[1])[None])[1][0].imag)
     exact = np.stack(columns, axis=-1) / 1e-200
-    np.testing.assert_allclose(jacobians.c_path(cell, params, xs, state0)[1], exact, atol=1e-14)
+    np.testing.assert_allclose(
+        jacobians.c_path(jaxrnn.Run(cell, params, xs, state0))[1], exact, atol=1e-14
+    )
 
 
 def test_product_of_c_path_is_exact_through_lag_two_and_not_beyond():
     """From lag 3 on it drops the way through the output gate, ∂oᵢ/∂hᵢ₋₁."""
     cell = jaxrnn.lstm()
     params, xs, state0 = trajectory(cell, T=3, batch=())
-    path = jacobians.c_path(cell, params, xs, state0)
-    J = jacobians.reverse_mode(cell, params, xs, state0)
+    path = jacobians.c_path(jaxrnn.Run(cell, params, xs, state0))
+    J = jacobians.reverse_mode(jaxrnn.Run(cell, params, xs, state0))
     dense = np.block([[np.asarray(block) for block in row] for row in J]).reshape(3, 8, 8)
     lag2 = (dense[1] @ dense[0])[4:, 4:]
     lag3 = (dense[2] @ dense[1] @ dense[0])[4:, 4:]
@@ -213,10 +215,10 @@ def test_lengths_hold_and_resets_cut(name):
     xs[4:, 0] = xs[:, 1] = np.nan
     options = {"lengths": lengths, "resets": resets}
     states = jaxrnn.unroll(cell, params, xs, state0, **options)
-    before = previous_states(state0, states)
-    J = jacobians.closed_form(cell, params, xs, state0, **options)
+    before = previous(state0, states)
+    J = jacobians.closed_form(jaxrnn.Run(cell, params, xs, state0, **options))
     for other in (jacobians.forward_mode, jacobians.reverse_mode):
-        again = other(cell, params, xs, state0, **options)
+        again = other(jaxrnn.Run(cell, params, xs, state0, **options))
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-13), J, again)
 
     def one_step(state, i, b):
@@ -235,7 +237,7 @@ def test_lengths_hold_and_resets_cut(name):
     np.testing.assert_array_equal(J.h.h[4:, 0], np.broadcast_to(eye, (2, 4, 4)))
     np.testing.assert_array_equal(J.h.h[2, 0], 0 * eye)
     for stack in (jacobians.wrt_inputs, jacobians.wrt_params):
-        for leaf in jax.tree.leaves(stack(cell, params, xs, state0, **options)):
+        for leaf in jax.tree.leaves(stack(jaxrnn.Run(cell, params, xs, state0, **options))):
             assert not leaf[4:, 0].any()
             assert leaf[:4, 0].any() or leaf.size == 0 or not leaf[:, 0].any()
             assert np.isfinite(leaf).all()
@@ -249,21 +251,21 @@ def test_c_path_and_c_partial_hold_and_cut_likewise():
         "resets": jnp.zeros((6, 2), bool).at[2, 0].set(True),
     }
     for f in (jacobians.c_path, jacobians.c_partial):
-        got = f(cell, params, xs, state0, **options)
+        got = f(jaxrnn.Run(cell, params, xs, state0, **options))
         np.testing.assert_array_equal(got[4:, 0], np.broadcast_to(np.eye(4), (2, 4, 4)))
         np.testing.assert_array_equal(got[2, 0], np.zeros((4, 4)))
-        np.testing.assert_allclose(got[:2], f(cell, params, xs, state0)[:2], atol=1e-15)
+        np.testing.assert_allclose(got[:2], f(jaxrnn.Run(cell, params, xs, state0))[:2], atol=1e-15)
 
 
 def test_c_partial_serves_any_cell_with_c_and_c_path_asks_for_a_readout():
     ours = jaxrnn.lstm()
     params, xs, state0 = trajectory(ours)
     bare = jaxrnn.from_step(ours.step)
-    partial = jacobians.c_partial(bare, params, xs, state0)
-    expected = jacobians.c_partial(ours, params, xs, state0)
+    partial = jacobians.c_partial(jaxrnn.Run(bare, params, xs, state0))
+    expected = jacobians.c_partial(jaxrnn.Run(ours, params, xs, state0))
     np.testing.assert_allclose(partial, expected, atol=1e-14)
     with pytest.raises(TypeError, match="cell: expected a cell whose phi declares its read-out"):
-        jacobians.c_path(bare, params, xs, state0)
+        jacobians.c_path(jaxrnn.Run(bare, params, xs, state0))
 
 
 @pytest.mark.parametrize("f", [jacobians.c_partial, jacobians.c_path])
@@ -271,7 +273,7 @@ def test_c_derivatives_refuse_a_cell_without_c(f):
     cell = jaxrnn.gru()
     params, xs, _ = trajectory(cell)
     with pytest.raises(TypeError, match=r"cell: expected a cell with a state \(h, c\).*gru"):
-        f(cell, params, xs)
+        f(jaxrnn.Run(cell, params, xs))
 
 
 @pytest.mark.parametrize("w", [0.5, 0.9, 1.0, 1.1, 2.0])
@@ -291,8 +293,6 @@ def test_scalar_linear_network_of_the_articles(w):
         np.testing.assert_allclose(value, w**t * x, rtol=1e-12)
         np.testing.assert_allclose(slope, t * w ** (t - 1) * x, rtol=1e-12)
         J = jacobians.closed_form(
-            cell,
-            jaxrnn.RNNParams(0 * one, w * one, jnp.zeros(1)),
-            jnp.zeros((t, 1)),
+            jaxrnn.Run(cell, jaxrnn.RNNParams(0 * one, w * one, jnp.zeros(1)), jnp.zeros((t, 1)))
         )
         np.testing.assert_allclose(J.h.h.ravel(), w, rtol=1e-15)

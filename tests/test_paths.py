@@ -93,7 +93,7 @@ def frobenius(M):
 def test_the_three_matrices(scale, k, t):
     params, xs, state0 = drawn("lstm", 12, (3,), 0)
     params = jax.tree.map(lambda leaf: scale * leaf, params)
-    got = paths.transport(CELL, params, xs, k, t, state0)
+    got = paths.transport(jaxrnn.Run(CELL, params, xs, state0), k, t)
     exact = exact_by_complex_steps(params, xs, state0, k, t)
     numpy_params, _, steps = trajectory(params, xs, state0)
     written, four_term, forget = products(numpy_params, steps, k, t)
@@ -107,7 +107,7 @@ def test_the_three_matrices(scale, k, t):
 def test_norms_and_errors_at_every_lag(batch):
     T = 14
     params, xs, state0 = drawn("lstm", T, batch, 1)
-    found = paths.decompose(CELL, params, xs, state0)
+    found = paths.decompose(jaxrnn.Run(CELL, params, xs, state0))
     numpy_params, _, steps = trajectory(params, xs, state0)
     for k in range(T):
         exact, *approximations = products(numpy_params, steps, k, T - 1)
@@ -125,7 +125,7 @@ def test_shares_are_derivatives_by_the_weight_of_a_path_and_add_up_to_one(scale)
     T, h = 9, 1e-200
     params, xs, state0 = drawn("lstm", T, (3,), 2)
     params = jax.tree.map(lambda leaf: scale * leaf, params)
-    found = paths.decompose(CELL, params, xs, state0)
+    found = paths.decompose(jaxrnn.Run(CELL, params, xs, state0))
     assert list(found.shares) == list(PATHS)
     numpy_params, _, steps = trajectory(params, xs, state0)
     for k in range(T - 1):
@@ -142,7 +142,7 @@ def test_shares_are_derivatives_by_the_weight_of_a_path_and_add_up_to_one(scale)
 def test_without_output_feedback_four_terms_are_exact():
     params, xs, state0 = drawn("lstm", 60, (4,), 3)
     params = params._replace(w_hh=params.w_hh.at[3 * H :].set(0))
-    found = paths.decompose(CELL, params, xs, state0)
+    found = paths.decompose(jaxrnn.Run(CELL, params, xs, state0))
     assert np.max(found.four_term_error) < tol(1e-13)
     assert np.max(np.abs(found.shares["o"])) == 0
     assert np.max(found.forget_error) > 0.1
@@ -151,7 +151,7 @@ def test_without_output_feedback_four_terms_are_exact():
 def test_without_recurrent_weights_the_forget_gates_are_all():
     params, xs, state0 = drawn("lstm", 60, (4,), 3)
     params = params._replace(w_hh=jnp.zeros_like(params.w_hh))
-    found = paths.decompose(CELL, params, xs, state0)
+    found = paths.decompose(jaxrnn.Run(CELL, params, xs, state0))
     assert np.max(found.forget_error) < tol(1e-13)
     np.testing.assert_allclose(found.shares["memory"][:-1], 1, atol=1e-13)
 
@@ -160,17 +160,17 @@ def test_padding_takes_no_path_and_a_reset_cuts_all():
     T = 12
     params, xs, state0 = drawn("lstm", T, (4,), 4)
     lengths = jnp.array([0, 1, 7, T])
-    found = paths.decompose(CELL, params, xs, state0, lengths=lengths)
+    found = paths.decompose(jaxrnn.Run(CELL, params, xs, state0, lengths=lengths))
     for b, length in enumerate(lengths.tolist()):
         at = jax.tree.map(lambda leaf, b=b: leaf[b], state0)
-        own = paths.decompose(CELL, params, xs[: max(length, 1), b], at)
+        own = paths.decompose(jaxrnn.Run(CELL, params, xs[: max(length, 1), b], at))
         for k in range(T):
             lag_from = min(k, max(length - 1, 0))
             for got, want in zip(jax.tree.leaves(found), jax.tree.leaves(own), strict=True):
                 np.testing.assert_allclose(got[k, b], want[lag_from], atol=1e-11)
     resets = jnp.zeros((T, 4), bool).at[5].set(True)
-    found = paths.decompose(CELL, params, xs, state0, resets=resets)
-    own = paths.decompose(CELL, params, xs[5:], state0)
+    found = paths.decompose(jaxrnn.Run(CELL, params, xs, state0, resets=resets))
+    own = paths.decompose(jaxrnn.Run(CELL, params, xs[5:], state0))
     for got, want in zip(jax.tree.leaves(found), jax.tree.leaves(own), strict=True):
         np.testing.assert_allclose(got[5:], want, atol=1e-11)
     assert np.all(np.asarray(found.exact[:5]) == -np.inf)
@@ -182,11 +182,10 @@ def test_padding_takes_no_path_and_a_reset_cuts_all():
 def test_a_matrix_of_a_masked_sequence():
     params, xs, state0 = drawn("lstm", 9, (3,), 5)
     masks = masked(9, (3,), 2)
-    found = paths.decompose(CELL, params, xs[:8], state0,
-                            lengths=jnp.minimum(masks["lengths"], 8),
-                            resets=masks["resets"][:8])  # fmt: skip
+    cut = {"lengths": jnp.minimum(masks["lengths"], 8), "resets": masks["resets"][:8]}
+    found = paths.decompose(jaxrnn.Run(CELL, params, xs[:8], state0, **cut))
     for k in (0, 4, 7):
-        got = paths.transport(CELL, params, xs, k, 7, state0, **masks)
+        got = paths.transport(jaxrnn.Run(CELL, params, xs, state0, **masks), k, 7)
         for name in ("exact", "four_term", "forget"):
             with np.errstate(divide="ignore"):
                 size = np.log(np.linalg.norm(getattr(got, name).unscaled(), axis=(-2, -1)))
@@ -198,8 +197,9 @@ def test_a_long_product_stays_finite_in_float32(scale):
     T = 3000
     params, xs, _ = drawn("lstm", T, (2,), 6)
     params = params._replace(w_hh=scale * params.w_hh)
-    found = paths.decompose(CELL, params, xs)
-    low = paths.decompose(CELL, *jax.tree.map(lambda a: a.astype(jnp.float32), (params, xs)))
+    found = paths.decompose(jaxrnn.Run(CELL, params, xs))
+    narrow = jax.tree.map(lambda a: a.astype(jnp.float32), (params, xs))
+    low = paths.decompose(jaxrnn.Run(CELL, *narrow))
     assert low.exact.dtype == jnp.float32
     assert np.abs(found.exact[0]).min() > 300  # far beyond float32
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found))
@@ -223,22 +223,22 @@ def test_only_the_exact_product_is_right_at_lag_10():
             *(scale * normal(size=(2, N, 4 * n, n)) / np.sqrt(n)),
             np.broadcast_to(np.repeat([0.0, 1.0, 0.0, 0.0], n), (N, 4 * n)))  # fmt: skip
         params, xs = jax.tree.map(jnp.asarray, (params, normal(size=(N, T, n))))
-        found = jax.jit(jax.vmap(lambda p, x: paths.decompose(CELL, p, x)))(params, xs)
+        found = jax.jit(jax.vmap(lambda p, x: paths.decompose(jaxrnn.Run(CELL, p, x))))(params, xs)
         for error, figure in zip((found.forget_error, found.four_term_error), want, strict=True):
             low, middle, high = np.quantile(error[:, 0], [0.1, 0.5, 0.9])
             assert low < figure < high
             assert 0.6 < middle / figure < 1.1
 
 
-@pytest.mark.parametrize("f", [paths.decompose, lambda *a: paths.transport(*a, 0, 1)])
+@pytest.mark.parametrize("f", [paths.decompose, lambda run: paths.transport(run, 0, 1)])
 def test_cells_without_a_cell_state_or_a_readout_are_refused(f):
     params, xs, _ = drawn("gru", 3)
     with pytest.raises(TypeError, match=r"cell: expected a cell with a state \(h, c\).*gru"):
-        f(jaxrnn.gru(), params, xs)
+        f(jaxrnn.Run(jaxrnn.gru(), params, xs))
     mute = dataclasses.replace(CELL, name="mute", phi=CELL.phi._replace(readout=None))
     params, xs, _ = drawn("lstm", 3)
     with pytest.raises(TypeError, match=r"cell: .*read-out ∂h/∂c.*mute"):
-        f(mute, params, xs)
+        f(jaxrnn.Run(mute, params, xs))
 
 
 @pytest.mark.parametrize(("k", "t", "words"), [
@@ -247,12 +247,12 @@ def test_cells_without_a_cell_state_or_a_readout_are_refused(f):
 def test_indices_outside_the_sequence_are_refused(k, t, words):
     params, xs, _ = drawn("lstm", 5)
     with pytest.raises((TypeError, ValueError), match=words):
-        paths.transport(CELL, params, xs, k, t)
+        paths.transport(jaxrnn.Run(CELL, params, xs), k, t)
 
 
 def test_the_table_shows_lags_errors_and_shares():
     params, xs, _ = drawn("lstm", 30)
-    words = str(paths.decompose(CELL, params, xs))
+    words = str(paths.decompose(jaxrnn.Run(CELL, params, xs)))
     lines = words.splitlines()
     assert [line.split()[0] for line in lines[2:]] == ["1", "2", "5", "10", "20"]
     assert lines[1].split()[-5:] == list(PATHS)

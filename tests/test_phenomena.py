@@ -18,8 +18,8 @@ def test_norms_are_those_of_autodiff_and_the_record_prints(case):
     A chaotic net would take two programs that round differently to different states.
     """
     found = case()
-    for name, (cell, params, xs) in found.nets.items():
-        states = jaxrnn.unroll(cell, params, xs)
+    for name, run in found.runs.items():
+        cell, params, xs, states = run.cell, run.params, run.xs, run.states()
         T = xs.shape[0]
         for lag in (1, 12):
             at = jax.tree.map(lambda leaf, k=T - 1 - lag: leaf[k], states)
@@ -74,9 +74,9 @@ def test_exploding_without_eigenvalues(steps, wide):
     """In every dtype and over any number of steps, although the fixed point is unstable."""
     with jax.enable_x64(wide):
         found = phenomena.exploding_without_eigenvalues(steps)
-        cell, params, xs = found.nets["tanh RNN"]
-        h = jaxrnn.unroll(cell, params, xs).h
-        again = jaxrnn.products.transport_norms(cell, params, xs)
+        run = found.runs["tanh RNN"]
+        h, params = run.states().h, run.params
+        again = jaxrnn.products.transport_norms(run)
         eps = float(jnp.finfo(h.dtype).eps)
     assert eps == (2.0**-52 if wide else 2.0**-23)
     np.testing.assert_array_equal(h, np.broadcast_to([0.0, 1.0], h.shape))
@@ -120,8 +120,8 @@ def test_the_lstm_explodes_although_every_forget_gate_is_small():
     assert found.numbers["verdict"] == "explosion possible"
     assert found.numbers["the path that does it"] == "g"
     assert number(found, "its share at lag 20") > 0.5
-    cell, params, xs = found.nets["LSTM"]
-    h = jaxrnn.unroll(cell, params, xs).h
+    run = found.runs["LSTM"]
+    h, params, xs = run.states().h, run.params, run.xs
     before = jnp.concatenate([jnp.zeros_like(h[:1]), h[:-1]])
     z = xs @ params.w_ih.T + before @ params.w_hh.T
     z = z + jnp.broadcast_to(params.b, z.shape)
@@ -134,11 +134,8 @@ def test_without_its_cell_state_the_lstm_is_a_plain_rnn():
     np.testing.assert_allclose(
         number(found, "largest difference of log norms to the RNN"), 0, atol=tol(1e-10)
     )
-    cell, params, xs = found.nets["hₜ = oₜ"]
-    plain, own, _ = found.nets["sigmoid RNN"]
-    np.testing.assert_allclose(
-        jaxrnn.unroll(cell, params, xs).h, jaxrnn.unroll(plain, own, xs).h, atol=1e-14
-    )
+    stripped, plain = found.runs["hₜ = oₜ"], found.runs["sigmoid RNN"]
+    np.testing.assert_allclose(stripped.states().h, plain.states().h, atol=1e-14)
     assert found.numbers["verdict"] == "vanishing certified"
     assert number(found, "hₜ = oₜ, ‖∂h/∂h‖ at lag 20") < 1e-9
     assert number(found, "LSTM, ‖∂s/∂s‖ at lag 20") > 1e-4

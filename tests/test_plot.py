@@ -26,7 +26,7 @@ def test_norms_beyond_every_float_are_drawn_against_lag():
 
 def test_cell_paths_shows_errors_and_shares():
     params, xs, _ = drawn("lstm", 9, (3,))
-    found = jaxrnn.paths.decompose(jaxrnn.lstm(), params, xs)
+    found = jaxrnn.paths.decompose(jaxrnn.Run(jaxrnn.lstm(), params, xs))
     errors, shares = map(curves, plot.cell_paths(found).axes)
     for name, error in (
         ("forget gates alone", found.forget_error),
@@ -51,7 +51,7 @@ def test_contributions_are_drawn_relative_to_the_largest():
 def a_run(name, adjoint_c=None, forget=None):
     curve = np.array([0.1, 0.5, 2.0])
     flow = demo.Flow(0.6, curve, adjoint_c, curve, np.ones((3, 2)), forget, *[None] * 3)
-    return demo.Run(name, flow, flow, None, np.array([0, 50]), np.array([0.1, 0.6]))
+    return demo.Trained(name, flow, flow, None, np.array([0, 50]), np.array([0.1, 0.6]))
 
 
 def test_the_adjoint_of_c_is_drawn_where_the_last_run_has_one():
@@ -99,7 +99,7 @@ def test_every_contribution_and_every_path_is_drawn():
     for name, (_, y) in shown.items():
         np.testing.assert_array_equal(y, many[name] / many[name].max())
     params, xs, _ = drawn("lstm", 5, ())
-    found = jaxrnn.paths.decompose(jaxrnn.lstm(), params, xs)
+    found = jaxrnn.paths.decompose(jaxrnn.Run(jaxrnn.lstm(), params, xs))
     shares = dict.fromkeys("abcdefg", found.shares["memory"])
     found = found._replace(shares=shares)
     assert list(curves(plot.cell_paths(found).axes[1])) == list(shares)

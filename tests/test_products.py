@@ -48,12 +48,12 @@ def test_norms_of_every_lag_are_those_of_the_product(name, scale):
     for seed in range(8):
         params, xs, state0, J = case(name, 9, seed, scale)
         exact = exact_transports(J)
-        got = products.transport_norms(CELLS[name], params, xs, state0)
+        got = products.transport_norms(jaxrnn.Run(CELLS[name], params, xs, state0))
         with np.errstate(divide="ignore"):
             want = np.log(np.linalg.norm(exact, 2, axis=(1, 2)))
             frobenius = np.log(np.linalg.norm(exact, axis=(1, 2)))
         np.testing.assert_allclose(got, want, atol=1e-10)
-        got = products.frobenius_norms(CELLS[name], params, xs, state0)
+        got = products.frobenius_norms(jaxrnn.Run(CELLS[name], params, xs, state0))
         np.testing.assert_allclose(got, frobenius, atol=1e-10)
 
 
@@ -65,7 +65,7 @@ def test_the_transport_of_every_pair_is_the_product(name):
             exact = np.eye(J.shape[-1])
             for i in range(t, k, -1):
                 exact = exact @ J[i]
-            got = products.transport(CELLS[name], params, xs, k, t, state0).unscaled()
+            got = products.transport(jaxrnn.Run(CELLS[name], params, xs, state0), k, t).unscaled()
             np.testing.assert_allclose(matrix_products.from_tree(got), exact, atol=1e-13)
 
 
@@ -75,12 +75,12 @@ def test_one_adjoint_and_one_tangent(name):
     _, _, vector = drawn(name, 1, (), 11)
     flat = np.concatenate([np.asarray(leaf) for leaf in vector])
     want = [np.linalg.norm(flat @ M) for M in exact_transports(J)]
-    got = products.adjoint_norms(CELLS[name], params, xs, vector, state0)
+    got = products.adjoint_norms(jaxrnn.Run(CELLS[name], params, xs, state0), vector)
     np.testing.assert_allclose(np.exp(got), want, rtol=1e-11, atol=1e-14)
     moved = [flat]
     for step in J[1:]:
         moved.append(step @ moved[-1])
-    got = products.tangent_norms(CELLS[name], params, xs, vector, state0)
+    got = products.tangent_norms(jaxrnn.Run(CELLS[name], params, xs, state0), vector)
     want = [np.linalg.norm(v) for v in moved]
     np.testing.assert_allclose(np.exp(got), want, rtol=1e-11, atol=1e-14)
 
@@ -90,17 +90,17 @@ def test_padding_is_the_identity_and_a_reset_cuts_off(name):
     params, xs, state0 = drawn(name, 9, (2, 3), 1)
     masks = masked(9, (2, 3), 1)
     J = matrix_products.from_tree(
-        jaxrnn.jacobians.closed_form(CELLS[name], params, xs, state0, **masks)
+        jaxrnn.jacobians.closed_form(jaxrnn.Run(CELLS[name], params, xs, state0, **masks))
     )
     exact = np.broadcast_to(np.eye(J.shape[-1]), J.shape).copy()
     for i in range(8, 0, -1):
         exact[i - 1] = exact[i] @ np.asarray(J[i])
     with np.errstate(divide="ignore"):
         want = np.log(np.linalg.norm(exact, 2, axis=(-2, -1)))
-    got = products.transport_norms(CELLS[name], params, xs, state0, **masks)
+    got = products.transport_norms(jaxrnn.Run(CELLS[name], params, xs, state0, **masks))
     np.testing.assert_allclose(got, want, atol=1e-12)
     assert np.isneginf(got).any()
-    got = products.transport(CELLS[name], params, xs, 2, 6, state0, **masks).unscaled()
+    got = products.transport(jaxrnn.Run(CELLS[name], params, xs, state0, **masks), 2, 6).unscaled()
     want = np.eye(J.shape[-1])
     for i in range(6, 2, -1):
         want = want @ np.asarray(J[i])
@@ -111,7 +111,7 @@ def test_padding_is_the_identity_and_a_reset_cuts_off(name):
 def test_vectors_pass_held_steps_and_stop_at_resets(name):
     params, xs, state0 = drawn(name, 9, (2, 3), 1)
     masks = masked(9, (2, 3), 1)
-    stack = jaxrnn.jacobians.closed_form(CELLS[name], params, xs, state0, **masks)
+    stack = jaxrnn.jacobians.closed_form(jaxrnn.Run(CELLS[name], params, xs, state0, **masks))
     J = np.asarray(matrix_products.from_tree(stack))
     _, _, vector = drawn(name, 1, (2, 3), 11)
     forward = [np.concatenate([np.asarray(leaf) for leaf in vector], axis=-1)]
@@ -119,10 +119,10 @@ def test_vectors_pass_held_steps_and_stop_at_resets(name):
     for i in range(1, 9):
         forward.append(np.einsum("abij,abj->abi", J[i], forward[-1]))
         back.append(np.einsum("abj,abji->abi", back[-1], J[9 - i]))
-    got = products.tangent_norms(CELLS[name], params, xs, vector, state0, **masks)
+    got = products.tangent_norms(jaxrnn.Run(CELLS[name], params, xs, state0, **masks), vector)
     want = np.linalg.norm(np.stack(forward), axis=-1)
     np.testing.assert_allclose(np.exp(got), want, rtol=1e-11, atol=1e-14)
-    got = products.adjoint_norms(CELLS[name], params, xs, vector, state0, **masks)
+    got = products.adjoint_norms(jaxrnn.Run(CELLS[name], params, xs, state0, **masks), vector)
     want = np.linalg.norm(np.stack(back[::-1]), axis=-1)
     np.testing.assert_allclose(np.exp(got), want, rtol=1e-11, atol=1e-14)
 
@@ -130,15 +130,20 @@ def test_vectors_pass_held_steps_and_stop_at_resets(name):
 def test_a_cell_from_a_step_has_transports_of_its_whole_state():
     params, xs, state0 = drawn("step", 6, (2,), 1)
     J = np.asarray(
-        matrix_products.from_tree(jaxrnn.jacobians.reverse_mode(NORMED, params, xs, state0))
+        matrix_products.from_tree(
+            jaxrnn.jacobians.reverse_mode(jaxrnn.Run(NORMED, params, xs, state0))
+        )
     )
     exact = [np.broadcast_to(np.eye(2 * H), J[0].shape)]
     for step in J[:0:-1]:
         exact.append(exact[-1] @ step)
     want = np.log(np.linalg.norm(np.stack(exact[::-1]), 2, axis=(-2, -1)))
-    got = products.transport_norms(NORMED, params, xs, state0)
+    got = products.transport_norms(jaxrnn.Run(NORMED, params, xs, state0))
     np.testing.assert_allclose(got, want, atol=1e-11)
-    assert jaxrnn.lyapunov.exponents(NORMED, params, xs, state0).value.shape == (2, 2 * H)
+    assert jaxrnn.lyapunov.exponents(jaxrnn.Run(NORMED, params, xs, state0)).value.shape == (
+        2,
+        2 * H,
+    )
 
 
 def test_a_state_of_three_leaves_of_different_sizes():
@@ -159,20 +164,20 @@ def test_a_state_of_three_leaves_of_different_sizes():
         s = np.tanh(W @ s + x)
         J.append((1 - s**2)[:, None] * W)
     exact = exact_transports(np.stack(J))
-    given = cell, jnp.asarray(W), jnp.asarray(xs)
+    run = jaxrnn.Run(cell, jnp.asarray(W), jnp.asarray(xs))
     want = np.log(np.linalg.norm(exact, 2, axis=(1, 2)))
-    np.testing.assert_allclose(products.transport_norms(*given), want, atol=1e-11)
+    np.testing.assert_allclose(products.transport_norms(run), want, atol=1e-11)
     want = np.log(np.linalg.norm(exact, axis=(1, 2)))
-    np.testing.assert_allclose(products.frobenius_norms(*given), want, atol=1e-11)
-    got = products.transport(*given, 2, 6).unscaled()
+    np.testing.assert_allclose(products.frobenius_norms(run), want, atol=1e-11)
+    got = products.transport(run, 2, 6).unscaled()
     parts = {"p": slice(0, 2), "q": slice(2, 5), "r": slice(5, 6)}
     for of, rows in parts.items():
         for by, columns in parts.items():
             np.testing.assert_allclose(got[of][by], exact[2][rows, columns], atol=1e-13)
     want = np.log(np.linalg.norm(np.stack(J), 2, axis=(1, 2)))
-    got = jaxrnn.certificates.along(*given).step_upper
+    got = jaxrnn.certificates.along(run).step_upper
     np.testing.assert_allclose(got, want, atol=1e-11)
-    found = jaxrnn.lyapunov.exponents(*given).value
+    found = jaxrnn.lyapunov.exponents(run).value
     np.testing.assert_allclose(found.sum(), np.linalg.slogdet(J)[1].mean(), atol=1e-11)
 
 
@@ -187,16 +192,16 @@ def test_a_state_with_a_leaf_that_is_no_vector_is_refused(f, batch):
     cell = jaxrnn.from_step(step)
     state0 = {"h": jnp.zeros((*batch, 2)), "count": jnp.zeros(batch)}
     with pytest.raises(ValueError, match=r"state\['count'\]: expected a vector .* got"):
-        f(cell, jnp.ones(2), jnp.ones((4, *batch, 1)), state0)
+        f(jaxrnn.Run(cell, jnp.ones(2), jnp.ones((4, *batch, 1)), state0))
 
 
 @each_cell
 def test_products_split_at_any_point_agree(name):
     params, xs, state0 = drawn(name, 40, (2,), 2)
-    whole = products.transport(CELLS[name], params, xs, 0, 39, state0)
+    whole = products.transport(jaxrnn.Run(CELLS[name], params, xs, state0), 0, 39)
     for k in (0, 1, 17, 38, 39):
-        early = products.transport(CELLS[name], params, xs, 0, k, state0)
-        late = products.transport(CELLS[name], params, xs, k, 39, state0)
+        early = products.transport(jaxrnn.Run(CELLS[name], params, xs, state0), 0, k)
+        late = products.transport(jaxrnn.Run(CELLS[name], params, xs, state0), k, 39)
         value = matrix_products.from_tree(late.value) @ matrix_products.from_tree(early.value)
         joined = rescaled(value, late.exponent + early.exponent)
         by = (joined.exponent - whole.exponent).astype(float)
@@ -209,9 +214,9 @@ def test_float32_and_chunks_of_a_long_sequence(name):
     """600 steps in float32, which the products leave downward or upward."""
     cell = CELLS[name]
     params, xs, state0 = drawn(name, 600, (), 4)
-    exact = products.frobenius_norms(cell, params, xs, state0)
+    exact = products.frobenius_norms(jaxrnn.Run(cell, params, xs, state0))
     narrow = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), (params, xs, state0))
-    got = products.frobenius_norms(cell, *narrow)
+    got = products.frobenius_norms(jaxrnn.Run(cell, *narrow))
     assert np.abs(exact[0]) > 90  # e⁹⁰ is no float32
     np.testing.assert_allclose(got, exact, rtol=1e-4, atol=1e-3)
 
@@ -284,7 +289,7 @@ def test_a_million_steps_of_known_systems(T, dtype, relative, at_zero):
 
     def log_norms(W):
         params = jaxrnn.RNNParams(jnp.zeros((4, 1), dtype), W, jnp.zeros(4, dtype))
-        return products.transport_norms(cell, params, xs)
+        return products.transport_norms(jaxrnn.Run(cell, params, xs))
 
     found = np.asarray(jax.vmap(log_norms)(W), np.float64)
     assert np.all(np.isfinite(found))
@@ -350,7 +355,7 @@ def test_an_empty_stack_and_a_singular_step():
 @pytest.mark.parametrize("name", ["lstm", "gru"])
 def test_a_jacobian_as_one_matrix_has_the_states_leaves_in_order(name):
     params, xs, state0, J = case(name, 3, 0)
-    tree = jaxrnn.jacobians.closed_form(CELLS[name], params, xs, state0)
+    tree = jaxrnn.jacobians.closed_form(jaxrnn.Run(CELLS[name], params, xs, state0))
     np.testing.assert_allclose(matrix_products.from_tree(tree), J, atol=1e-13)
     if name == "lstm":
         np.testing.assert_allclose(tree.h.c, J[:, :H, H:], atol=1e-13)
@@ -420,11 +425,17 @@ def test_no_step_one_step_and_no_batch(name):
     cell = CELLS[name]
     for T, batch in ((0, ()), (1, (2,)), (0, (0,))):
         params, xs, state0 = drawn(name, T, batch, 0)
-        assert products.transport_norms(cell, params, xs, state0).shape == (T, *batch)
-        assert products.tangent_norms(cell, params, xs, state0, state0).shape == (T, *batch)
-        assert products.adjoint_norms(cell, params, xs, state0, state0).shape == (T, *batch)
+        assert products.transport_norms(jaxrnn.Run(cell, params, xs, state0)).shape == (T, *batch)
+        assert products.tangent_norms(jaxrnn.Run(cell, params, xs, state0), state0).shape == (
+            T,
+            *batch,
+        )
+        assert products.adjoint_norms(jaxrnn.Run(cell, params, xs, state0), state0).shape == (
+            T,
+            *batch,
+        )
     params, xs, state0 = drawn(name, 1, (), 0)
-    assert float(products.transport_norms(cell, params, xs, state0)[0]) == 0.0
+    assert float(products.transport_norms(jaxrnn.Run(cell, params, xs, state0))[0]) == 0.0
 
 
 PARAMS = jaxrnn.RNNParams(jnp.zeros((H, D)), jnp.zeros((H, H)), jnp.zeros(H))
@@ -444,18 +455,18 @@ XS = jnp.zeros((6, D))
 def test_indices_outside_the_sequence_are_refused(k, t, words):
     error = ValueError if isinstance(k, int) and isinstance(t, int) else TypeError
     with pytest.raises(error, match=words):
-        products.transport(jaxrnn.rnn(), PARAMS, XS, k, t)
+        products.transport(jaxrnn.Run(jaxrnn.rnn(), PARAMS, XS), k, t)
     with pytest.raises(error, match=words):
-        jax.jit(lambda xs: products.transport(jaxrnn.rnn(), PARAMS, xs, k, t))(XS)
+        jax.jit(lambda xs: products.transport(jaxrnn.Run(jaxrnn.rnn(), PARAMS, xs), k, t))(XS)
 
 
 @pytest.mark.parametrize("f", [products.adjoint_norms, products.tangent_norms])
 def test_a_vector_that_is_no_state_is_refused(f):
     name = "cotangent" if f is products.adjoint_norms else "tangent"
     with pytest.raises(TypeError, match=f"{name}: expected the tree of the state"):
-        f(jaxrnn.rnn(), PARAMS, XS, jnp.zeros(H))
+        f(jaxrnn.Run(jaxrnn.rnn(), PARAMS, XS), jnp.zeros(H))
     with pytest.raises(ValueError, match=rf"{name}.h: expected .*\[{H}\].* got .*\[{H + 1}\]"):
-        f(jaxrnn.rnn(), PARAMS, XS, jaxrnn.RNNState(jnp.zeros(H + 1)))
+        f(jaxrnn.Run(jaxrnn.rnn(), PARAMS, XS), jaxrnn.RNNState(jnp.zeros(H + 1)))
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import jaxrnn
 from tests.modes import tol
 from tests.oracle import Net, Truth
 from tests.properties import PROPERTIES
@@ -51,7 +52,10 @@ def drawn(name, D, H, T, B, seed, masked=False):
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def called(call, cell, params, xs, state0, masks):
-    return jax.vmap(functools.partial(call, cell))(params, xs, state0, masks)
+    def one(params, xs, state0, masks):
+        return call(jaxrnn.Run(cell, params, xs, state0, **masks))
+
+    return jax.vmap(one)(params, xs, state0, masks)
 
 
 def asked(call, cell, nets):

@@ -1,7 +1,5 @@
 """Ω against a loop over Jacobians from jax.jacfwd, its paper's gradient by hand, flossing."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -79,17 +77,50 @@ def close(got, want, rtol):
 @pytest.mark.parametrize("name", [*CELLS, "leaky"])
 def test_omega_and_its_gradient_are_those_written_out(name):
     cell, params, xs = drawn(name)
-    f = functools.partial(regularizers.omega, cell, loss=loss)
+    f = lambda p, x: regularizers.omega(jaxrnn.Run(cell, p, x), loss)  # noqa: E731
     want, slope = jax.value_and_grad(lambda p, x: by_jacfwd(cell, p, x, loss), (0, 1))(params, xs)
     got, found = jax.value_and_grad(f, (0, 1))(params, xs)
     close((got, found), (want, slope), 1e-11)
     np.testing.assert_allclose(jax.jit(f)(params, xs), got, rtol=1e-13)
 
 
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("name", ["rnn-tanh", "lstm", "gru", "leaky"])
+def test_its_slope_through_a_run_is_the_central_difference_in_float64(name, masked):
+    """The states that a run goes through are its params' own: none is left behind by `run.at`."""
+    cell, params, xs = drawn(name)
+    options = {}
+    if masked:
+        zero = cell.init_state(params, (B,))
+        options = {
+            "state0": jax.tree.map(lambda s: s + 0.3, zero),
+            "lengths": jnp.array([7, 4, 1]),
+            "resets": jnp.zeros((T, B), bool).at[3, 0].set(True),
+        }
+    run = jaxrnn.Run(cell, params, xs, **options)
+    f = jax.jit(lambda p: regularizers.omega(run.at(p), loss))
+    elsewhere = jax.tree.map(lambda leaf: 0.9 * leaf, params)  # not where the run was made
+    for place, leaf in enumerate(jax.tree.leaves(elsewhere)):
+        way = jnp.cos(jnp.arange(leaf.size, dtype=leaf.dtype)).reshape(leaf.shape)
+
+        def moved(h, place=place, way=way):
+            leaves, tree = jax.tree.flatten(elsewhere)
+            leaves[place] = leaves[place] + h * way
+            return f(tree.unflatten(leaves))
+
+        h = 1e-4
+        quotient = (8 * (moved(h) - moved(-h)) - (moved(2 * h) - moved(-2 * h))) / (12 * h)
+        slope = jax.tree.leaves(jax.grad(f)(elsewhere))[place]
+        np.testing.assert_allclose(jnp.sum(slope * way), quotient, rtol=1e-6)
+
+
 @pytest.mark.parametrize("name", [*CELLS, "leaky"])
 def test_the_gradient_at_fixed_adjoints_holds_states_and_adjoints(name):
     cell, params, xs = drawn(name)
-    f = functools.partial(regularizers.omega_at_fixed_adjoints, cell, loss=loss)
+
+    def f(p, x):
+        return regularizers.omega_at_fixed_adjoints(jaxrnn.Run(cell, p, x), loss)
+
     hold = jax.lax.stop_gradient
     want = jax.value_and_grad(lambda p: by_jacfwd(cell, p, xs, loss, hold))(params)
     close(jax.value_and_grad(f)(params, xs), want, 1e-11)
@@ -101,7 +132,7 @@ def test_a_read_out_inside_the_loss_counts_as_held_too():
     cell, params, xs = drawn("lstm")
 
     def f(omega, w):
-        return omega(cell, params, xs, lambda states: jnp.sin(states.h[-1] @ w).sum())
+        return omega(jaxrnn.Run(cell, params, xs), lambda states: jnp.sin(states.h[-1] @ w).sum())
 
     w = jnp.arange(1.0, H + 1)
     held, free = (jax.grad(lambda w, o=o: f(o, w))(w) for o in
@@ -118,9 +149,11 @@ def test_for_a_network_of_pre_activations_it_is_the_papers_gradient():
 
     cell = jaxrnn.from_step(step, init_state=lambda p: {"h": jnp.zeros(H, p["w"].dtype)})
     _, params, xs = drawn("leaky", B=1)
-    f = lambda p: regularizers.omega_at_fixed_adjoints(  # noqa: E731
-        cell, p, xs, lambda states: states["h"][-1].sum()
-    )
+
+    def f(p):
+        run = jaxrnn.Run(cell, p, xs)
+        return regularizers.omega_at_fixed_adjoints(run, lambda states: states["h"][-1].sum())
+
     w, v = (np.asarray(params[k]) for k in "wv")
     a, seen = np.zeros(H), []
     for x in np.asarray(xs)[:, 0]:
@@ -145,9 +178,9 @@ def test_a_gradient_that_has_faded_below_the_dtype_still_has_its_omega():
     params = params._replace(w_hh=0.3 * jnp.linalg.qr(params.w_hh)[0])
     single = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), (params, xs))
     last = lambda states: states.h[-1].sum()  # noqa: E731
-    assert not np.any(jaxrnn.bptt.adjoints(cell, *single, last).h[0])
+    assert not np.any(jaxrnn.bptt.adjoints(jaxrnn.Run(cell, *single), last).h[0])
     for f in (regularizers.omega, regularizers.omega_at_fixed_adjoints):
-        run = jax.value_and_grad(lambda p, x, f=f: f(cell, p, x, last))
+        run = jax.value_and_grad(lambda p, x, f=f: f(jaxrnn.Run(cell, p, x), last))
         (value, slope), (want, reference) = run(*single), run(params, xs)
         assert want > 300 * 0.6**2
         np.testing.assert_allclose(value, want, rtol=1e-5)
@@ -158,16 +191,18 @@ def test_a_linear_net_has_the_omega_of_its_scale():
     cell, params, xs = drawn("rnn-identity")
     orthogonal = jnp.linalg.qr(params.w_hh)[0]
     for scale in (0.5, 1.0, 1.5):
+        run = lambda s: jaxrnn.Run(cell, params._replace(w_hh=s * orthogonal), xs)  # noqa: E731
         value, slope = jax.value_and_grad(
-            lambda s: regularizers.omega(cell, params._replace(w_hh=s * orthogonal), xs,
-                                         lambda states: states.h[-1].sum())
-        )(scale)  # fmt: skip
+            lambda s, run=run: regularizers.omega(run(s), lambda states: states.h[-1].sum())
+        )(scale)
         np.testing.assert_allclose([value, slope], [T * (scale - 1) ** 2, 2 * T * (scale - 1)],
                                    atol=tol(1e-12))  # fmt: skip
 
 
 def alone(cell, params, xs, **options):
-    return regularizers.omega(cell, params, xs, lambda s: (s.h[-1] ** 2).sum(), **options)
+    return regularizers.omega(
+        jaxrnn.Run(cell, params, xs, **options), lambda s: (s.h[-1] ** 2).sum()
+    )
 
 
 @pytest.mark.parametrize("name", ["rnn-tanh", "lstm", "gru"])
@@ -203,10 +238,10 @@ def test_where_no_gradient_comes_through_the_slope_is_finite(name, f):
     def early(states):
         return jax.tree.leaves(states)[0][2].sum()
 
-    value, slope = jax.value_and_grad(lambda p: f(cell, p, xs, early))(params)
+    value, slope = jax.value_and_grad(lambda p: f(jaxrnn.Run(cell, p, xs), early))(params)
     assert np.isfinite(value)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(slope))
-    np.testing.assert_allclose(value, f(cell, params, xs[:3], early), rtol=1e-12)
+    np.testing.assert_allclose(value, f(jaxrnn.Run(cell, params, xs[:3]), early), rtol=1e-12)
     if name == "rnn-relu":
         np.testing.assert_allclose(value, 1.0)  # (0 - 1)² at the one step that was reached
 
@@ -215,7 +250,7 @@ def test_where_no_gradient_comes_through_the_slope_is_finite(name, f):
 def test_empty_and_single(T, B):
     cell, params, xs = drawn("lstm", T=T, B=B)
     value, slope = jax.value_and_grad(
-        lambda p: regularizers.omega(cell, p, xs, lambda s: s.h.sum())
+        lambda p: regularizers.omega(jaxrnn.Run(cell, p, xs), lambda s: s.h.sum())
     )(params)
     assert np.isfinite(value)
     if T == 0 or B == 0:
@@ -225,15 +260,17 @@ def test_empty_and_single(T, B):
 
 def test_flossing_is_the_distance_of_the_exponents():
     cell, params, xs = drawn("lstm", T=40)
-    found = lyapunov.exponents(cell, params, xs, count=3, warmup=5, interval=2).value
-    got = regularizers.flossing(cell, params, xs, target=-0.1, count=3, warmup=5, interval=2)
+    found = lyapunov.exponents(jaxrnn.Run(cell, params, xs), count=3, warmup=5, interval=2).value
+    got = regularizers.flossing(
+        jaxrnn.Run(cell, params, xs), target=-0.1, count=3, warmup=5, interval=2
+    )
     np.testing.assert_allclose(got, np.mean(np.sum((found + 0.1) ** 2, -1)), rtol=1e-13)
 
 
 @pytest.mark.parametrize("name", ["rnn-tanh", "lstm", "gru", "leaky"])
 def test_its_slope_is_the_difference_quotient(name):
     cell, params, xs = drawn(name, T=30)
-    f = jax.jit(lambda p: regularizers.flossing(cell, p, xs, target=-0.2, count=2))
+    f = jax.jit(lambda p: regularizers.flossing(jaxrnn.Run(cell, p, xs), target=-0.2, count=2))
     way = jax.tree.map(lambda leaf: jnp.cos(jnp.arange(leaf.size, dtype=leaf.dtype)).reshape(
         leaf.shape), params)  # fmt: skip
     moved = lambda h: f(jax.tree.map(lambda p, w: p + h * w, params, way))  # noqa: E731
@@ -256,13 +293,13 @@ def test_flossing_brings_the_leading_exponent_to_its_target(name):
     target, optimizer = -0.02, optax.adam(optax.cosine_decay_schedule(2e-2, 80))
 
     def leading(params):
-        return lyapunov.exponents(cell, params, xs, count=1, warmup=20).value.mean()
+        return lyapunov.exponents(jaxrnn.Run(cell, params, xs), count=1, warmup=20).value.mean()
 
     def step(carry, _):
         params, state = carry
-        slope = jax.grad(lambda p: regularizers.flossing(cell, p, xs, target=target, warmup=20))(
-            params
-        )
+        slope = jax.grad(
+            lambda p: regularizers.flossing(jaxrnn.Run(cell, p, xs), target=target, warmup=20)
+        )(params)
         updates, state = optimizer.update(slope, state)
         return (optax.apply_updates(params, updates), state), None
 
@@ -277,9 +314,9 @@ def test_flossing_brings_the_leading_exponent_to_its_target(name):
 def test_nan_is_never_taken_for_nothing(f):
     cell, params, xs = drawn("rnn-tanh")
     last = lambda states: (states.h[-1] ** 2).sum()  # noqa: E731
-    assert np.isnan(f(cell, params._replace(w_hh=jnp.nan * params.w_hh), xs, last))
-    assert np.isnan(f(cell, params, xs.at[3, 1].set(jnp.nan), last))
-    assert np.isnan(f(cell, params, xs, lambda states: jnp.nan * last(states)))
+    assert np.isnan(f(jaxrnn.Run(cell, params._replace(w_hh=jnp.nan * params.w_hh), xs), last))
+    assert np.isnan(f(jaxrnn.Run(cell, params, xs.at[3, 1].set(jnp.nan)), last))
+    assert np.isnan(f(jaxrnn.Run(cell, params, xs), lambda states: jnp.nan * last(states)))
 
 
 def test_a_step_that_shrinks_beyond_what_can_be_squared_has_its_slope():
@@ -294,5 +331,5 @@ def test_a_step_that_shrinks_beyond_what_can_be_squared_has_its_slope():
 
 def test_the_target_may_change_while_it_runs():
     cell, params, xs = drawn("rnn-tanh")
-    f = lambda target: regularizers.flossing(cell, params, xs, target=target)  # noqa: E731
+    f = lambda target: regularizers.flossing(jaxrnn.Run(cell, params, xs), target=target)  # noqa: E731
     np.testing.assert_allclose(jax.jit(f)(jnp.asarray(-0.3)), f(-0.3), rtol=1e-13)

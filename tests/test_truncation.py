@@ -22,7 +22,7 @@ MASKS = pytest.mark.parametrize("mask", [False, True], ids=["whole", "masked"])
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def compiled(f, cell, loss, params, xs, state0, **options):
-    return f(cell, params, xs, loss, state0, **options)
+    return f(jaxrnn.Run(cell, params, xs, state0, **options), loss)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -73,7 +73,9 @@ def test_gradient_carries_every_term_back_through_k_steps(name, K, mask):
     want = reference(cell, K, params, xs, state0, **masks)
     if mask:
         xs = spoilt(xs, masks["lengths"])
-    assert_close(truncation.gradient(cell, params, xs, loss, K, state0, **masks), want, 1e-13)
+    assert_close(
+        truncation.gradient(jaxrnn.Run(cell, params, xs, state0, **masks), loss, K), want, 1e-13
+    )
 
 
 @pytest.mark.parametrize("batch", [(), (2, 3)], ids=str)
@@ -83,16 +85,19 @@ def test_the_longest_window_gives_the_gradient_and_no_shorter_one(name, mask, ba
     cell, (params, xs, state0) = ALL[name], drawn(name, T, batch)
     masks = masked(T, batch) if mask else {}
     want = jax.grad(lambda p: loss(run(cell, copies(p, T), xs, state0, **masks)))(params)
-    got = truncation.gradient(cell, params, xs, loss, T, state0, **masks)
+    got = truncation.gradient(jaxrnn.Run(cell, params, xs, state0, **masks), loss, T)
     assert_close(got, want, 1e-13)
     with pytest.raises(AssertionError):
-        assert_close(truncation.gradient(cell, params, xs, loss, 2, state0, **masks), want, 1e-6)
+        assert_close(
+            truncation.gradient(jaxrnn.Run(cell, params, xs, state0, **masks), loss, 2), want, 1e-6
+        )
 
 
 def by_windows(cell, params, xs, loss, state0, **masks):
     """Bias and cosine from one truncated gradient after the other, in NumPy."""
     each = [
-        truncation.gradient(cell, params, xs, loss, K, state0, **masks) for K in range(1, T + 1)
+        truncation.gradient(jaxrnn.Run(cell, params, xs, state0, **masks), loss, K)
+        for K in range(1, T + 1)
     ]
     gradients = np.stack(
         [np.concatenate([leaf.ravel() for leaf in jax.tree.leaves(g)]) for g in each]
@@ -146,9 +151,9 @@ def test_padding_does_not_move_a_curve():
     """A sequence of 4 steps has the curve it has without its padding, then 0."""
     params, xs, state0 = drawn("lstm", T, ())
     cell = CELLS["lstm"]
-    short = truncation.curve_of_last(cell, params, xs[:4], on_last, state0)
+    short = truncation.curve_of_last(jaxrnn.Run(cell, params, xs[:4], state0), on_last)
     for f, energy in ((truncation.curve, on_states), (truncation.curve_of_last, on_last)):
-        padded = f(cell, params, xs, energy, state0, lengths=jnp.array(4))
+        padded = f(jaxrnn.Run(cell, params, xs, state0, lengths=jnp.array(4)), energy)
         np.testing.assert_allclose(padded.bias[:4], short.bias, atol=tol(1e-14))
         np.testing.assert_allclose(padded.bias[4:], 0, atol=tol(1e-14))
 
@@ -160,8 +165,8 @@ def test_scaling_the_loss_moves_no_curve_even_where_squares_underflow():
     def tiny(state):
         return jnp.float32(2.0**-83) * on_last(state)
 
-    one = truncation.curve_of_last(CELLS["gru"], params, xs, on_last, state0)
-    small = truncation.curve_of_last(CELLS["gru"], params, xs, tiny, state0)
+    one = truncation.curve_of_last(jaxrnn.Run(CELLS["gru"], params, xs, state0), on_last)
+    small = truncation.curve_of_last(jaxrnn.Run(CELLS["gru"], params, xs, state0), tiny)
     np.testing.assert_allclose(small.bias, one.bias, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(small.cosine, one.cosine, rtol=1e-5)
 
@@ -184,11 +189,11 @@ def test_a_gradient_of_zero_has_no_relative_bias(f):
     def energy(s):
         return s["h"].ravel()[-1]
 
-    got = f(SUMMED, jnp.asarray(1.0, WIDEST), xs, energy)
+    got = f(jaxrnn.Run(SUMMED, jnp.asarray(1.0, WIDEST), xs), energy)
     assert got.bias.tolist() == [np.inf, np.inf, 0]
     assert got.cosine.tolist() == [0, 0, 1]
     assert got.smallest_window(0.1) == 3
-    nothing = f(SUMMED, jnp.asarray(1.0, WIDEST), xs, lambda s: 0 * energy(s))
+    nothing = f(jaxrnn.Run(SUMMED, jnp.asarray(1.0, WIDEST), xs), lambda s: 0 * energy(s))
     assert nothing.bias.tolist() == [0, 0, 0]
     assert nothing.cosine.tolist() == [1, 1, 1]
     assert nothing.smallest_window(0.1) == 1
@@ -203,13 +208,13 @@ def test_empty_sequences_and_batches(name, steps, batch):
         return sum(jnp.sum(leaf) for leaf in jax.tree.leaves(states))
 
     for f in (truncation.curve, truncation.curve_of_last):
-        got = f(cell, params, xs, energy, state0)
+        got = f(jaxrnn.Run(cell, params, xs, state0), energy)
         assert got.bias.tolist() == [0] * steps
         assert got.cosine.tolist() == [1] * steps
         assert got.smallest_window(0.1) == min(1, steps)
         assert str(got).startswith("window")
     if steps:
-        g = truncation.gradient(cell, params, xs, energy, 2, state0)
+        g = truncation.gradient(jaxrnn.Run(cell, params, xs, state0), energy, 2)
         assert not any(np.any(leaf) for leaf in jax.tree.leaves(g))
 
 
@@ -233,7 +238,7 @@ def test_smallest_window_holds_for_every_longer_one():
 
 def test_the_advised_window_keeps_what_it_promises():
     params, xs, state0 = drawn("lstm", T, (3,))
-    curve = truncation.curve(CELLS["lstm"], params, xs, loss, state0)
+    curve = truncation.curve(jaxrnn.Run(CELLS["lstm"], params, xs, state0), loss)
     bias, _ = by_windows(CELLS["lstm"], params, xs, loss, state0)
     for epsilon in (1e-3, 0.01, 0.05, 0.3):
         K = curve.smallest_window(epsilon)
@@ -266,7 +271,7 @@ def test_jit_and_vmap_change_nothing(f, name):
     window = (3,) if f is truncation.gradient else ()
 
     def call(params, xs, state0):
-        return f(cell, params, xs, energy, *window, state0)
+        return f(jaxrnn.Run(cell, params, xs, state0), energy, *window)
 
     mapped = jax.jit(jax.vmap(call))(*cases)
     for i in range(2):
@@ -276,18 +281,20 @@ def test_jit_and_vmap_change_nothing(f, name):
 
 def test_every_window_is_served_by_one_program():
     params, xs, state0 = drawn("lstm", T)
-    truncation.gradient(CELLS["lstm"], params, xs, loss, 2, state0)
+    truncation.gradient(jaxrnn.Run(CELLS["lstm"], params, xs, state0), loss, 2)
     before = truncation._gradient._cache_size()
-    truncation.gradient(CELLS["lstm"], params, xs, loss, 5, state0)
+    truncation.gradient(jaxrnn.Run(CELLS["lstm"], params, xs, state0), loss, 5)
     assert truncation._gradient._cache_size() == before
 
 
 def test_sixteen_bit_weights_are_summed_in_float32():
     params, xs, state0 = jax.tree.map(lambda leaf: leaf.astype("bfloat16"), drawn("lstm", T))
     curve = truncation.curve_of_last(
-        CELLS["lstm"], params, xs, lambda s: jnp.sum(s.h.astype("float32")), state0
+        jaxrnn.Run(CELLS["lstm"], params, xs, state0), lambda s: jnp.sum(s.h.astype("float32"))
     )
     assert curve.bias.dtype == jnp.float32
     assert curve.bias[-1] < 2.0**-7
-    g = truncation.gradient(CELLS["lstm"], params, xs, lambda s: jnp.sum(s.h), 2, state0)
+    g = truncation.gradient(
+        jaxrnn.Run(CELLS["lstm"], params, xs, state0), lambda s: jnp.sum(s.h), 2
+    )
     assert g.w_hh.dtype == jnp.bfloat16

@@ -13,7 +13,7 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 import jaxrnn
-from jaxrnn.unrolling import previous_states
+from jaxrnn.time_axis import previous
 from tests import reference
 from tests.modes import WIDEST, tol
 from tests.table import CELLS, split
@@ -448,7 +448,7 @@ def test_an_lstm_from_its_step_has_the_gradients_of_the_lstm():
 def test_an_lstm_from_its_step_has_the_jacobians_of_the_lstm(stack):
     case = drawn(jaxrnn.lstm())
     f = getattr(jaxrnn.jacobians, stack)
-    bare, own = f(BARE_LSTM, *case), f(jaxrnn.lstm(), *case)
+    bare, own = f(jaxrnn.Run(BARE_LSTM, *case)), f(jaxrnn.Run(jaxrnn.lstm(), *case))
     assert jax.tree.structure(bare) == jax.tree.structure(own)
     assert_close(bare, own)
 
@@ -547,10 +547,10 @@ def test_a_state_may_be_any_tree_of_any_ranks():
 def test_previous_states_shift_the_stack_by_one():
     _, _, state0 = drawn(jaxrnn.lstm())
     states = jax.tree.map(lambda s: jnp.stack([s + 1, s + 2]), state0)
-    before = previous_states(state0, states)
+    before = previous(state0, states)
     assert_identical(before, jax.tree.map(lambda s: jnp.stack([s, s + 1]), state0))
     empty = jax.tree.map(lambda s: s[:0], states)
-    assert_identical(previous_states(state0, empty), empty)
+    assert_identical(previous(state0, empty), empty)
 
 
 ON_TWO_DEVICES = """
@@ -655,10 +655,11 @@ def test_an_empty_batch_has_empty_results(name):
     assert jaxrnn.unroll(cell, params, xs).h.shape == (70, 0, 4)
     assert jaxrnn.unrolling.last_state(cell, params, xs).h.shape == (0, 4)
     n = 4 * len(cell.state_type._fields)
-    assert jaxrnn.lyapunov.exponents(cell, params, xs, interval=3).value.shape == (0, n)
-    assert jaxrnn.products.transport_norms(cell, params, xs).shape == (70, 0)
-    assert jaxrnn.certificates.along(cell, params, xs).upper.shape == (70, 0)
-    sizes = jaxrnn.bptt.contribution_norms(cell, params, xs, lambda s: s.h.sum())
+    run = jaxrnn.Run(cell, params, xs)
+    assert jaxrnn.lyapunov.exponents(run, interval=3).value.shape == (0, n)
+    assert jaxrnn.products.transport_norms(run).shape == (70, 0)
+    assert jaxrnn.certificates.along(run).upper.shape == (70, 0)
+    sizes = jaxrnn.bptt.contribution_norms(run, lambda s: s.h.sum())
     assert not any(leaf.any() for leaf in jax.tree.leaves(sizes))
     if name == "lstm":
-        assert jaxrnn.paths.decompose(cell, params, xs).exact.shape == (70, 0)
+        assert jaxrnn.paths.decompose(run).exact.shape == (70, 0)

@@ -31,7 +31,7 @@ SPLIT = (NotImplementedError, "contribution_norms: expected all examples on one 
 NO_QR = (NotImplementedError, "xs: expected an array that no explicit mesh splits")
 REFUSED = {
     "truncation.gradient": dict.fromkeys(("vjp", "jacrev", "checkpoint", "hvp"), REVERSE),
-    "certificates.from_weights": {"hvp": TWICE},
+    "certificates.of_weights": {"hvp": TWICE},
     "certificates.certify": {"hvp": TWICE},
     "bptt.contribution_norms": dict.fromkeys(("shard_map", "explicit mesh"), SPLIT),
     "lyapunov.exponents": {"explicit mesh": NO_QR},

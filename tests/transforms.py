@@ -31,6 +31,8 @@ from jaxrnn import (
 )
 from jaxrnn.matrix_products import from_tree
 from jaxrnn.projections import accumulator
+from jaxrnn.time_axis import entering_states
+from tests.table import of_run
 
 T, B, D, H = 4, 2, 2, 3
 DTYPES = ("float64", "float32", "bfloat16", "float16")
@@ -120,8 +122,8 @@ def clipped_twice(params, xs, state0):
 
 def omega_held(cell, *at):
     """Ω as a function of the params in each Jᵢ alone, from the dense Jacobians."""
-    before = unrolling.entering_states(at[2], jaxrnn.unroll(cell, *at))
-    adjoints = bptt.adjoints(cell, *at[:2], loss, at[2])
+    before = entering_states(at[2], jaxrnn.unroll(cell, *at))
+    adjoints = bptt.adjoints(jaxrnn.Run(cell, *at), loss)
     wide = jnp.concatenate(adjoints, -1)
 
     def f(params, xs, state0):
@@ -136,33 +138,34 @@ def omega_held(cell, *at):
 def rows(cell):
     """Every function of a cell, under the name by which `jaxrnn` has it."""
     one_gate = jaxrnn.rnn()
+
+    def of(f, *own):
+        return functools.partial(of_run(f, *own), cell)
+
     # What gives integers or NaN beside its numbers is asked for the numbers.
     calls = {
         "unroll": functools.partial(jaxrnn.unroll, cell),
         "unrolling.last_state": functools.partial(unrolling.last_state, cell),
-        **{f"jacobians.{name}": functools.partial(getattr(jacobians, name), cell)
-           for name in jacobians.__all__},
-        **{f"bptt.{name}": functools.partial(with_loss, getattr(bptt, name), cell, loss)
+        **{f"jacobians.{name}": of(getattr(jacobians, name)) for name in jacobians.__all__},
+        **{f"bptt.{name}": of(getattr(bptt, name), loss)
            for name in ("adjoints", "contribution_norms", "temporal_contributions")},
-        "bptt.credit_matrix": functools.partial(with_loss, bptt.credit_matrix, cell, each_loss),
-        "truncation.curve": functools.partial(with_loss, truncation.curve, cell, loss),
-        "truncation.curve_of_last":
-            functools.partial(with_loss, truncation.curve_of_last, cell, last_loss),
-        "truncation.gradient": lambda p, x, s: truncation.gradient(cell, p, x, loss, 2, s),
-        "products.adjoint_norms": lambda p, x, s: products.adjoint_norms(cell, p, x, s, s),
-        "products.frobenius_norms": functools.partial(products.frobenius_norms, cell),
-        "products.tangent_norms": lambda p, x, s: products.tangent_norms(cell, p, x, s, s),
-        "products.transport": lambda p, x, s: products.transport(cell, p, x, 0, 3, s).unscaled(),
-        "products.transport_norms": functools.partial(products.transport_norms, cell),
-        "certificates.along": functools.partial(certificates.along, cell),
-        "paths.decompose": functools.partial(paths.decompose, cell),
-        "paths.transport": lambda p, x, s: [
-            found.unscaled() for found in paths.transport(cell, p, x, 0, 3, s)],
-        "lyapunov.exponents": lambda p, x, s: [
-            getattr(lyapunov.exponents(cell, p, x, s), leaf) for leaf in ("value", "windows")],
-        "regularizers.flossing": functools.partial(regularizers.flossing, cell),
-        **{f"regularizers.{name}":
-               functools.partial(with_loss, getattr(regularizers, name), cell, loss)
+        "bptt.credit_matrix": of(bptt.credit_matrix, each_loss),
+        "truncation.curve": of(truncation.curve, loss),
+        "truncation.curve_of_last": of(truncation.curve_of_last, last_loss),
+        "truncation.gradient": of(truncation.gradient, loss, 2),
+        "products.adjoint_norms": lambda p, x, s: of(products.adjoint_norms, s)(p, x, s),
+        "products.frobenius_norms": of(products.frobenius_norms),
+        "products.tangent_norms": lambda p, x, s: of(products.tangent_norms, s)(p, x, s),
+        "products.transport": of(lambda run: products.transport(run, 0, 3).unscaled()),
+        "products.transport_norms": of(products.transport_norms),
+        "certificates.along": of(certificates.along),
+        "paths.decompose": of(paths.decompose),
+        "paths.transport": of(
+            lambda run: [found.unscaled() for found in paths.transport(run, 0, 3)]),
+        "lyapunov.exponents": of(
+            lambda run: [getattr(lyapunov.exponents(run), leaf) for leaf in ("value", "windows")]),
+        "regularizers.flossing": of(regularizers.flossing),
+        **{f"regularizers.{name}": of(getattr(regularizers, name), loss)
            for name in ("omega", "omega_at_fixed_adjoints")},
     }  # fmt: skip
     table = {name: Row(call, functools.partial(drawn, cell)) for name, call in calls.items()}
@@ -174,10 +177,12 @@ def rows(cell):
         table[name] = table[name]._replace(slack=slack)
     table[fixed] = table[fixed]._replace(held=functools.partial(omega_held, cell))
     of_net = {
-        "layers.adjoints": lambda net, x: layers.adjoints(cell, net, x, loss),
-        "layers.direct_adjoints": lambda net, x: layers.direct_adjoints(cell, net, x, loss),
-        "layers.readings": lambda net, x: layers.readings(cell, net, x),
-        "layers.state_jacobians": lambda net, x: layers.state_jacobians(cell, net, x),
+        "layers.adjoints": lambda net, x: layers.adjoints(layers.runs(cell, net, x), loss),
+        "layers.direct_adjoints": lambda net, x: layers.direct_adjoints(
+            layers.runs(cell, net, x), loss
+        ),
+        "layers.runs": lambda net, x: layers.runs(cell, net, x),
+        "layers.state_jacobians": lambda net, x: layers.state_jacobians(layers.runs(cell, net, x)),
         "layers.unroll_layers": lambda net, x: layers.unroll_layers(cell, net, x),
     }
     draw = functools.partial(drawn_net, cell)
@@ -189,10 +194,10 @@ def rows(cell):
                 *[numbers(rng, T, B, H) for _ in cell.state_type._fields]),),
             (P(None, "batch"),)),
         "certificates.certify": Row(
-            lambda p, x, s: floats(certificates.certify(one_gate, p, x, s)),
+            lambda p, x, s: floats(certificates.certify(jaxrnn.Run(one_gate, p, x, s))),
             functools.partial(drawn, one_gate), slack=1024.0),
-        "certificates.from_weights": Row(
-            lambda p: floats(certificates.from_weights(one_gate, p)),
+        "certificates.of_weights": Row(
+            lambda p: floats(certificates.of_weights(one_gate, p)),
             lambda rng: (drawn_params(one_gate, rng),), (P(),), slack=16.0),
         "clipping.clip_by_global_norm": Row(clipped, functools.partial(drawn, cell), (P(),) * 3),
         "clipping.clip_by_running_quantile":
@@ -200,10 +205,6 @@ def rows(cell):
         "clipping.global_norm": Row(
             lambda *tree: clipping.global_norm(tree), functools.partial(drawn, cell), (P(),) * 3),
     }  # fmt: skip
-
-
-def with_loss(f, cell, loss, params, xs, state0):
-    return f(cell, params, xs, loss, state0)
 
 
 def floats(tree):

@@ -41,7 +41,7 @@ def recipes(updates: int, xs: jax.Array) -> list[Recipe]:
 
     def at_exponent(key, inputs):
         params = uniform(rnn(), key, inputs)
-        return initializers.scaled_to_exponent(rnn(), params, xs[:, :16], 0.0).params
+        return initializers.scaled_to_exponent(jaxrnn.Run(rnn(), params, xs[:, :16]), 0.0).params
 
     def chrono(key, inputs):
         return initializers.chrono(lstm(), uniform(lstm(), key, inputs), key, longest=64.0)
@@ -69,9 +69,9 @@ def horizon(recipe: Recipe, network, xs, labels) -> float:
     def error(states):
         return tasks.cross_entropy(answers(network, states.h[-1:]), labels[None])
 
-    adjoints = jaxrnn.bptt.adjoints(recipe.cell, network.cell, xs, error)
-    last = jax.tree.map(lambda leaf: leaf[-1], adjoints)
-    logs = jaxrnn.products.adjoint_norms(recipe.cell, network.cell, xs, last)
+    run = jaxrnn.Run(recipe.cell, network.cell, xs)
+    last = jax.tree.map(lambda leaf: leaf[-1], jaxrnn.bptt.adjoints(run, error))
+    logs = jaxrnn.products.adjoint_norms(run, last)
     return float(jnp.median(jaxrnn.memory_horizon(logs)))
 
 

@@ -107,7 +107,7 @@ def error(recipe: Recipe, task: Task, network: Network, batch: jaxrnn.tasks.Batc
     if recipe.omega:
         held = jax.lax.stop_gradient(network)
         total = total + recipe.omega * regularizers.omega_at_fixed_adjoints(
-            recipe.cell, network.cell, batch.xs, functools.partial(read, held)
+            jaxrnn.Run(recipe.cell, network.cell, batch.xs), functools.partial(read, held)
         )
     return total
 

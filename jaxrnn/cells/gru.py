@@ -24,10 +24,16 @@ from jaxrnn.activations import sigmoid, sigmoid_pair, tanh
 from jaxrnn.pointwise import Pointwise
 from jaxrnn.pointwise_cell import PointwiseCell
 from jaxrnn.projections import GLOROT, ORTHOGONAL, Initializer, draw
+from jaxrnn.traits import Gate
 
 __all__ = ["GRUParams", "GRUState", "gru"]
 
-GATES = ("r", "z", "n")
+GATES = (
+    Gate("r", "reset", "resets", sigmoid.range),
+    Gate("z", "update", "keeps", sigmoid.range),
+    Gate("n", "candidate", "proposes", tanh.range),
+)
+NAMES = tuple(gate.name for gate in GATES)
 
 
 class GRUParams(NamedTuple):
@@ -142,14 +148,14 @@ def recurrent_bias(params: GRUParams) -> Array:
 
 GRU = PointwiseCell(
     name="gru",
-    gates=GATES,
+    gates=NAMES,
     phi=Pointwise(
         update,
         partials,
         tangent,
         merge,
         gate_values=gate_values,
-        gate_ranges=(sigmoid.range, sigmoid.range, tanh.range),
+        gates=GATES,
     ),
     state_type=GRUState,
     shapes=shapes,

@@ -21,10 +21,17 @@ from jaxrnn.activations import sigmoid, sigmoid_pair, tanh
 from jaxrnn.pointwise import Pointwise
 from jaxrnn.pointwise_cell import PointwiseCell
 from jaxrnn.projections import GLOROT, ORTHOGONAL, Initializer, draw
+from jaxrnn.traits import Gate
 
 __all__ = ["LSTMParams", "LSTMState", "lstm"]
 
-GATES = ("i", "f", "g", "o")
+GATES = (
+    Gate("i", "input", "writes", sigmoid.range),
+    Gate("f", "forget", "keeps", sigmoid.range),
+    Gate("g", "candidate", "proposes", tanh.range),
+    Gate("o", "output", "reads", sigmoid.range),
+)
+NAMES = tuple(gate.name for gate in GATES)
 
 
 class LSTMParams(NamedTuple):
@@ -142,20 +149,20 @@ def init(
     """Glorot input weights, orthogonal recurrent weights, zero bias but for the forget gate."""
     arguments.check_real("forget_bias", forget_bias)
     w_ih, w_hh = draw(key, len(GATES), input_size, hidden_size, dtype, input_init, recurrent_init)
-    b = jnp.zeros((4, hidden_size), w_hh.dtype).at[GATES.index("f")].set(forget_bias)
+    b = jnp.zeros((4, hidden_size), w_hh.dtype).at[NAMES.index("f")].set(forget_bias)
     return LSTMParams(w_ih, w_hh, b.ravel())
 
 
 LSTM = PointwiseCell(
     name="lstm",
-    gates=GATES,
+    gates=NAMES,
     phi=Pointwise(
         update,
         partials,
         tangent,
         readout=readout,
         gate_values=gate_values,
-        gate_ranges=(sigmoid.range, sigmoid.range, tanh.range, sigmoid.range),
+        gates=GATES,
     ),
     state_type=LSTMState,
     shapes=shapes,

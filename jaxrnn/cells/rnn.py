@@ -7,6 +7,7 @@ Its tangent is δh = a'(z) ⊙ δz, hence ∂hᵢ/∂hᵢ₋₁ = diag(a'(zᵢ))
 """
 
 import functools
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -18,10 +19,11 @@ from jaxrnn.activations import Activation, tanh
 from jaxrnn.pointwise import Pointwise
 from jaxrnn.pointwise_cell import PointwiseCell
 from jaxrnn.projections import GLOROT, ORTHOGONAL, Initializer, draw
+from jaxrnn.traits import Gate
 
 __all__ = ["RNNParams", "RNNState", "rnn"]
 
-GATES = ("h",)
+NAMES = ("h",)
 
 
 class RNNParams(NamedTuple):
@@ -69,26 +71,56 @@ def rnn(activation: Activation = tanh) -> PointwiseCell:
     return _rnn(activation)
 
 
+# Not closures: equal activations give equal maps, so that `jax.jit` compiles once, and maps pickle.
+
+
+@dataclass(frozen=True)
+class Update:
+    """The step of one activation."""
+
+    activation: Activation
+
+    def __call__(self, state: RNNState, u: Array, a: Array) -> RNNState:
+        """H = a(z)."""
+        return RNNState(h=self.activation.value(u + a))
+
+
+@dataclass(frozen=True)
+class Derivative:
+    """Its derivative."""
+
+    activation: Activation
+
+    def __call__(self, state: RNNState, u: Array, a: Array) -> RNNPartials:
+        """K = a'(z)."""
+        return RNNPartials(k=self.activation.derivative(u + a))
+
+
+@dataclass(frozen=True)
+class GateValues:
+    """What its one gate lets through."""
+
+    activation: Activation
+
+    def __call__(self, state: RNNState, u: Array, a: Array) -> tuple[Array, ...]:
+        """(a(z),)."""
+        return (self.activation.value(u + a),)
+
+
 @functools.cache
 def _rnn(activation: Activation) -> PointwiseCell:
-    def update(state: RNNState, u: Array, a: Array) -> RNNState:
-        return RNNState(h=activation.value(u + a))
-
-    def partials(state: RNNState, u: Array, a: Array) -> RNNPartials:
-        return RNNPartials(k=activation.derivative(u + a))
-
     phi = Pointwise(
-        update,
-        partials,
+        Update(activation),
+        Derivative(activation),
         tangent,
         slope=activation.gamma,
         linear=activation.linear,
-        gate_values=lambda state, u, a: (activation.value(u + a),),
-        gate_ranges=(activation.range,),
+        gate_values=GateValues(activation),
+        gates=(Gate("h", "output", "proposes", activation.range),),
     )
     return PointwiseCell(
         name=f"rnn[{activation.name}]",
-        gates=GATES,
+        gates=NAMES,
         phi=phi,
         state_type=RNNState,
         shapes=shapes,
@@ -116,5 +148,5 @@ def init(
     recurrent_init: Initializer = ORTHOGONAL,
 ) -> RNNParams:
     """Glorot input weights, orthogonal recurrent weights, zero bias."""
-    w_ih, w_hh = draw(key, len(GATES), input_size, hidden_size, dtype, input_init, recurrent_init)
+    w_ih, w_hh = draw(key, len(NAMES), input_size, hidden_size, dtype, input_init, recurrent_init)
     return RNNParams(w_ih, w_hh, jnp.zeros(hidden_size, w_hh.dtype))

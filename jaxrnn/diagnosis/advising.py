@@ -58,7 +58,7 @@ def _nothing(flow: "GradientFlow", figures: list[dict[str, Any]]) -> Advice:
     reach = [f["horizon_1_percent"]["median"] for f in figures]
     known = [r for r in rates if r is not None]
     least = min((r for r in reach if r is not None), default=math.nan)
-    length = float(np.median(np.asarray(flow.lengths)))
+    length = float(np.median(np.asarray(flow.spans)))
     growth = max((f["log_growth"] for f in figures if f["log_growth"] is not None), default=0.0)
     grown = (
         "do not grow"

@@ -1,7 +1,8 @@
 """A batch taken in chunks of examples, and cut to what is finite."""
 
+import functools
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,9 +10,9 @@ import numpy as np
 
 from jaxrnn.cell import Cell
 from jaxrnn.diagnosis.measurement import first_nonfinite
-from jaxrnn.layers import Layer
+from jaxrnn.layers import Layer, runs
 
-__all__ = ["chunk_size", "chunks", "finite_lengths", "lengths_of", "taken"]
+__all__ = ["Batch", "chunk_size", "chunks", "finite_lengths", "lengths_of", "made", "taken"]
 
 NUMBERS = 2**28  # that a chunk of examples may hold at a time
 
@@ -51,25 +52,43 @@ def lengths_of(rows: Any, lengths: Any) -> Any:
     return jnp.asarray(np.where(rows < len(lengths), own, 0), jnp.int32)
 
 
+class Batch(NamedTuple):
+    """What a net reads, with one batch axis; state0 is a tuple of Layer. All but xs may be None."""
+
+    xs: Any  # (T, B, D)
+    state0: Any = None  # leaves (B, H)
+    lengths: Any = None  # (B,)
+    resets: Any = None  # (T, B)
+
+    def part(self, rows: Any) -> "Batch":
+        """The examples of a chunk."""
+        xs, resets = taken(rows, (self.xs, self.resets), 1)
+        return Batch(xs, taken(rows, self.state0, 0), lengths_of(rows, self.lengths), resets)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def made(cell: Cell, net: tuple[Layer, ...], batch: Batch) -> tuple[Layer, ...]:
+    """`layers.runs`, compiled."""
+    masks = {"lengths": batch.lengths, "resets": batch.resets}
+    return runs(cell, net, batch.xs, batch.state0, **masks)
+
+
 def finite_lengths(
-    cell: Cell, net: tuple[Layer, ...], xs: Any, lengths: Any, size: int
+    cell: Cell, net: tuple[Layer, ...], batch: Batch, size: int
 ) -> tuple[Any, Any, Any]:
-    """Lengths up to the first number that is none, that step, and where it was seen.
+    """Lengths up to the first number that is NaN or inf, that step, and where it was seen.
 
     A direction that runs backward reads other steps of what is left: looked for until none is.
     """
-    T, B, _ = xs.shape
+    T, B, _ = batch.xs.shape
     step, source = np.full(B, -1, np.int32), np.full(B, -1, np.int32)
-    if B % size and lengths is None:
-        lengths = np.full(B, T, np.int32)
+    if B % size and batch.lengths is None:
+        batch = batch._replace(lengths=np.full(B, T, np.int32))
     while True:
-        seen = [
-            first_nonfinite(cell, net, taken(rows, xs, 1), lengths_of(rows, lengths))
-            for rows in chunks(B, size)
-        ]
+        seen = [first_nonfinite(made(cell, net, batch.part(rows))) for rows in chunks(B, size)]
         now, where = (np.concatenate([np.asarray(s[i]) for s in seen])[:B] for i in (0, 1))
         if (where < 0).all():
-            return lengths, step, source
+            return batch.lengths, step, source
         step, source = np.where(where < 0, step, now), np.where(where < 0, source, where)
-        full = np.full(B, T, np.int32) if lengths is None else lengths
-        lengths = np.where(where < 0, full, now)
+        full = np.full(B, T, np.int32) if batch.lengths is None else batch.lengths
+        batch = batch._replace(lengths=np.where(where < 0, full, now))

@@ -13,13 +13,14 @@ from jax import Array
 
 from jaxrnn import arguments
 from jaxrnn.cell import Cell
-from jaxrnn.diagnosis.batches import chunk_size, chunks, finite_lengths, lengths_of, taken
+from jaxrnn.diagnosis.batches import Batch, chunk_size, chunks, finite_lengths, made, taken
 from jaxrnn.diagnosis.flow import GradientFlow, LayerFlow
 from jaxrnn.diagnosis.measurement import Part, measure
 from jaxrnn.diagnosis.watching import Watched, sizes, watch
 from jaxrnn.gate_statistics import of_sums
-from jaxrnn.layers import Layer, direct_adjoints, flipped, readings, unroll_layers
-from jaxrnn.unrolling import check
+from jaxrnn.layers import Layer, direct_adjoints, unroll_layers
+from jaxrnn.run import Run, precise
+from jaxrnn.time_axis import flipped
 
 __all__ = ["diagnose"]
 
@@ -32,7 +33,9 @@ def diagnose(
     xs: Array,
     loss: Callable[[Any], Array] | None = None,
     *,
+    state0: Any = None,
     lengths: Array | None = None,
+    resets: Array | None = None,
     draws: int = 4,
     chunk: int | None = None,
     key: PRNGKey | None = None,
@@ -48,7 +51,9 @@ def diagnose(
              loss: states ↦ one real scalar, the states being what `unroll` returns, for layers what
              `unroll_layers` does; None: each direction of each layer by itself, unit random
              cotangents on its last output, `draws` of them.
+             state0: as in `unroll`, or for layers as in `unroll_layers`.
              lengths: as in `unroll`, at least one above 0.
+             resets: as in `unroll`: how far a gradient reaches is counted from the last one.
              draws: of random cotangents, at least 1.
              chunk: examples at a time, by default chosen from the sizes.
              key: of the random cotangents, `jax.random.key(0)` by default.
@@ -69,34 +74,36 @@ def diagnose(
     >>> [advice.illness for advice in flow.advice if advice.illness]
     ['forget gates shut']
     """
-    net, batch = _checked(cell, params, xs, lengths, draws, chunk, key, progress)
+    _check_options(draws, chunk, key, progress)
+    net, given, shape = _checked(cell, params, Batch(xs, state0, lengths, resets))
     single = net[0].forward is params
-    xs = xs.reshape(xs.shape[0], math.prod(batch), xs.shape[-1])
-    given: Any = None if lengths is None else np.asarray(lengths).reshape(-1).astype(np.int32)
-    size = chunk_size(net, xs, chunk)
+    size = chunk_size(net, given.xs, chunk)
     whole: Any = None
     if loss is not None:
         arguments.check_callable("loss", loss, "(states) -> scalar")
-        whole = _of_layers(loss, batch, single)
-        unrolled = jax.eval_shape(lambda n, x: unroll_layers(cell, n, x), net, xs)
+        whole = _of_layers(loss, shape, single)
+        unrolled = jax.eval_shape(lambda n, x: unroll_layers(cell, n, x), net, given.xs)
         arguments.check_loss("loss", whole, unrolled, ())
 
-    with jax.debug_nans(False):  # what is not finite is a finding
-        ends, nonfinite, source = finite_lengths(cell, net, xs, given, size)
+    # What is not finite is a finding.
+    with jax.debug_nans(False), precise():
+        ends, nonfinite, source = finite_lengths(cell, net, given, size)
+        batch = given._replace(lengths=ends)
         direct, kind = None, "random"
         if whole is not None:
-            direct, kind = _direct(cell, net, jnp.asarray(xs), whole, ends)
+            direct, kind = _direct(cell, net, batch, whole)
         keys = jax.random.split(jax.random.key(0) if key is None else key, draws)
         parts: list[list[Part]] = []
-        for rows in progress(chunks(xs.shape[1], size)):
-            own = taken(rows, xs, 1), lengths_of(rows, ends), taken(rows, direct, 1)
-            parts.append(
-                measure(cell, net, *own, jnp.asarray(rows, jnp.uint32), kind != "last", keys)
-            )
-        T, B, _ = xs.shape
+        for rows in progress(chunks(given.xs.shape[1], size)):
+            own = made(cell, net, batch.part(rows)), taken(rows, direct, 1)
+            numbers = jnp.asarray(rows, jnp.uint32)
+            parts.append(measure(*own, numbers, keys, kind != "last"))
+        T, B, _ = given.xs.shape
         ends = np.full(B, T, np.int32) if ends is None else ends
-        longest = np.argsort(-ends, kind="stable")
-        watched, count = _watched(cell, net, xs, ends, longest)
+        begins, spans = _stretches(given.resets, ends)
+        longest = np.argsort(-spans, kind="stable")
+        longest = longest if given.resets is None else longest[:1]  # others begin elsewhere
+        watched, count = _watched(cell, net, given, (begins, spans, longest))
         layers = [
             _layer(cell, [chunk[index] for chunk in parts], seen, B)
             for index, seen in enumerate(watched)
@@ -104,20 +111,31 @@ def diagnose(
         return GradientFlow(
             layers=tuple(layers),
             lengths=jnp.asarray(ends),
+            spans=jnp.asarray(ends - _last_reset(given.resets, ends)),
             nonfinite=jnp.asarray(nonfinite),
             source=jnp.asarray(source),
             names=_names(net),
             cell=cell.name,
+            gates=cell.traits.gates,
             loss=kind,
             watched=tuple(int(i) for i in longest[:count]),
         )
 
 
+def _check_options(draws: Any, chunk: Any, key: Any, progress: Any) -> None:
+    arguments.check_size("draws", draws, least=1)
+    if chunk is not None:
+        arguments.check_size("chunk", chunk, least=1)
+    if key is not None:
+        arguments.check_key(key)
+    arguments.check_callable("progress", progress, "iterable -> iterable")
+
+
 def _checked(
-    cell: Cell, params: Any, xs: Any, lengths: Any, draws: Any, chunk: Any, key: Any, progress: Any
-) -> tuple[tuple[Layer, ...], tuple[int, ...]]:
-    """(net, batch shape) of arguments that fit."""
-    for name, value in (("params", params), ("xs", xs), ("lengths", lengths)):
+    cell: Cell, params: Any, batch: Batch
+) -> tuple[tuple[Layer, ...], Batch, tuple[int, ...]]:
+    """(net, batch with one axis of examples, its shape before) of arguments that fit."""
+    for name, value in (("params", params), *batch._asdict().items()):
         if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(value)):
             raise TypeError(
                 f"{name}: expected an array outside of jax.jit, got a tracer; diagnose jits "
@@ -125,31 +143,58 @@ def _checked(
             )
     layered = isinstance(params, list | tuple) and not hasattr(params, "_fields")
     arguments.check_cell(cell)
+    xs, state0, lengths, resets = batch
     if layered:
-        batch = arguments.check_sequence("xs", xs)
-        jax.eval_shape(lambda n, x: unroll_layers(cell, n, x), list(params), xs)
-        if lengths is not None:
-            arguments.check_lengths(lengths, xs)
+        arguments.check_sequence("xs", xs)
+        for name, check in (
+            ("lengths", arguments.check_lengths),
+            ("resets", arguments.check_resets),
+        ):
+            if getattr(batch, name) is not None:
+                check(getattr(batch, name), xs)
+        jax.eval_shape(lambda n, x, s: unroll_layers(cell, n, x, s), list(params), xs, state0)
     else:
-        check(cell, params, xs, None, lengths)
-        batch = tuple(xs.shape[1:-1])
-    if 0 in batch or xs.shape[0] == 0:
+        Run(cell, params, xs, state0, lengths=lengths, resets=resets)
+        state0 = None if state0 is None else (Layer(state0),)
+    shape = tuple(xs.shape[1:-1])
+    if 0 in shape or xs.shape[0] == 0:
         raise ValueError(f"xs: expected at least one step of one example, got {tuple(xs.shape)}")
     if lengths is not None and not np.asarray(lengths).any():
         raise ValueError("lengths: expected at least one above 0, got zeros alone")
-    arguments.check_size("draws", draws, least=1)
-    if chunk is not None:
-        arguments.check_size("chunk", chunk, least=1)
-    if key is not None:
-        arguments.check_key(key)
-    arguments.check_callable("progress", progress, "iterable -> iterable")
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         bad = np.argwhere(~np.isfinite(np.asarray(leaf)))
         if bad.size:
             name = ("layers" if layered else "params") + jax.tree_util.keystr(path)
             at = tuple(int(i) for i in bad[0])
             raise ValueError(f"{name}: expected finite numbers, got {leaf[at]} at {at}")
-    return tuple(params) if layered else (Layer(params),), batch
+    B, T = math.prod(shape), xs.shape[0]
+    flat = Batch(
+        xs.reshape(T, B, xs.shape[-1]),
+        jax.tree.map(lambda leaf: leaf.reshape(B, *leaf.shape[len(shape) :]), state0),
+        None if lengths is None else np.asarray(lengths).reshape(-1).astype(np.int32),
+        None if resets is None else np.asarray(resets).reshape(T, B),
+    )
+    return tuple(params) if layered else (Layer(params),), flat, shape
+
+
+def _stretches(resets: Any, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of each example the longest stretch without a reset: where it begins, how long it is."""
+    begins, spans = np.zeros_like(ends), ends.copy()
+    if resets is not None:
+        for b, end in enumerate(ends):
+            inner = np.nonzero(resets[1 : max(end, 1), b])[0] + 1
+            edges = np.concatenate([[0], inner, [end]])
+            lengths = np.diff(edges)
+            begins[b], spans[b] = edges[lengths.argmax()], lengths.max()
+    return begins, spans
+
+
+def _last_reset(resets: Any, ends: np.ndarray) -> np.ndarray:
+    """The step at which what the last step remembers began, `(B,)`."""
+    if resets is None:
+        return np.zeros_like(ends)
+    step = np.arange(len(resets))[:, None]
+    return np.where(resets & (step < ends), step, 0).max(0).astype(ends.dtype)
 
 
 def _of_layers(loss: Any, batch: tuple[int, ...], single: bool) -> Any:
@@ -162,21 +207,23 @@ def _of_layers(loss: Any, batch: tuple[int, ...], single: bool) -> Any:
     return whole
 
 
-def _direct(
-    cell: Cell, net: tuple[Layer, ...], xs: Array, loss: Any, lengths: Any
-) -> tuple[Any, str]:
+def _direct(cell: Cell, net: tuple[Layer, ...], batch: Batch, loss: Any) -> tuple[Any, str]:
     """∂E/∂sₖ at fixed other states of each layer, and whether the loss reads last steps alone."""
-    lengths = None if lengths is None else jnp.asarray(lengths)
-    states = unroll_layers(cell, net, xs, lengths=lengths)
-    ends = np.full(xs.shape[1], xs.shape[0]) if lengths is None else np.asarray(lengths)
-    early = np.arange(xs.shape[0])[:, None] < ends - 1
+    whole = jax.tree.map(jnp.asarray, batch)
+    own, direct = direct_adjoints(made(cell, net, whole), loss)
+    # Of each layer by itself: what the layers above pass down is no reading of the loss's.
+    states = [[None if run is None else run.states() for run in layer] for layer in own]
+    lengths = whole.lengths
+    turned = [Layer(f, jax.tree.map(lambda d: flipped(d, lengths), r)) for f, r in states]
+    ends = np.asarray(np.full(batch.xs.shape[1], batch.xs.shape[0]) if lengths is None else lengths)
+    early = np.arange(batch.xs.shape[0])[:, None] < ends - 1
     kind = "last"
-    for layer in jax.grad(loss)(states):
-        own = layer.forward, jax.tree.map(lambda d: flipped(d, lengths), layer.reverse)
-        for leaf in jax.tree.leaves(own):
+    for layer in jax.grad(loss)(tuple(turned)):
+        sides = layer.forward, jax.tree.map(lambda d: flipped(d, lengths), layer.reverse)
+        for leaf in jax.tree.leaves(sides):
             if (np.asarray(leaf) != 0).any(-1)[early].any():
                 kind = "steps"
-    return direct_adjoints(cell, net, xs, loss, lengths=lengths)[1], kind
+    return direct, kind
 
 
 def _layer(cell: Cell, parts: list[Part], seen: Watched | None, B: int) -> LayerFlow:
@@ -205,24 +252,28 @@ def _layer(cell: Cell, parts: list[Part], seen: Watched | None, B: int) -> Layer
 
 
 def _watched(
-    cell: Cell, net: tuple[Layer, ...], xs: Any, ends: Any, order: Any
+    cell: Cell, net: tuple[Layer, ...], batch: Batch, stretches: Any
 ) -> tuple[list[Watched | None], int]:
     """Each direction along the longest examples, cut to one length; how many those are at most."""
+    begins, spans, order = stretches
     found: list[Watched | None] = []
     count = 0
     sides = [side for layer in net for side in layer if side is not None]
     for number, params in enumerate(sides):
         state = jax.eval_shape(cell.init_state, params)
         n = sum(leaf.shape[-1] for leaf in jax.tree.leaves(state))
-        chosen = order[: sizes(int(ends.max()), len(ends), n).examples]
-        chosen = chosen[2 * ends[chosen] >= ends.max()]  # a short one would cut the others
-        T, count = int(ends[chosen].min()), max(count, len(chosen))
+        chosen = order[: sizes(int(spans.max()), len(spans), n).examples]
+        chosen = chosen[2 * spans[chosen] >= spans.max()]  # a short one would cut the others
+        T, count = int(spans[chosen].min()), max(count, len(chosen))
         if T < 2:
             found.append(None)
             continue
-        read = readings(cell, net, jnp.asarray(xs[:T, chosen]))
-        reading = [side for layer in read for side in layer if side is not None][number]
-        found.append(watch(cell, reading, sizes(T, len(chosen), n)))
+        first = int(begins[chosen[0]])
+        xs = jnp.asarray(batch.xs[first : first + T, chosen])
+        state0 = jax.tree.map(lambda leaf, rows=chosen: jnp.asarray(leaf)[rows], batch.state0)
+        read = made(cell, net, Batch(xs, state0))
+        run = [side for layer in read for side in layer if side is not None][number]
+        found.append(watch(run, sizes(T, len(chosen), n)))
     return found, count
 
 

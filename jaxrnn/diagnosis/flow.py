@@ -15,6 +15,7 @@ from jaxrnn.diagnosis.summary import summarise
 from jaxrnn.gate_statistics import GateStatistics
 from jaxrnn.lyapunov import Exponents
 from jaxrnn.paths import CellPaths
+from jaxrnn.traits import Gate
 
 __all__ = ["GradientFlow", "LayerFlow"]
 
@@ -77,8 +78,8 @@ class LayerFlow(NamedTuple):
 
 @functools.partial(
     jax.tree_util.register_dataclass,
-    data_fields=["layers", "lengths", "nonfinite", "source"],
-    meta_fields=["names", "cell", "loss", "watched"],
+    data_fields=["layers", "lengths", "spans", "nonfinite", "source"],
+    meta_fields=["names", "cell", "gates", "loss", "watched"],
 )
 @dataclasses.dataclass(frozen=True)
 class GradientFlow:
@@ -87,22 +88,27 @@ class GradientFlow:
     Fields:
         layers: a LayerFlow for each direction of each layer.
         lengths: of each example, up to the first non-finite step, `(B,)`.
+        spans: steps since the last reset before that, `(B,)`: lengths where nothing is reset.
         nonfinite: that step, -1 where all is finite, `(B,)`.
         source: where it was seen: 0 the input, l for layers[l-1], -1 nowhere, `(B,)`.
         names: of the layers, such as "layer 2, reverse".
         cell: its name.
+        gates: a `jaxrnn.traits.Gate` for each of its gates; empty for a bare step.
         loss: "last" for a loss that reads the last step alone, "steps" for any other, "random" for
             unit random cotangents.
         watched: the examples whose exponents, bounds, spectra and paths were taken, the longest, up
             to the length of the shortest of them; of a layer with a large state the first alone.
+            With resets, one example along its longest stretch without any.
     """
 
     layers: tuple[LayerFlow, ...]
     lengths: Array
+    spans: Array
     nonfinite: Array
     source: Array
     names: tuple[str, ...]
     cell: str
+    gates: tuple[Gate, ...]
     loss: str
     watched: tuple[int, ...]
 

@@ -1,13 +1,13 @@
 """The illnesses of a net's gradients, and of each its rule.
 
     illness             when
-    not finite          some number is none
+    not finite          some number is NaN or inf
     no gradient         the loss does not depend on this layer
     exploding           ‖∂E/∂sₖ‖ grows more than 100-fold with the lag, or would at the rate of λ₁
     dead units          a tenth of the relu units or more are 0 throughout
     saturated           the units of a one-gate cell spend over half of their steps at an end
     <gate> gates shut   an input or output gate spends 90 % of its steps below 0.1
-    update gates open   likewise above 0.9, the GRU's: nothing new is taken in
+    <gate> gates open   likewise above 0.9 where what a gate does not keep it writes, as in the GRU
     forget gates shut   vanishing, and these gates spend half of their steps below 0.1
     vanishing           nothing from the first half of a sequence adds more than 1 % of lag 0
 
@@ -21,6 +21,7 @@ import numpy as np
 
 from jaxrnn.diagnosis.advice import Advice, logit, power, steps
 from jaxrnn.diagnosis.summary import exponents, reached
+from jaxrnn.traits import Gate
 
 if TYPE_CHECKING:
     from jaxrnn.diagnosis.flow import GradientFlow, LayerFlow
@@ -29,7 +30,7 @@ __all__ = ["exploding", "no_gradient", "nonfinite", "of_gates", "vanishing"]
 
 GROWN = math.log(100.0)
 SHUT, MOSTLY, DEAD = 0.5, 0.9, 0.1
-NAMES = {"i": "input", "o": "output", "f": "forget", "z": "update"}
+SHUT_MEANS = {"writes": "nothing is written to c", "reads": "nothing is read from c"}
 
 
 def nonfinite(flow: "GradientFlow") -> list[Advice]:
@@ -67,7 +68,9 @@ def exploding(
 ) -> Advice | None:
     """Growth that was measured, or that λ₁ promises; None where there is neither."""
     rate, error = leading(layer), numbers.get("exponent_error") or 0.0
-    longest, growth = int(flow.lengths.max()), numbers["log_growth"]
+    # A stretch between resets may be longer than what the last step remembers.
+    longest = max(int(flow.spans.max()), numbers.get("exponent_steps") or 0)
+    growth = numbers["log_growth"]
     measured = -math.inf if growth is None else growth
     if measured <= GROWN and not (rate - 2 * error) * longest > GROWN:
         return None
@@ -111,33 +114,47 @@ def of_gates(
     flow: "GradientFlow", name: str, layer: "LayerFlow", numbers: dict[str, Any]
 ) -> list[Advice]:
     """Gates that stay shut or open, units at the ends of their range, dead units."""
-    gates = layer.gates
-    if gates is None:
+    if layer.gates is None:
         return []
     found = []
-    if len(gates) == 1:
-        (each,) = gates.values()
+    if len(flow.gates) == 1:
+        (gate,) = flow.gates
+        each = layer.gates[gate.name]
         low, high = np.asarray(each.low), np.asarray(each.high)
-        dead = float((low == 1).mean())
-        if flow.cell == "rnn[relu]":
+        if one_sided(gate):
+            dead = float((low == 1).mean())
             if dead >= DEAD:
                 found.append(_dead(name, dead, low.size))
         elif float((low + high).mean()) > SHUT:
             found.append(_saturated(name, float((low + high).mean())))
         return found
-    for gate, meaning in (("i", "nothing is written to c"), ("o", "nothing is read from c")):
-        if gate in gates and numbers["gates"][gate]["low"] > MOSTLY:
-            found.append(_shut(name, gate, numbers["gates"][gate], meaning))
-    if "z" in gates and numbers["gates"]["z"]["high"] > MOSTLY:
-        share, mean = numbers["gates"]["z"]["high"], numbers["gates"]["z"]["mean"]
-        finding = f"they spend {share:.0%} of their steps above 0.9 (mean {mean:.2g})."
-        shift = logit(mean) - logit(0.5)
-        remedy = (
-            f"Nothing new is taken in: subtract {shift:.2g} from the z block of b, for a mean of ½ "
-            "(initializers.with_gate_bias sets a block)."
-        )
-        found.append(Advice("update gates open", name, finding, remedy, shift))
+    writes = any(gate.role == "writes" for gate in flow.gates)
+    for gate in flow.gates:
+        each = numbers["gates"][gate.name]
+        if gate.role in SHUT_MEANS and each["low"] > MOSTLY:
+            found.append(_shut(name, gate, each))
+        if gate.role == "keeps" and not writes and each["high"] > MOSTLY:
+            found.append(_open(name, gate, each))
     return found
+
+
+def one_sided(gate: Gate) -> bool:
+    """Whether the range has a low end alone, as that of relu: a unit that rests there is dead."""
+    low, high = gate.range
+    return math.isfinite(low) and not math.isfinite(high)
+
+
+def _open(name: str, gate: Gate, numbers: dict[str, Any]) -> Advice:
+    share, mean = numbers["high"], numbers["mean"]
+    shift = logit(mean) - logit(0.5)
+    return Advice(
+        f"{gate.title} gates open",
+        name,
+        f"they spend {share:.0%} of their steps above 0.9 (mean {mean:.2g}).",
+        f"Nothing new is taken in: subtract {shift:.2g} from the {gate.name} block of b, for a "
+        "mean of ½ (initializers.with_gate_bias sets a block).",
+        shift,
+    )
 
 
 def _dead(name: str, share: float, units: int) -> Advice:
@@ -162,14 +179,14 @@ def _saturated(name: str, share: float) -> Advice:
     )
 
 
-def _shut(name: str, gate: str, numbers: dict[str, Any], meaning: str) -> Advice:
+def _shut(name: str, gate: Gate, numbers: dict[str, Any]) -> Advice:
     shift = logit(0.5) - logit(numbers["mean"])
     return Advice(
-        f"{NAMES[gate]} gates shut",
+        f"{gate.title} gates shut",
         name,
         f"they spend {numbers['low']:.0%} of their steps below 0.1 (mean {numbers['mean']:.2g}): "
-        f"{meaning}.",
-        f"Add {shift:.2g} to the {gate} block of b, for a mean of ½ "
+        f"{SHUT_MEANS[gate.role]}.",
+        f"Add {shift:.2g} to the {gate.name} block of b, for a mean of ½ "
         "(initializers.with_gate_bias sets a block, initializers.redrawn draws the gate anew).",
         shift,
     )
@@ -179,7 +196,7 @@ def vanishing(
     flow: "GradientFlow", name: str, layer: "LayerFlow", numbers: dict[str, Any]
 ) -> list[Advice]:
     """A gradient that does not reach half of the sequence, by the gate that stops it."""
-    lengths, read = np.asarray(flow.lengths, np.float64), reached(layer)
+    lengths, read = np.asarray(flow.spans, np.float64), reached(layer)
     seen = np.asarray(layer.horizon_1)[read] / lengths[read]
     reach, length = numbers["horizon_1_percent"]["median"], float(np.median(lengths))
     if np.median(seen) >= 0.5:
@@ -188,20 +205,20 @@ def vanishing(
         f"nothing from {steps(reach)} back or more adds over 1 % of what the last step does, in "
         f"sequences of {length:.0f}."
     )
-    for gate in ("f", "z"):
-        if layer.gates is not None and len(layer.gates) > 1 and gate in layer.gates:
-            gates = numbers["gates"][gate]
+    for gate in flow.gates:
+        if layer.gates is not None and len(flow.gates) > 1 and gate.role == "keeps":
+            gates = numbers["gates"][gate.name]
             wanted = 1 - 1 / max(length, 2.0)
             shift = logit(wanted) - logit(gates["mean"])
             shut = gates["low"] > SHUT
-            illness = f"{NAMES[gate]} gates shut" if shut else "vanishing"
+            illness = f"{gate.title} gates shut" if shut else "vanishing"
             finding += (
-                f" The {NAMES[gate]} gates let {gates['mean']:.2g} through a step; "
+                f" The {gate.title} gates let {gates['mean']:.2g} through a step; "
                 f"{gates['low']:.0%} are below 0.1."
             )
             remedy = (
-                f"For a memory of {length:.0f} steps add {shift:.2g} to the {gate} block of b, "
-                f"for a mean of 1 - 1/{length:.0f} (initializers.with_gate_bias sets a block, "
+                f"For a memory of {length:.0f} steps add {shift:.2g} to the {gate.name} block of "
+                f"b, for a mean of 1 - 1/{length:.0f} (initializers.with_gate_bias sets a block, "
                 "initializers.chrono draws one for a range of lags)."
             )
             return [Advice(illness, name, finding, remedy, shift)]

@@ -8,13 +8,12 @@ import jax.numpy as jnp
 from chex import PRNGKey
 from jax import Array
 
-from jaxrnn.cell import Cell
 from jaxrnn.example_gradients import ExampleGradients, example_gradients
 from jaxrnn.gate_statistics import sums
 from jaxrnn.horizon import memory_horizon
-from jaxrnn.layers import Layer, Reading, readings
+from jaxrnn.layers import Layer
 from jaxrnn.linearisation import linearised, trajectory
-from jaxrnn.unrolling import unroll
+from jaxrnn.run import Run
 
 __all__ = ["Part", "first_nonfinite", "measure"]
 
@@ -33,62 +32,43 @@ class Part(NamedTuple):
     gate_sums: Any
 
 
-@functools.partial(jax.jit, static_argnums=(0, 6))
+@functools.partial(jax.jit, static_argnums=4)
 def measure(
-    cell: Cell,
     net: tuple[Layer, ...],
-    xs: Array,
-    lengths: Array | None,
     direct: tuple[Layer, ...] | None,
     examples: Array,
-    probed: bool,
     keys: Array,
+    probed: bool,
 ) -> list[Part]:
     """Every direction of every layer.
 
-    Args: direct: ∂E/∂sₖ at fixed other states of its layer, in own time, or None; probed: whether
-          horizon and bias are those of random cotangents; examples: the numbers `(B,)` that make
-          each example's cotangents its own; keys: one for each draw.
+    Args: net: the runs of `layers.runs`; direct: ∂E/∂sₖ at fixed other states of its layer, in own
+          time, or None; examples: the numbers `(B,)` that make each example's cotangents its own;
+          keys: one for each draw; probed: whether horizon and bias are those of random cotangents.
     """
-    read = readings(cell, net, xs, lengths=lengths)
     found = []
-    for index, (layer, at) in enumerate(
-        zip(read, direct or [Layer(None)] * len(read), strict=True)
-    ):
-        for side, reading in enumerate(layer):
-            if reading is not None:
+    for index, (layer, at) in enumerate(zip(net, direct or [Layer(None)] * len(net), strict=True)):
+        for side, run in enumerate(layer):
+            if run is not None:
                 own = jax.vmap(lambda key, n=2 * index + side: jax.random.fold_in(key, n))(keys)
-                found.append(_measured(cell, reading, lengths, at[side], examples, probed, own))
+                found.append(_measured(run, at[side], examples, own, probed))
     return found
 
 
-def _measured(
-    cell: Cell,
-    reading: Reading,
-    lengths: Array | None,
-    direct: Any,
-    examples: Array,
-    probed: bool,
-    keys: Array,
-) -> Part:
-    states = unroll(cell, *reading, lengths=lengths)
-    steps = trajectory(cell, reading.params, reading.xs, reading.state0, states, lengths, None)
-    gate_sums = sums(cell, reading.params, steps)
-    steps = linearised(cell, reading.params, steps)
+def _measured(run: Run, direct: Any, examples: Array, keys: Array, probed: bool) -> Part:
+    states = run.states()
+    steps = trajectory(run, states)
+    gate_sums = sums(run, steps)
+    steps = linearised(run, steps)
     of_loss = by_probes = None
     if direct is not None:
-        of_loss = example_gradients(cell, reading.params, steps, direct, lengths)
+        of_loss = example_gradients(run, steps, direct)
     if probed:
-        by_probes = _averaged(
-            jax.lax.map(
-                lambda key: example_gradients(
-                    cell, reading.params, steps, _probes(states, key, examples), lengths
-                ),
-                keys,
-            )
-        )
+        probe = lambda key: example_gradients(run, steps, _probes(states, key, examples))  # noqa: E731
+        by_probes = _averaged(jax.lax.map(probe, keys))
     first: Any = by_probes if of_loss is None else of_loss
     last: Any = of_loss if by_probes is None else by_probes
+    lengths = run.lengths
     horizons = [memory_horizon(last.contribution, part, lengths=lengths) for part in (0.1, 0.01)]
     apart = (None, None) if first is last else (last.adjoint, last.contribution)
     return Part(
@@ -127,23 +107,20 @@ def _averaged(draws: ExampleGradients) -> ExampleGradients:
     )
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def first_nonfinite(
-    cell: Cell, net: tuple[Layer, ...], xs: Array, lengths: Array | None
-) -> tuple[Array, Array]:
-    """(step, where) of the first number that is none, `(B,)` each; -1 for none.
+@jax.jit
+def first_nonfinite(net: tuple[Layer, ...]) -> tuple[Array, Array]:
+    """(step, where) of the first number that is NaN or inf, `(B,)` each; -1 for none.
 
     where: 0 for the input, else 1 + the number of the direction, whose own step it is. What the
     input or a layer below has caused is not counted again.
     """
+    xs, lengths = net[0].forward.xs, net[0].forward.lengths
     T = xs.shape[0]
-    read = readings(cell, net, xs, lengths=lengths)
     seen = [_first(xs, lengths)]
-    for layer in read:
-        for reading in layer:
-            if reading is not None:
-                states = unroll(cell, *reading, lengths=lengths)
-                steps = [_first(leaf, lengths) for leaf in jax.tree.leaves(states)]
+    for layer in net:
+        for run in layer:
+            if run is not None:
+                steps = [_first(leaf, lengths) for leaf in jax.tree.leaves(run.states())]
                 seen.append(jnp.min(jnp.stack(steps), axis=0))
     where, step = jnp.full_like(seen[0], -1), jnp.full_like(seen[0], -1)
     for index, at in reversed(list(enumerate(seen))):

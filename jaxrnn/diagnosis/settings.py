@@ -69,7 +69,7 @@ def truncation(flow: "GradientFlow") -> list[Advice]:
     # A layer for which no window will do needs the whole sequence.
     reached = [layer for layer in flow.layers if np.isfinite(np.asarray(layer.gradient)).any()]
     window = max((window_for(layer, T) or T for layer in reached), default=T)
-    if window > float(np.median(np.asarray(flow.lengths))) / 2:
+    if window > float(np.median(np.asarray(flow.spans))) / 2:  # a reset cuts by itself
         return []
     return [
         Advice(

@@ -1,6 +1,5 @@
 """The part of a diagnosis that needs whole Jacobians: along a few examples, over a window."""
 
-import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -8,13 +7,11 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxrnn import certificates, factorizations, lyapunov, paths
-from jaxrnn.cell import Cell
 from jaxrnn.certificates import Certificate
-from jaxrnn.layers import Reading
 from jaxrnn.linearisation import trajectory
 from jaxrnn.matrix_products import from_tree
 from jaxrnn.projections import accumulator
-from jaxrnn.unrolling import unroll
+from jaxrnn.run import Run
 
 __all__ = ["Sizes", "Watched", "sizes", "watch"]
 
@@ -50,33 +47,31 @@ def sizes(T: int, B: int, n: int) -> Sizes:
     return Sizes(examples, window, min(T, SPECTRA, max(steps // 4, 1)))
 
 
-def watch(cell: Cell, reading: Reading, plan: Sizes) -> Watched:
+def watch(run: Run, plan: Sizes) -> Watched:
     """Exponents, certificates, spectra and paths of whole sequences, all of one length."""
-    params, xs, state0 = reading
-    T = xs.shape[0]
-    states = _states(cell, params, xs, state0)
+    T = run.xs.shape[0]
+    states = _states(run)
     n = sum(leaf.shape[-1] for leaf in jax.tree.leaves(states))
     end = T - plan.window
-    entering = state0 if end == 0 else jax.tree.map(lambda leaf: leaf[end - 1], states)
-    window = params, xs[end:], entering
+    entering = run.state0 if end == 0 else jax.tree.map(lambda leaf: leaf[end - 1], states)
+    window = Run(run.cell, run.params, run.xs[end:], entering)
     at = jnp.linspace(0, T - 1, plan.spectra).astype(jnp.int32)
-    has_paths = getattr(getattr(cell, "phi", None), "readout", None) is not None
     return Watched(
-        lyapunov.exponents(cell, *reading, count=min(n, LEADING), warmup=T // 10),
-        certificates.certify(cell, *window),
-        _spectrum(cell, params, xs[:, 0], jax.tree.map(lambda s: s[:, 0], states), at),
-        paths.decompose(cell, *window) if has_paths else None,
+        lyapunov.exponents(run, count=min(n, LEADING), warmup=T // 10),
+        certificates.certify(window),
+        _spectrum(run, states, at),
+        None if run.cell.traits.readout is None else paths.decompose(window),
     )
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _states(cell: Cell, params: Any, xs: Array, state0: Any) -> Any:
-    return unroll(cell, params, xs, state0)
+@jax.jit
+def _states(run: Run) -> Any:
+    return run.states()
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _spectrum(cell: Cell, params: Any, xs: Array, states: Any, at: Array) -> Array:
-    steps = trajectory(cell, params, xs, None, states, None, None)
-    before, xs = jax.tree.map(lambda leaf: leaf[at], (steps.before, steps.xs))
-    J = from_tree(cell.state_jacobian(params, before, xs))
+@jax.jit
+def _spectrum(run: Run, states: Any, at: Array) -> Array:
+    steps = trajectory(run, states)
+    before, xs = jax.tree.map(lambda leaf: leaf[at, 0], (steps.before, steps.xs))
+    J = from_tree(run.cell.state_jacobian(run.params, before, xs))
     return factorizations.singular_values(J.astype(accumulator(J.dtype)))

@@ -8,7 +8,7 @@ True
 
 from jaxrnn.verification.report import Check, Report, Worst
 from jaxrnn.verification.saturation import Saturation, saturation
-from jaxrnn.verification.suite import SCALES, SHAPES, redraw, verify
+from jaxrnn.verification.suite import SCALES, SHAPES, assert_cell, redraw, verify
 
 __all__ = [
     "SCALES",
@@ -17,6 +17,7 @@ __all__ = [
     "Report",
     "Saturation",
     "Worst",
+    "assert_cell",
     "redraw",
     "saturation",
     "verify",

@@ -11,6 +11,7 @@ from jax import Array
 
 from jaxrnn import arguments
 from jaxrnn.cell import Cell
+from jaxrnn.run import precise
 from jaxrnn.verification import derivatives, gates
 from jaxrnn.verification.cases import Case, Template, draw, template
 from jaxrnn.verification.judgement import Drawn, block_names, judge, leaf_names
@@ -18,7 +19,7 @@ from jaxrnn.verification.pair import Pair, total
 from jaxrnn.verification.reference import Method, complex_step, differences, is_analytic
 from jaxrnn.verification.report import Check, Report, Worst
 
-__all__ = ["SCALES", "SHAPES", "redraw", "verify"]
+__all__ = ["SCALES", "SHAPES", "assert_cell", "redraw", "verify"]
 
 SHAPES = ((1, 1), (3, 2), (2, 5))  # (D, H): the smallest, H < D, H > D
 SCALES = (1e-6, 0.1, 1.0, 10.0, 100.0)  # tiny, nearly linear, usual, mostly and wholly saturated
@@ -81,7 +82,8 @@ def verify(
     arguments.check_size("seed", seed, least=0)
     arguments.check_callable("progress", progress, "iterable -> iterable")
     _check_scales(scales)
-    with jax.enable_x64(True), jax.debug_nans(False):  # what is no number is a finding
+    # What is NaN or inf is a finding. On an accelerator a default matmul is no reference.
+    with jax.enable_x64(True), jax.debug_nans(False), precise():
         templates = _templates(cell, shapes, example)
         key = jax.random.key(seed)
         spread = jnp.repeat(jnp.asarray(scales, jnp.float64), cases)
@@ -93,6 +95,23 @@ def verify(
             keys = jax.random.split(jax.random.fold_in(key, index), spread.shape[0])
             found.extend(_checks(cell, method, shape, spread, keys))
     return Report(_worst_of_each(found), cell.name, len(templates) * spread.shape[0])
+
+
+def assert_cell(cell: Cell, **options: Any) -> None:
+    """A test of one line: fails with the printed report unless every check of `verify` passes.
+
+    Args:    cell, options: as in `verify`.
+    Returns: None.
+    Raises:  AssertionError with the report; TypeError or ValueError as `verify`.
+    Cost:    as `verify`.
+    Source:  as `verify`.
+
+    >>> import jaxrnn
+    >>> jaxrnn.verification.assert_cell(jaxrnn.rnn(), shapes=((2, 3),), cases=8)
+    """
+    report = verify(cell, **options)
+    if not report.passed:
+        raise AssertionError(f"{cell.name}: {report.located or 'a check'} is wrong\n{report}")
 
 
 def redraw(cell: Cell, worst: Worst) -> Case:

@@ -1,0 +1,52 @@
+"""What an algorithm may want to know of a cell: its slope, its read-out, its gates."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from jax import Array
+
+__all__ = ["ROLES", "Gate", "Traits"]
+
+ROLES = ("keeps", "writes", "reads", "resets", "proposes")
+
+
+class Gate(NamedTuple):
+    """One gate: a block of rows of W_ih and W_hh, and what it is for.
+
+    Fields:
+        name: its letter, such as "f".
+        title: its name in a sentence, such as "forget".
+        role: "keeps" the old state, "writes" what is proposed, "reads" the state out, "resets" what
+            a proposal sees of the state, or "proposes" what may be written; "" where it is not
+            said. A gate that keeps, in a cell without one that writes, does both: what it does not
+            keep it writes.
+        range: (lowest, highest) value, ±inf where there is none.
+    """
+
+    name: str
+    title: str
+    role: str
+    range: tuple[float, float]
+
+
+class Traits(NamedTuple):
+    """What an algorithm may want to know of a cell, so that none looks inside.
+
+    Fields:
+        slope: of a cell of one gate, a number γ with ‖∂h/∂h₋‖ ≤ γ σ_max(W_hh); None if there is
+            none. `certificates` rest on it.
+        linear: whether ∂h/∂h₋ is γ W_hh itself.
+        readout: partials ↦ ∂h/∂c at fixed gates, `(*lead, H)`, for a state (h, c); None if the cell
+            has none. A cell that has one has `pulled_apart` too.
+        gates: a `Gate` for each block of rows; empty for a bare step.
+        gate_values: (params, s₋, x) ↦ what each gate lets through, a tuple of `(*lead, H)`; None
+            where nobody is to look at them.
+        recurrent_weight: params ↦ W_hh `(G·H, H)`; None for a bare step.
+    """
+
+    slope: float | None = None
+    linear: bool = False
+    readout: Callable[[Any], Array] | None = None
+    gates: tuple[Gate, ...] = ()
+    gate_values: Callable[[Any, Any, Array], tuple[Array, ...]] | None = None
+    recurrent_weight: Callable[[Any], Array] | None = None

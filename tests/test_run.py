@@ -1,0 +1,300 @@
+"""`jaxrnn.Run`: a pytree that checks its parts and goes through every transformation."""
+
+import dataclasses
+import pickle
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+
+import jaxrnn
+from jaxrnn import (
+    bptt,
+    certificates,
+    jacobians,
+    lyapunov,
+    paths,
+    products,
+    regularizers,
+    strategies,
+    truncation,
+)
+
+T, B, D, H = 7, 3, 2, 4
+LENGTHS = np.array([7, 4, 2], np.int32)
+
+
+def drawn(cell=None, seed=0, dtype=jnp.float64):
+    cell = jaxrnn.lstm() if cell is None else cell
+    keys = jax.random.split(jax.random.key(seed))
+    params = cell.init(keys[0], D, H, dtype=dtype)
+    return cell, params, jax.random.normal(keys[1], (T, B, D), dtype)
+
+
+def run_of(**masks):
+    return jaxrnn.Run(*drawn(), **masks)
+
+
+def last(states):
+    return jnp.sum(states.h[-1] ** 2)
+
+
+def ones(run):
+    dtype = run.xs.dtype if isinstance(run, jaxrnn.Run) else jnp.float64
+    return jaxrnn.LSTMState(*[jnp.ones((B, H), dtype)] * 2)
+
+
+ANALYSES = {
+    "closed_form": jacobians.closed_form,
+    "forward_mode": jacobians.forward_mode,
+    "reverse_mode": jacobians.reverse_mode,
+    "wrt_inputs": jacobians.wrt_inputs,
+    "wrt_params": jacobians.wrt_params,
+    "c_partial": jacobians.c_partial,
+    "c_path": jacobians.c_path,
+    "adjoints": lambda run: bptt.adjoints(run, last),
+    "temporal_contributions": lambda run: bptt.temporal_contributions(run, last),
+    "contribution_norms": lambda run: bptt.contribution_norms(run, last),
+    "credit_matrix": lambda run: bptt.credit_matrix(run, lambda s: (s.h**2).sum((1, 2))),
+    "gradient": lambda run: truncation.gradient(run, last, 3),
+    "curve": lambda run: truncation.curve(run, last),
+    "curve_of_last": lambda run: truncation.curve_of_last(run, lambda s: s.h.sum()),
+    "transport": lambda run: products.transport(run, 1, 4),
+    "transport_norms": products.transport_norms,
+    "frobenius_norms": products.frobenius_norms,
+    "tangent_norms": lambda run: products.tangent_norms(run, ones(run)),
+    "adjoint_norms": lambda run: products.adjoint_norms(run, ones(run)),
+    "exponents": lyapunov.exponents,
+    "decompose": paths.decompose,
+    "paths.transport": lambda run: paths.transport(run, 1, 4),
+    "along": certificates.along,
+    "certify": certificates.certify,
+    "omega": lambda run: regularizers.omega(run, last),
+    "omega_at_fixed_adjoints": lambda run: regularizers.omega_at_fixed_adjoints(run, last),
+    "flossing": regularizers.flossing,
+}  # fmt: skip
+
+
+def test_states_are_those_of_unroll():
+    cell, params, xs = drawn()
+    state0 = jaxrnn.LSTMState(jnp.ones((B, H)), jnp.full((B, H), 0.5))
+    resets = jnp.zeros((T, B), bool).at[3, 1].set(True)
+    run = jaxrnn.Run(cell, params, xs, state0, lengths=LENGTHS, resets=resets)
+    expected = jaxrnn.unroll(cell, params, xs, state0, lengths=LENGTHS, resets=resets)
+    chex.assert_trees_all_equal(run.states(), expected)
+
+
+def test_rebuilt_by_jax_it_is_the_same_run_and_keeps_its_cell():
+    run = run_of(lengths=LENGTHS)
+    leaves, structure = jax.tree.flatten(run)
+    again = jax.tree.unflatten(structure, leaves)
+    assert again.cell is run.cell
+    chex.assert_trees_all_equal(again, run)
+    assert jax.tree.structure(run) == jax.tree.structure(run_of(lengths=LENGTHS + 0))
+    names = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(run)]
+    assert names == [".params.w_ih", ".params.w_hh", ".params.b", ".xs", ".lengths"]
+    placeholders = jax.tree.map(lambda leaf: object(), run)  # what JAX does; nothing may check it
+    assert isinstance(placeholders, jaxrnn.Run)
+
+
+def test_it_is_frozen_and_pickles():
+    run = run_of()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        run.xs = None
+    again = pickle.loads(pickle.dumps(jax.device_get(run)))
+    assert again.cell == run.cell
+    chex.assert_trees_all_equal(jax.device_get(run), again)
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        *map(jaxrnn.rnn, strategies.ACTIVATIONS),
+        jaxrnn.lstm(),
+        jaxrnn.gru(),
+        jaxrnn.reset_first_gru(),
+    ],
+    ids=lambda cell: cell.name,
+)
+def test_cells_pickle_as_equals(cell):
+    again = pickle.loads(pickle.dumps(cell))
+    assert again == cell
+    assert hash(again) == hash(cell)
+
+
+def test_printed():
+    assert repr(run_of()) == "Run(lstm, xs=float64[7, 3, 2])"
+    shown = repr(run_of(lengths=LENGTHS))
+    assert shown == "Run(lstm, xs=float64[7, 3, 2], lengths=int32[3])"
+
+
+def test_gradient_of_a_run_that_holds_inputs_is_whole():
+    """By central differences: an object that held states would leave out how they move."""
+    run = run_of()
+    f = lambda params: regularizers.omega(run.at(params), last)  # noqa: E731
+    found = jax.grad(f)(run.params).w_hh[3, 1]
+    h = 1e-5
+
+    def moved(by):
+        return f(run.params._replace(w_hh=run.params.w_hh.at[3, 1].add(by)))
+
+    expected = (8 * (moved(h) - moved(-h)) - (moved(2 * h) - moved(-2 * h))) / (12 * h)
+    np.testing.assert_allclose(found, expected, rtol=1e-8)
+
+
+def test_gradient_by_a_run_with_integer_lengths_is_jaxs_type_error():
+    with pytest.raises(TypeError, match="real- or complex-valued inputs"):
+        jax.grad(lambda run: regularizers.omega(run, last))(run_of(lengths=LENGTHS))
+
+
+@pytest.mark.parametrize("name", ["closed_form", "adjoints", "frobenius_norms", "omega", "curve"])
+def test_vmap_over_params_is_a_loop_over_seeds(name):
+    f, run = ANALYSES[name], run_of(lengths=LENGTHS)
+    many = [drawn(seed=seed)[1] for seed in range(3)]
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *many)
+    found = jax.vmap(lambda params: f(run.at(params)))(stacked)
+    expected = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[f(run.at(p)) for p in many])
+    chex.assert_trees_all_close(found, expected, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("name", ["closed_form", "frobenius_norms", "transport_norms"])
+def test_vmap_over_a_batch_axis_of_a_run(name):
+    resets = jnp.zeros((T, B), bool).at[3, 1].set(True)
+    f, run = ANALYSES[name], run_of(lengths=LENGTHS, resets=resets)
+    axes = run.axes(xs=1, lengths=0, resets=1)
+    found = jax.vmap(f, in_axes=(axes,), out_axes=1)(run)
+    chex.assert_trees_all_close(found, f(run), rtol=1e-12, atol=1e-13)
+
+
+def test_axes_names_what_it_does_not_know():
+    with pytest.raises(TypeError, match=r"axes: expected names of params, xs.*got x"):
+        run_of().axes(x=1)
+
+
+@pytest.mark.parametrize("name", ANALYSES)
+def test_jit_takes_a_run_as_an_argument(name):
+    f, run = ANALYSES[name], run_of()
+    chex.assert_trees_all_close(jax.jit(f)(run), f(run), rtol=1e-12, atol=1e-13)
+
+
+def test_one_trace_for_each_cell_shape_and_set_of_masks():
+    chex.clear_trace_counter()
+
+    @jax.jit
+    @chex.assert_max_traces(n=2)
+    def f(run):
+        return jnp.sum(jacobians.closed_form(run).h.h)
+
+    for seed in range(3):
+        f(jaxrnn.Run(*drawn(seed=seed)))  # equal cells, other arrays
+        f(jaxrnn.Run(*drawn(seed=seed), lengths=LENGTHS))
+
+
+def test_checkpoint_and_export():
+    run = run_of(lengths=LENGTHS)
+    f = lambda run: jnp.sum(products.frobenius_norms(run))  # noqa: E731
+    by_params = lambda g: jax.grad(lambda params: g(run.at(params)))(run.params)  # noqa: E731
+    chex.assert_trees_all_close(by_params(jax.checkpoint(f)), by_params(f), rtol=1e-12)
+    cell = run.cell
+
+    def flat(params, xs, lengths):
+        return f(jaxrnn.Run(cell, params, xs, lengths=lengths))
+
+    at = run.params, run.xs, run.lengths
+    exported = jax.export.export(jax.jit(flat), platforms=["cpu", "cuda", "tpu"])(*at)
+    np.testing.assert_allclose(exported.call(*at), f(run), rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", ANALYSES)
+@pytest.mark.parametrize("given", ["a cell", "a tuple", "None"])
+def test_what_is_no_run_is_told_how_to_make_one(name, given):
+    cell, params, xs = drawn()
+    value = {"a cell": cell, "a tuple": (cell, params, xs), "None": None}[given]
+    with pytest.raises(
+        TypeError, match=r"run: expected a jaxrnn.Run, got .*jaxrnn\.Run\(cell, params, xs\)"
+    ):
+        ANALYSES[name](value)
+
+
+@pytest.mark.parametrize("name", ANALYSES)
+def test_a_run_that_nothing_checked_is_checked_by_the_analysis(name):
+    cut = jax.tree.map(lambda leaf: leaf[:, :1] if leaf.ndim == 2 else leaf, run_of())
+    with pytest.raises(ValueError, match=r"params\.w_"):
+        ANALYSES[name](cut)
+
+
+@pytest.mark.parametrize("mask", ["lengths", "resets"])
+@pytest.mark.parametrize("name", ["exponents", "flossing"])
+def test_masks_that_an_exponent_has_no_meaning_for_are_refused_by_name(name, mask):
+    value = {"lengths": LENGTHS, "resets": jnp.zeros((T, B), bool)}[mask]
+    with pytest.raises(ValueError, match=f"{mask}: expected none, since an exponent"):
+        ANALYSES[name](run_of(**{mask: value}))
+
+
+# --- precision -----------------------------------------------------------------------
+
+
+def precisions(f, *arguments):
+    """Of every matmul in the lowered text."""
+    text = jax.jit(f).lower(*arguments).as_text()
+    return [line for line in text.splitlines() if "dot_general" in line]
+
+
+@pytest.mark.parametrize("name", ANALYSES)
+def test_analyses_ask_for_the_highest_precision(name):
+    run = jaxrnn.Run(*drawn(dtype=jnp.float32))
+    f = ANALYSES[name]
+    found = precisions(f, run)
+    assert found
+    assert all("precision = [HIGHEST, HIGHEST]" in line for line in found)
+    with jax.default_matmul_precision("bfloat16"):  # the user's word goes
+        assert all("HIGHEST" not in line or name in LOWER for line in precisions(f, run))
+
+
+# Singular values, eigenvalues and powers keep the highest of their own accord.
+LOWER = {"transport_norms", "along", "certify", "exponents", "flossing"}
+
+
+def test_training_is_at_the_users_default():
+    cell, params, xs = drawn(dtype=jnp.float32)
+    loss = lambda params: last(jaxrnn.unroll(cell, params, xs))  # noqa: E731
+    found = precisions(jax.value_and_grad(loss), params)
+    assert found
+    assert all("HIGHEST" not in line for line in found)
+
+
+# --- strategies ----------------------------------------------------------------------
+
+
+@given(strategies.runs(dtype=jnp.float64))
+def test_held_steps_repeat_the_state_and_resets_begin_anew(run):
+    """What a user would write with the strategies, against a loop over steps."""
+    states, first = run.states(), run.state0
+    batch = run.xs.shape[1:-1]
+    first = run.cell.init_state(run.params, batch) if first is None else first
+    state = first
+    for t, x in enumerate(run.xs):
+        begin = state
+        if run.resets is not None:
+            begin = jax.tree.map(
+                lambda a, b, r=run.resets[t]: jnp.where(r[..., None], a, b), first, begin
+            )
+        new = run.cell.step(run.params, begin, x)
+        if run.lengths is not None:
+            held = t >= run.lengths
+            new = jax.tree.map(lambda a, b, h=held: jnp.where(h[..., None], a, b), state, new)
+        state = new
+        here = jax.tree.map(lambda leaf, t=t: leaf[t], states)
+        chex.assert_trees_all_close(here, state, rtol=1e-10, atol=1e-12)
+
+
+def test_assert_cell_passes_ours_and_names_what_is_wrong():
+    jaxrnn.verification.assert_cell(jaxrnn.gru(), shapes=((2, 3),), cases=4)
+    phi = jaxrnn.rnn().phi
+    wrong = phi._replace(tangent=lambda p, ds, dv: jaxrnn.RNNState(0.5 * p.k * dv))
+    cell = dataclasses.replace(jaxrnn.rnn(), name="half", phi=wrong)
+    with pytest.raises(AssertionError, match=r"half: .* is wrong"):
+        jaxrnn.verification.assert_cell(cell, shapes=((2, 3),), cases=4)
