@@ -22,6 +22,7 @@ import jaxlib
 from jax import Array
 from jax.custom_batching import custom_vmap
 from jax.nn import initializers
+from jax.sharding import PartitionSpec as P
 
 __all__ = ["eigenvalues", "orthogonal", "qr", "singular_values", "symmetric_eigenvalues"]
 
@@ -32,17 +33,27 @@ MAY_WAIT_FOR_ITSELF = VERSION < (0, 11, 1)  # tests/test_factorizations.py tries
 def one_at_a_time(f: Callable[[Array], Any], rank: int = 2) -> Callable[[Array], Any]:
     """f, of the last `rank` axes, for any leading axes; on a CPU by one call for each entry."""
 
-    def each(flat: Array) -> Any:
-        return jax.lax.map(f, flat)
+    def each(a: Array) -> Any:
+        lead, inner = a.shape[: a.ndim - rank], a.shape[a.ndim - rank :]
+        found = jax.lax.map(f, a.reshape(math.prod(lead), *inner))
+        return jax.tree.map(lambda leaf: leaf.reshape(*lead, *leaf.shape[1:]), found)
+
+    def together(a: Array) -> Any:
+        of_stacks = f
+        for _ in range(a.ndim - rank):
+            of_stacks = jax.vmap(of_stacks)
+        return of_stacks(a)
 
     @custom_vmap
     def stacked(a: Array) -> Any:
-        lead, inner = a.shape[: a.ndim - rank], a.shape[a.ndim - rank :]
-        if lead == ():
+        count = a.ndim - rank
+        if count == 0:
             return f(a)
-        flat = a.reshape(math.prod(lead), *inner)
-        found = jax.lax.platform_dependent(flat, cpu=each, default=jax.vmap(f))
-        return jax.tree.map(lambda leaf: leaf.reshape(*lead, *leaf.shape[1:]), found)
+        split = jax.typeof(a).sharding
+        if any(split.spec[:count]):  # by an explicit mesh: no loop runs over such an axis
+            spec = P(*split.spec[:count])
+            return jax.shard_map(stacked, mesh=split.mesh, in_specs=spec, out_specs=spec)(a)
+        return jax.lax.platform_dependent(a, cpu=each, default=together)
 
     @stacked.def_vmap
     def _(size: int, batched: Any, a: Array) -> tuple[Any, Any]:

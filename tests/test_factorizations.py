@@ -9,8 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import PartitionSpec as P
 
+import jaxrnn
 from jaxrnn import factorizations
+from tests.table import split
 
 EPS = float(np.finfo(np.float64).eps)
 
@@ -100,6 +103,18 @@ def test_second_derivative_and_reverse_mode_agree_with_forward(name):
     moved = a.at[0, 1, 2].add(h), a.at[0, 1, 2].add(-h)
     expected = (jax.grad(f)(moved[0]) - jax.grad(f)(moved[1])) / (2 * h)
     np.testing.assert_allclose(twice[..., 0, 1, 2], expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "f", [jaxrnn.products.transport_norms, jaxrnn.certificates.along, jaxrnn.paths.decompose]
+)
+def test_examples_that_an_explicit_mesh_splits_stay_split(f):
+    """The types alone: test_transforms.py compares the numbers, on two devices."""
+    cell, (across, mesh) = jaxrnn.lstm(), split(jnp.zeros((5, 4, 3)))
+    params = cell.init(jax.random.key(0), 3, 2)
+    with jax.sharding.use_abstract_mesh(mesh):
+        found = jax.eval_shape(lambda p, xs: f(jaxrnn.Run(cell, p, xs)), params, across)
+    assert {leaf.sharding.spec for leaf in jax.tree.leaves(found)} == {P(None, "batch")}
 
 
 def test_orthogonal_is_that_of_jax_for_one_key_and_for_many():
