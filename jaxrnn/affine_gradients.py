@@ -9,11 +9,11 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax import Array
 
 from jaxrnn import norms, outer_products
 from jaxrnn.projections import cast
+from jaxrnn.zeros import zeros_of
 
 __all__ = ["sizes"]
 
@@ -52,7 +52,7 @@ def sizes(
 def _check_one_device(weight: Array, xs: Array) -> None:
     """Refuse a batch on several devices: ‖Σ_b‖² has a term for every two examples."""
     # Under `shard_map`, what differs from device to device has another type.
-    varied = weight + jnp.zeros_like(xs.sum()).astype(weight.dtype)
+    varied = weight + zeros_of(xs).astype(weight.dtype)
     if any(jax.typeof(xs).sharding.spec) or jax.typeof(varied) != jax.typeof(weight):
         raise NotImplementedError(
             "contribution_norms: expected all examples on one device, got a batch that is split "

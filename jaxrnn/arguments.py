@@ -4,14 +4,11 @@ All checks read only shapes, dtypes and tree structures, which are static under
 `jax.jit`, so bad input is refused while tracing, before anything is computed.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-
-from jaxrnn.traits import ROLES, Gate
 
 
 def describe(value: Any) -> str:
@@ -58,69 +55,32 @@ def check_dtype(name: str, value: Any, dtype: Any, owner: str) -> None:
         )
 
 
-def check_matrix(name: str, value: Any, symbols: str) -> None:
-    """Refuse what has not two axes."""
-    if value.ndim != 2:
-        raise ValueError(f"{name}: expected a matrix {symbols}, got {describe(value)}")
+def check_shape(name: str, value: Any, expected: tuple[int | None, ...], symbols: str) -> None:
+    """Refuse an array of another shape; None is any size, `symbols` names the axes: `(G·H, D)`."""
+    shape = tuple(value.shape)
+    if None in expected:
+        if len(shape) != len(expected):
+            raise ValueError(f"{name}: expected shape {symbols}, got {describe(value)}")
+    elif shape != expected:
+        hint = "; it looks transposed" if len(expected) > 1 and shape == expected[::-1] else ""
+        raise ValueError(f"{name}: expected shape {symbols} = {expected}, got {shape}{hint}")
 
 
-def check_shape(name: str, value: Any, expected: tuple[int, ...], symbols: str) -> None:
-    """Refuse an array of another shape; `symbols` says what the axes mean, e.g. `(G·H, D)`."""
-    if value.shape != expected:
-        hint = ""
-        if len(expected) > 1 and value.shape == expected[::-1]:
-            hint = "; it looks transposed"
-        raise ValueError(
-            f"{name}: expected shape {symbols} = {expected}, got {tuple(value.shape)}{hint}"
-        )
-
-
-def check_record(name: str, value: Any, cls: type) -> None:
-    """Refuse anything but an instance of the NamedTuple `cls` with no leaf missing."""
-    fields = ", ".join(cls._fields)  # type: ignore[attr-defined]
+def check_instance(name: str, value: Any, cls: type, expected: str, hint: str = "") -> None:
+    """Refuse what is not a `cls`; `expected` describes it, `hint` says what to do."""
     if not isinstance(value, cls):
-        raise TypeError(
-            f"{name}: expected {cls.__name__}({fields}), got {describe(value)}; "
-            "a plain tuple or dict does not say which leaf is which"
-        )
-    for field in cls._fields:  # type: ignore[attr-defined]
+        hint = f"; {hint}" if hint else ""
+        raise TypeError(f"{name}: expected {expected}, got {describe(value)}{hint}")
+
+
+def check_record(name: str, value: Any, cls: Any) -> None:
+    """Refuse anything but an instance of the NamedTuple `cls` with no leaf missing."""
+    expected = f"{cls.__name__}({', '.join(cls._fields)})"
+    hint = "a plain tuple or dict does not say which leaf is which"
+    check_instance(name, value, cls, expected, hint)
+    for field in cls._fields:
         if getattr(value, field) is None:
             raise TypeError(f"{name}.{field}: expected an array, got None (missing leaf)")
-
-
-def check_callable(name: str, value: Any, example: str) -> None:
-    """Refuse what cannot be called."""
-    if not callable(value):
-        raise TypeError(f"{name}: expected a function {example}, got {describe(value)}")
-
-
-def check_kind(name: str, value: Any, cls: type, maker: str) -> None:
-    """Refuse what is not a `cls`; `maker` says where one comes from."""
-    if not isinstance(value, cls):
-        raise TypeError(f"{name}: expected the {cls.__name__} of {maker}, got {describe(value)}")
-
-
-def check_curves(name: str, value: Any) -> None:
-    """Refuse anything but a mapping from names to arrays `(T,)`, at least one."""
-    if not isinstance(value, Mapping):
-        raise TypeError(f"{name}: expected a dict of names and (T,), got {describe(value)}")
-    if not value:
-        raise ValueError(f"{name}: expected at least one curve, got none")
-    for key, leaf in value.items():
-        # A curve is drawn, not computed with: JAX need not keep its dtype.
-        if not (isinstance(leaf, np.ndarray) and np.issubdtype(leaf.dtype, np.floating)):
-            check_array(f"{name}[{key!r}]", leaf)
-        if len(leaf.shape) != 1:
-            raise ValueError(f"{name}[{key!r}]: expected (T,), got {describe(leaf)}")
-
-
-def check_names(name: str, value: Any) -> None:
-    """Refuse anything but a tuple of different strings, at least one."""
-    words = "expected a tuple of different names, at least one,"
-    if not isinstance(value, tuple) or not all(isinstance(item, str) for item in value):
-        raise TypeError(f"{name}: {words} got {value!r}")
-    if not value or len(set(value)) != len(value):
-        raise ValueError(f"{name}: {words} got {value!r}")
 
 
 def check_record_type(name: str, value: Any, fields: tuple[str, ...]) -> None:
@@ -132,31 +92,27 @@ def check_record_type(name: str, value: Any, fields: tuple[str, ...]) -> None:
         raise ValueError(f"{name}: expected a field {missing[0]}, got {', '.join(value._fields)}")
 
 
-def check_hashable(name: str, value: Any) -> None:
-    """Refuse a function that cannot be the key of a compiled program."""
-    try:
-        hash(value)
-    except TypeError:
-        raise TypeError(
-            f"{name}: expected a hashable function, got {describe(value)}; "
-            "pass arrays through params instead of keeping them inside it"
-        ) from None
+def check_callable(name: str, value: Any, example: str) -> None:
+    """Refuse what cannot be called."""
+    if not callable(value):
+        raise TypeError(f"{name}: expected a function {example}, got {describe(value)}")
 
 
-def check_activation(value: Any, cls: type) -> None:
-    """Refuse a bare function where value, derivative and γ are needed."""
-    if not isinstance(value, cls):
-        raise TypeError(
-            f"activation: expected a jaxrnn.activations.Activation, got {describe(value)}; "
-            "use jaxrnn.activations.tanh, or wrap your function with its derivative: "
-            "Activation(name, value, derivative, gamma)"
-        )
+def check_names(name: str, value: Any) -> None:
+    """Refuse anything but a tuple of different strings, at least one."""
+    words = "expected a tuple of different names, at least one,"
+    if not isinstance(value, tuple) or not all(isinstance(item, str) for item in value):
+        raise TypeError(f"{name}: {words} got {value!r}")
+    if not value or len(set(value)) != len(value):
+        raise ValueError(f"{name}: {words} got {value!r}")
 
 
-def check_size(name: str, value: Any, *, least: int) -> None:
-    """Refuse what is not an integer of at least `least`."""
+def check_integer(name: str, value: Any, *, least: int, most: int | None = None) -> None:
+    """Refuse what is not an integer of at least `least`, and at most `most` where it is given."""
     if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer):
         raise TypeError(f"{name}: expected an integer, got {value!r} ({type(value).__name__})")
+    if most is not None and not least <= value <= most:
+        raise ValueError(f"{name}: expected an integer in [{least}, {most}], got {value}")
     if value < least:
         raise ValueError(f"{name}: expected an integer of at least {least}, got {value}")
 
@@ -189,28 +145,27 @@ def floating_dtype(dtype: Any) -> np.dtype:
     return wanted
 
 
-def check_real(name: str, value: Any, *, least: float | None = None) -> None:
-    """Refuse what is not one finite real number known now."""
+def check_real(
+    name: str, value: Any, *, least: float | None = None, above: float | None = None
+) -> None:
+    """Refuse what is not one finite real number known now, at least `least` and above `above`."""
     if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
         raise TypeError(f"{name}: expected a real number, got {value!r} ({type(value).__name__})")
     if not np.isfinite(value):
         raise ValueError(f"{name}: expected a finite number, got {value}")
     if least is not None and value < least:
         raise ValueError(f"{name}: expected a number of at least {least:g}, got {value}")
+    if above is not None and value <= above:
+        raise ValueError(f"{name}: expected a number above {above:g}, got {value}")
 
 
-def check_scalar(name: str, value: Any, *, positive: bool = False) -> None:
-    """Refuse what is neither one finite real number (above 0) nor a scalar array of real floats.
-
-    The value of an array may be known only when it runs.
-    """
+def check_scalar(name: str, value: Any, *, above: float | None = None) -> None:
+    """`check_real`; or a scalar array of real floats, whose value may be a tracer's."""
     if hasattr(value, "shape") and not isinstance(value, np.generic):
         check_array(name, value)
         check_shape(name, value, (), "(), a scalar")
-    elif positive:
-        check_positive(name, value)
     else:
-        check_real(name, value)
+        check_real(name, value, above=above)
 
 
 def check_range(name: str, value: Any) -> None:
@@ -220,23 +175,6 @@ def check_range(name: str, value: Any) -> None:
         raise ValueError(f"{name}: expected (lowest, highest), got {value!r}")
 
 
-def check_gates(name: str, value: Any, names: tuple[str, ...]) -> None:
-    """Refuse anything but a tuple of `Gate` with these names in this order, each with its range."""
-    if not isinstance(value, tuple) or not all(isinstance(gate, Gate) for gate in value):
-        raise TypeError(f"{name}: expected a tuple of jaxrnn.traits.Gate, got {value!r}")
-    if tuple(gate.name for gate in value) != names:
-        raise ValueError(
-            f"{name}: expected one for each of {', '.join(names)}, got "
-            f"{', '.join(gate.name for gate in value)}"
-        )
-    for gate in value:
-        check_range(f"{name} of {gate.name}", gate.range)
-        if gate.role not in ("", *ROLES):
-            raise ValueError(
-                f"{name} of {gate.name}: expected a role of {', '.join(ROLES)}, got {gate.role!r}"
-            )
-
-
 def check_batch_shape(batch_shape: Any) -> None:
     """Refuse anything but a tuple of sizes."""
     if not isinstance(batch_shape, tuple):
@@ -244,7 +182,7 @@ def check_batch_shape(batch_shape: Any) -> None:
             f"batch_shape: expected a tuple of sizes such as (), (32,), got {batch_shape!r}"
         )
     for size in batch_shape:
-        check_size("batch_shape", size, least=0)
+        check_integer("batch_shape", size, least=0)
 
 
 def check_sequence(name: str, xs: Any) -> tuple[int, ...]:
@@ -321,7 +259,7 @@ def check_resets(resets: Any, xs: Any) -> None:
     check_shape("resets", resets, tuple(xs.shape[:-1]), "(T, *batch)")
 
 
-def check_state_like(name: str, got: Any, expected: Any, source: str) -> None:
+def check_tree(name: str, got: Any, expected: Any, source: str) -> None:
     """Refuse a tree whose structure, shapes or dtypes differ from `expected`."""
     structures = jax.tree.structure(got), jax.tree.structure(expected)
     if structures[0] != structures[1]:
@@ -337,17 +275,6 @@ def check_state_like(name: str, got: Any, expected: Any, source: str) -> None:
                 f"{leaf_name}: expected {describe(want)} as in {source}, got {describe(leaf)}"
             )
         check_dtype(leaf_name, leaf, want.dtype, source)
-
-
-def check_vectors(state: Any, batch: tuple[int, ...]) -> None:
-    """Refuse a state with a leaf that is no vector `(*batch, H)`."""
-    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
-        if leaf.ndim != len(batch) + 1:
-            name = "state" + jax.tree_util.keystr(path)
-            raise ValueError(
-                f"{name}: expected a vector (*batch, H) with batch {batch}, got {describe(leaf)}; "
-                "give the leaf one axis of its own"
-            )
 
 
 def check_loss(name: str, f: Any, states: Any, shape: tuple[int, ...]) -> None:
@@ -368,24 +295,3 @@ def check_loss(name: str, f: Any, states: Any, shape: tuple[int, ...]) -> None:
             raise ValueError(f"{words} {describe(value)}")
 
     jax.eval_shape(probe, states)
-
-
-def check_window(window: Any, T: int) -> None:
-    """Refuse what is not an integer in [1, T]."""
-    check_size("window", window, least=1)
-    if window > T:
-        raise ValueError(f"window: expected an integer in [1, T] = [1, {T}], got {window}")
-
-
-def check_index(name: str, value: Any, size: int) -> None:
-    """Refuse what is not an integer in [0, size)."""
-    check_size(name, value, least=0)
-    if value >= size:
-        raise ValueError(f"{name}: expected an integer in [0, {size - 1}], got {value}")
-
-
-def check_positive(name: str, value: Any) -> None:
-    """Refuse what is not one finite real number above 0."""
-    check_real(name, value)
-    if value <= 0:
-        raise ValueError(f"{name}: expected a number above 0, got {value}")

@@ -22,9 +22,8 @@ import numpy as np
 from chex import ArrayTree
 from jax import Array
 
-from jaxrnn import arguments, factorizations, norms, products
+from jaxrnn import arguments, factorizations, jacobians, norms, products, state_vectors
 from jaxrnn.cell import Cell
-from jaxrnn.jacobians import of_steps, state_closed_form
 from jaxrnn.linearisation import Steps, trajectory
 from jaxrnn.matrix_products import from_tree
 from jaxrnn.projections import accumulator
@@ -218,9 +217,9 @@ def certify(run: Run) -> Certificate:
     >>> jaxrnn.certificates.certify(run).weights.statement().verdict
     'vanishing certified'
     """
-    trajectory = along(run)
+    bounds = along(run)
     known = run.cell.traits.slope is not None
-    return Certificate(of_weights(run.cell, run.params) if known else None, trajectory)
+    return Certificate(of_weights(run.cell, run.params) if known else None, bounds)
 
 
 def of_weights(cell: Cell, params: ArrayTree) -> WeightBound:
@@ -318,26 +317,28 @@ def along(run: Run) -> TrajectoryBounds:
     """
     check_vector_state(run)
     with precise():
-        return _along(run)
+        return of_steps(run)
 
 
 @jax.jit
-def _along(run: Run) -> TrajectoryBounds:
-    n = sum(leaf.shape[-1] for leaf in jax.tree.leaves(first_state(run)))
+def of_steps(run: Run, steps: Steps | None = None) -> TrajectoryBounds:
+    """`along` a checked run whose steps are at hand."""
+    steps = trajectory(run) if steps is None else steps
+    n = state_vectors.size(first_state(run))
 
     def extremes(nothing: None, steps: Steps) -> tuple[None, tuple[Array, Array]]:
-        J = from_tree(of_steps(state_closed_form, run, steps))
+        J = from_tree(jacobians.of_steps(jacobians.state_closed_form, run, steps))
         sigma = factorizations.singular_values(J.astype(accumulator(J.dtype)))
         return nothing, (sigma[..., 0], sigma[..., -1])
 
     # The Jacobians of a few steps at a time.
     numbers = max(math.prod(run.xs.shape[1:-1]) * n * n, 1)
     chunk = max(min(NUMBERS // numbers, run.xs.shape[0]), 1)
-    _, (most, least) = over_chunks(extremes, None, trajectory(run), chunk)
+    _, (most, least) = over_chunks(extremes, None, steps, chunk)
     off = 16 * n * float(jnp.finfo(most.dtype).eps)
     step_upper = norms.log(most) + math.log1p(off)
     step_lower = norms.log(jnp.maximum(least - off * most, jnp.zeros_like(least)))
-    product = products.transport_norms(run)
+    product = products.of_steps(run, steps)
     upper, lower = _after(step_upper, 1), _after(step_lower, -1)
     return TrajectoryBounds(step_upper, step_lower, upper, lower, product)
 

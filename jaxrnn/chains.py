@@ -40,8 +40,7 @@ def first_rows(state0: Any, paths: int) -> Chains:
     """Lag 0: the rows of ∂cₜ/∂cₜ = 1, which owe nothing to any path yet."""
     c = state0.c.astype(accumulator(state0.c.dtype))
     H = c.shape[-1]
-    # Made of the state, so that it has its sharding.
-    none = 0 * c[..., None, :]
+    none = jnp.zeros_like(c[..., None, :])  # made of the state: it has its sharding
     one = none + jnp.broadcast_to(jnp.eye(H, dtype=c.dtype), (*c.shape, H))
     taken = jnp.zeros(c.shape[:-1], jnp.int32)
 

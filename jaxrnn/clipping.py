@@ -130,7 +130,7 @@ def clip_by_global_norm(
     >>> [f"{x:.4f}" for x in updates["w"]], int(state.clipped)
     (['0.7071', '0.7071'], 1)
     """
-    arguments.check_scalar("max_norm", max_norm, positive=True)
+    arguments.check_scalar("max_norm", max_norm, above=0.0)
     arguments.check_callable("nonfinite", nonfinite, "(updates, state) -> (updates, state)")
 
     def init(params: Any) -> ClipState:
@@ -223,7 +223,7 @@ def clip_by_running_quantile(
     True
     """
     for name, value in (("quantile", quantile), ("rate", rate)):
-        arguments.check_positive(name, value)
+        arguments.check_real(name, value, above=0.0)
     if quantile >= 1:
         raise ValueError(f"quantile: expected a number in (0, 1), got {quantile}")
     arguments.check_callable("nonfinite", nonfinite, "(updates, state) -> (updates, state)")

@@ -205,7 +205,7 @@ def scaled_to_bound(cell: Cell, params: Any, target: float = 1.0) -> Any:
     '0.950'
     """
     _check(cell, params)
-    arguments.check_positive("target", target)
+    arguments.check_real("target", target, above=0.0)
     slope = cell.traits.slope
     if slope is None or len(cell.gates) != 1:
         raise ValueError(

@@ -21,6 +21,7 @@ from jaxrnn.cell import Cell, over_leading_axes
 from jaxrnn.linearisation import Steps, identity, linearised, trajectory
 from jaxrnn.run import Run, analysis, first_state
 from jaxrnn.time_axis import previous, select
+from jaxrnn.zeros import zeros_of
 
 __all__ = [
     "c_partial",
@@ -239,7 +240,7 @@ def _input_closed_form(cell: Cell, params: ArrayTree, state: Any, x: Array) -> A
 def _param_closed_form(cell: Cell, params: ArrayTree, state: Any, x: Array) -> Any:
     # By params that vary as x does: under `shard_map` a pullback by those that are the same on all
     # devices would add up the examples of all of them.
-    zero = jnp.zeros_like(x.sum())
+    zero = zeros_of(x)
     params = jax.tree.map(lambda p: p + zero.astype(p.dtype), params)
     return cell.param_jacobian(params, state, x)
 

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxrnn import arguments, factorizations
+from jaxrnn import arguments, factorizations, state_vectors
 from jaxrnn.linearisation import Steps, chunk_of, linearised, push_through, trajectory
 from jaxrnn.projections import accumulator
 from jaxrnn.run import Run, check_vector_state, first_state, precise
@@ -102,24 +102,27 @@ def exponents(
             f"xs: expected an array that no explicit mesh splits, got {jax.typeof(xs)}, of which "
             "JAX takes no QR; call it under jax.shard_map"
         )
-    n = sum(leaf.shape[-1] for leaf in jax.tree.leaves(state))
+    n = state_vectors.size(state)
     count = n if count is None else count
-    arguments.check_size("count", count, least=1)
+    arguments.check_integer("count", count, least=1)
     if count > n:
         raise ValueError(f"count: expected at most n = {n}, the size of the state, got {count}")
-    arguments.check_size("warmup", warmup, least=0)
+    arguments.check_integer("warmup", warmup, least=0)
     if not xs.shape[0]:
         raise ValueError(f"xs: expected at least one step, got {arguments.describe(xs)}")
     if warmup >= xs.shape[0]:
         raise ValueError(f"warmup: expected fewer steps than T = {xs.shape[0]}, got {warmup}")
-    arguments.check_size("interval", interval, least=1)
+    arguments.check_integer("interval", interval, least=1)
     with precise():
-        return _exponents(run, count, warmup, interval)
+        return of_steps(run, count, warmup, interval)
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2, 3))
-def _exponents(run: Run, count: int, warmup: int, interval: int) -> Exponents:
-    steps = trajectory(run)
+def of_steps(
+    run: Run, count: int, warmup: int, interval: int, steps: Steps | None = None
+) -> Exponents:
+    """`exponents` of a checked run whose steps are at hand."""
+    steps = trajectory(run) if steps is None else steps
     # Coefficients are formed for a chunk of steps at once, in which whole windows fit.
     chunk = max(chunk_of(run) // interval, 1) * interval
     generic = _generic_frame(first_state(run), count)
@@ -187,26 +190,20 @@ def _moved(run: Run, frame: Array, steps: Steps) -> Scaled:
 
 def _as_states(frame: Array, like: Any) -> Any:
     """`(*batch, n, count)` → a state with leaves `(*batch, count, H)`."""
-    leaves = jax.tree.leaves(like)
-    sizes = [leaf.shape[-1] for leaf in leaves]
-    ends = [sum(sizes[: i + 1]) for i in range(len(sizes) - 1)]
-    parts = jnp.split(jnp.swapaxes(frame, -1, -2), ends, axis=-1)
-    cast = [part.astype(leaf.dtype) for part, leaf in zip(parts, leaves, strict=True)]
-    return jax.tree.unflatten(jax.tree.structure(like), cast)
+    return state_vectors.split(jnp.swapaxes(frame, -1, -2), like)
 
 
 def _as_frame(states: Any) -> Array:
-    return jnp.swapaxes(jnp.concatenate(jax.tree.leaves(states), axis=-1), -1, -2)
+    return jnp.swapaxes(state_vectors.joined(states), -1, -2)
 
 
 def _generic_frame(state0: Any, count: int) -> Array:
     """The same orthonormal columns each time, in no special position to any weights."""
-    n = sum(leaf.shape[-1] for leaf in jax.tree.leaves(state0))
+    n = state_vectors.size(state0)
     columns = np.linalg.qr(np.random.default_rng(0).normal(size=(n, count)))[0]
     like = jax.tree.leaves(state0)[0]
     dtype = accumulator(like.dtype)
-    # Made of the state, so that it has its sharding.
-    zero = 0 * like[..., :1, None].astype(dtype)
+    zero = jnp.zeros_like(like[..., :1, None], dtype)  # made of the state: it has its sharding
     return zero + jnp.broadcast_to(jnp.asarray(columns, dtype), (*like.shape[:-1], n, count))
 
 

@@ -113,7 +113,7 @@ def log_norm(P: Scaled) -> Array:
     >>> float(log_norm(Scaled(jnp.float32([[0.5]]), jnp.int32(1))))
     0.0
     """
-    arguments.check_kind("P", P, Scaled, "matrix_products or products")
+    arguments.check_instance("P", P, Scaled, "the Scaled of matrix_products or products")
     return log_of(norms.spectral(P.value), P.exponent)
 
 

@@ -27,7 +27,7 @@ from jax import Array
 from jaxrnn import arguments, norms
 from jaxrnn.chains import Chains, by_c, first_rows, readouts, run_back
 from jaxrnn.jacobians import check_readout
-from jaxrnn.linearisation import linearised, trajectory
+from jaxrnn.linearisation import Steps, linearised, trajectory
 from jaxrnn.run import Run, check_vector_state, first_state, precise, until
 from jaxrnn.scaling import Scaled, log_of, rescaled, times_power
 
@@ -111,9 +111,7 @@ def decompose(run: Run) -> CellPaths:
     check_vector_state(run)
     check_readout(run)
     with precise():
-        found = _decompose(run)
-    # A dict comes out of jit sorted; a table wants the memory first.
-    return found._replace(shares={name: found.shares[name] for name in _names(run)})
+        return of_steps(run)
 
 
 def transport(run: Run, k: int, t: int) -> CellProducts:
@@ -139,8 +137,8 @@ def transport(run: Run, k: int, t: int) -> CellProducts:
     """
     check_vector_state(run)
     check_readout(run)
-    arguments.check_index("t", t, run.xs.shape[0])
-    arguments.check_index("k", k, t + 1)
+    arguments.check_integer("t", t, least=0, most=run.xs.shape[0] - 1)
+    arguments.check_integer("k", k, least=0, most=t)
     with precise():
         return _transport(until(run, t), k)
 
@@ -149,11 +147,19 @@ def _names(run: Run) -> tuple[str, ...]:
     return (MEMORY, *run.cell.gates)
 
 
+def of_steps(run: Run, steps: Steps | None = None) -> CellPaths:
+    """`decompose` of a checked run whose steps are at hand."""
+    found = _decompose(run, steps)
+    # A dict comes out of jit sorted; a table wants the memory first.
+    return found._replace(shares={name: found.shares[name] for name in _names(run)})
+
+
 @jax.jit
-def _decompose(run: Run) -> CellPaths:
+def _decompose(run: Run, steps: Steps | None) -> CellPaths:
     first = first_rows(first_state(run), len(run.cell.gates) + 1)
     measure = functools.partial(_measured, _names(run))
-    return run_back(run, trajectory(run), first, measure)[1]
+    steps = trajectory(run) if steps is None else steps
+    return run_back(run, steps, first, measure)[1]
 
 
 @functools.partial(jax.jit, static_argnums=1)

@@ -97,7 +97,7 @@ def vanishing(scale: float = 0.9) -> Phenomenon:
     Cost:    `products.transport_norms` and `certificates.certify` with T = 201, H = 32.
     Source:  Pascanu, Mikolov & Bengio, ICML 2013; docs/derivations/certificates.md.
     """
-    arguments.check_positive("scale", scale)
+    arguments.check_real("scale", scale, above=0.0)
     if scale >= 1:
         raise ValueError(f"scale: expected a number below 1, of which the claim is, got {scale}")
     params = rnn().init(jax.random.key(0), D, H)
@@ -185,7 +185,7 @@ def exploding_without_eigenvalues(steps: int = 21) -> Phenomenon:
     >>> f"{found.numbers['growth per step']:.1f}"
     '2.0'
     """
-    arguments.check_size("steps", steps, least=3)
+    arguments.check_integer("steps", steps, least=3)
     W = jnp.array([[2.0, 2.0], [-2.0, -2.0]])
     # W h* = (2, -2) is also what the first input adds.
     params = RNNParams(jnp.array([[2.0], [-2.0]]), W, jnp.array([-2.0, 42.0]))
@@ -260,7 +260,7 @@ def exploding_lstm(scale: float = 6.0) -> Phenomenon:
              exponent with T = 201, H = 32.
     Source:  this library; docs/lstm.md.
     """
-    arguments.check_positive("scale", scale)
+    arguments.check_real("scale", scale, above=0.0)
     cell, xs = lstm(), _inputs(scale=0.1)
     params = cell.init(jax.random.key(0), D, H, forget_bias=-2.0)
     W = params.w_hh.reshape(4, H, H)

@@ -51,7 +51,7 @@ def gradient_flow(runs: Sequence[Trained]) -> Figure:
             f"runs: expected a list of at least one Trained, got {arguments.describe(runs)}"
         )
     for run in runs:
-        arguments.check_kind("runs", run, Trained, "jaxrnn demo")
+        arguments.check_instance("runs", run, Trained, "the Trained of jaxrnn demo")
     figure = Picture(figsize=(11, 7.6), layout="constrained")
     axes = figure.subplots(2, 2)
     colors = itertools.cycle(PATHS)
@@ -107,7 +107,7 @@ def contributions(norms: Mapping[str, Any]) -> Figure:
     Cost:    a picture; O(T) a curve.
     Source:  this library.
     """
-    arguments.check_curves("norms", norms)
+    _check_curves("norms", norms)
     for name, leaf in norms.items():
         if (np.asarray(leaf) < 0).any():
             raise ValueError(
@@ -163,7 +163,7 @@ def norms(log_norms: Mapping[str, Any]) -> Figure:
     Cost:    a picture; O(T) a curve.
     Source:  this library.
     """
-    arguments.check_curves("log_norms", log_norms)
+    _check_curves("log_norms", log_norms)
     figure = Picture(figsize=(7, 4.4), layout="constrained")
     axes = figure.subplots()
     for (name, curve), color in zip(log_norms.items(), itertools.cycle(COLORS), strict=False):
@@ -183,7 +183,7 @@ def cell_paths(found: CellPaths) -> Figure:
     Cost:    a picture; the medians of T rows.
     Source:  this library.
     """
-    arguments.check_kind("found", found, CellPaths, "paths.decompose")
+    arguments.check_instance("found", found, CellPaths, "the CellPaths of paths.decompose")
     figure = Picture(figsize=(11, 4.2), layout="constrained")
     axes = figure.subplots(1, 2)
     lag = np.arange(len(found.exact))[::-1]
@@ -214,7 +214,7 @@ def forget_gates(run: Trained) -> Figure:
     Cost:    a picture; O(T·H) numbers.
     Source:  this library.
     """
-    arguments.check_kind("run", run, Trained, "jaxrnn demo")
+    arguments.check_instance("run", run, Trained, "the Trained of jaxrnn demo")
     figure = Picture(figsize=(11, 4.2), layout="constrained")
     axes, images = figure.subplots(1, 2, sharey=True), []
     for axis, flow, when in zip(axes, (run.before, run.after), ("before", "after"), strict=True):
@@ -241,5 +241,21 @@ def save(figure: Figure, path: pathlib.Path) -> None:
     Cost:    one drawing of the figure.
     Source:  `Figure.savefig` of matplotlib.
     """
-    arguments.check_kind("figure", figure, Figure, "jaxrnn.plot")
+    arguments.check_instance("figure", figure, Figure, "the Figure of jaxrnn.plot")
     figure.savefig(path, dpi=150)
+
+
+def _check_curves(name: str, value: Any) -> None:
+    """Refuse anything but a mapping from names to arrays `(T,)`, at least one."""
+    if not isinstance(value, Mapping):
+        raise TypeError(
+            f"{name}: expected a dict of names and (T,), got {arguments.describe(value)}"
+        )
+    if not value:
+        raise ValueError(f"{name}: expected at least one curve, got none")
+    for key, leaf in value.items():
+        # A curve is drawn, not computed with: JAX need not keep its dtype.
+        if not (isinstance(leaf, np.ndarray) and np.issubdtype(leaf.dtype, np.floating)):
+            arguments.check_array(f"{name}[{key!r}]", leaf)
+        if len(leaf.shape) != 1:
+            raise ValueError(f"{name}[{key!r}]: expected (T,), got {arguments.describe(leaf)}")

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from jax import Array
 
 from jaxrnn import arguments
-from jaxrnn.traits import Gate
+from jaxrnn.traits import ROLES, Gate
 
 __all__ = ["Pointwise", "Sensitivities", "add", "check_pointwise"]
 
@@ -93,6 +93,23 @@ def check_pointwise(phi: Any, gates: tuple[str, ...]) -> None:
         if getattr(phi, field) is not None:
             arguments.check_callable(f"phi.{field}", getattr(phi, field), "or None")
     if phi.gates:
-        arguments.check_gates("phi.gates", phi.gates, gates)
+        _check_gates("phi.gates", phi.gates, gates)
     if phi.slope is not None:
         arguments.check_real("phi.slope", phi.slope, least=0.0)
+
+
+def _check_gates(name: str, value: Any, names: tuple[str, ...]) -> None:
+    """Refuse anything but a tuple of `Gate` with these names in this order, each with its range."""
+    if not isinstance(value, tuple) or not all(isinstance(gate, Gate) for gate in value):
+        raise TypeError(f"{name}: expected a tuple of jaxrnn.traits.Gate, got {value!r}")
+    if tuple(gate.name for gate in value) != names:
+        raise ValueError(
+            f"{name}: expected one for each of {', '.join(names)}, got "
+            f"{', '.join(gate.name for gate in value)}"
+        )
+    for gate in value:
+        arguments.check_range(f"{name} of {gate.name}", gate.range)
+        if gate.role not in ("", *ROLES):
+            raise ValueError(
+                f"{name} of {gate.name}: expected a role of {', '.join(ROLES)}, got {gate.role!r}"
+            )

@@ -93,8 +93,8 @@ class PointwiseCell:
             arguments.check_array(f"params.{field}", leaf)
         for field, leaf in params._asdict().items():
             arguments.check_dtype(f"params.{field}", leaf, params.w_hh.dtype, "params.w_hh")
-        arguments.check_matrix("params.w_hh", params.w_hh, "(G·H, H)")
-        arguments.check_matrix("params.w_ih", params.w_ih, "(G·H, D)")
+        arguments.check_shape("params.w_hh", params.w_hh, (None, None), "(G·H, H)")
+        arguments.check_shape("params.w_ih", params.w_ih, (None, None), "(G·H, D)")
         expected = self._expected_shapes(params)
         for field in ("w_hh", *params._fields):
             arguments.check_shape(
@@ -390,9 +390,9 @@ def _check_pointwise(cell: PointwiseCell) -> None:
     state = cell.state_type(*[unit for _ in cell.state_type._fields])
     source = f"{cell.state_type.__name__} with leaves (H,), here H = {H}"
     new = jax.eval_shape(cell.phi.update, state, gates, gates)
-    arguments.check_state_like("phi.update's result", new, state, source)
+    arguments.check_tree("phi.update's result", new, state, source)
     partials = jax.eval_shape(cell.phi.partials, state, gates, gates)
     merged = jax.eval_shape(cell.phi.merge, partials, gates, gates)
-    arguments.check_state_like("phi.merge's result", merged, gates, "u (G·H,)")
+    arguments.check_tree("phi.merge's result", merged, gates, "u (G·H,)")
     pushed = jax.eval_shape(cell.phi.tangent, partials, state, merged)
-    arguments.check_state_like("phi.tangent's result", pushed, state, source)
+    arguments.check_tree("phi.tangent's result", pushed, state, source)

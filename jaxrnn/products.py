@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxrnn import arguments, norms
+from jaxrnn import arguments, norms, state_vectors
 from jaxrnn.linearisation import Steps, chunk_of, linearised, push_through, trajectory
 from jaxrnn.run import Run, check_vector_state, first_state, precise, until
 from jaxrnn.scaling import Scaled, log_of, rescaled
@@ -48,8 +48,8 @@ def transport(run: Run, k: int, t: int) -> Scaled:
     (2, 5, 5)
     """
     check_vector_state(run)
-    arguments.check_index("t", t, run.xs.shape[0])
-    arguments.check_index("k", k, t + 1)
+    arguments.check_integer("t", t, least=0, most=run.xs.shape[0] - 1)
+    arguments.check_integer("k", k, least=0, most=t)
     with precise():
         return _transport(until(run, t), k)
 
@@ -76,7 +76,7 @@ def transport_norms(run: Run) -> Array:
     """
     check_vector_state(run)
     with precise():
-        return _norms(_spectral_of_rows, run)
+        return of_steps(run)
 
 
 def frobenius_norms(run: Run) -> Array:
@@ -122,7 +122,7 @@ def adjoint_norms(run: Run, cotangent: Any) -> Array:
     (7, 2)
     """
     state = check_vector_state(run)
-    arguments.check_state_like("cotangent", cotangent, state, "the state")
+    arguments.check_tree("cotangent", cotangent, state, "the state")
     with precise():
         return _adjoint_norms(run, cotangent)
 
@@ -147,7 +147,7 @@ def tangent_norms(run: Run, tangent: Any) -> Array:
     (7, 2)
     """
     state = check_vector_state(run)
-    arguments.check_state_like("tangent", tangent, state, "the state")
+    arguments.check_tree("tangent", tangent, state, "the state")
     with precise():
         return _tangent_norms(run, tangent)
 
@@ -158,7 +158,7 @@ def tangent_norms(run: Run, tangent: Any) -> Array:
 @functools.partial(jax.jit, static_argnums=1)
 def _transport(run: Run, k: int) -> Scaled:
     after_k = jax.tree.map(lambda leaf: leaf[k + 1 :], trajectory(run))
-    rows = _unit_rows(first_state(run), run.xs.ndim - 2)
+    rows = state_vectors.unit_rows(first_state(run))
 
     def nothing(rows: Scaled) -> None:
         return None
@@ -167,16 +167,21 @@ def _transport(run: Run, k: int) -> Scaled:
     return _as_jacobian(rows)
 
 
+def of_steps(run: Run, steps: Steps | None = None) -> Array:
+    """`transport_norms` of a checked run whose steps are at hand."""
+    return _norms(_spectral_of_rows, run, steps)
+
+
 @functools.partial(jax.jit, static_argnums=0)
-def _norms(size: Any, run: Run) -> Array:
-    rows = _unit_rows(first_state(run), run.xs.ndim - 2)
-    return _back(run, trajectory(run), rows, _through_rows, size)[1]
+def _norms(size: Any, run: Run, steps: Steps | None = None) -> Array:
+    rows = state_vectors.unit_rows(first_state(run))
+    return _back(run, trajectory(run) if steps is None else steps, rows, _through_rows, size)[1]
 
 
 @jax.jit
 def _adjoint_norms(run: Run, u: Any) -> Array:
     u = rescaled(u, jnp.zeros(run.xs.shape[1:-1], jnp.int32))
-    return _back(run, trajectory(run), u, through_step, _size)[1]
+    return _back(run, trajectory(run), u, through_step, state_vectors.log_norm)[1]
 
 
 @jax.jit
@@ -184,22 +189,22 @@ def _tangent_norms(run: Run, v: Any) -> Array:
     v = rescaled(v, jnp.zeros(run.xs.shape[1:-1], jnp.int32))
 
     def forward(v: Scaled, step: Steps) -> tuple[Scaled, Array]:
-        new = push_through(run, step, _in_dtype_of(step.before, v.value))
-        return rescaled(new, v.exponent), _size(v)
+        new = push_through(run, step, state_vectors.cast_like(step.before, v.value))
+        return rescaled(new, v.exponent), state_vectors.log_norm(v)
 
     def chunk_forward(v: Scaled, steps: Steps) -> tuple[Scaled, Array]:
         return jax.lax.scan(forward, v, linearised(run, steps))
 
     # The first step leads to s₀, where v starts.
     last, sizes = over_chunks(chunk_forward, v, _without_first(trajectory(run)), chunk_of(run))
-    return jnp.concatenate([sizes, _size(last)[None]])[: run.xs.shape[0]]
+    return jnp.concatenate([sizes, state_vectors.log_norm(last)[None]])[: run.xs.shape[0]]
 
 
 def _back(run: Run, steps: Steps, last: Scaled, through: Any, size: Any) -> tuple[Scaled, Any]:
     """Adjoints from the state after the steps to that before; `size` of each after its step."""
 
     def back(rows: Scaled, step: Steps) -> tuple[Scaled, Any]:
-        new = through(run, step, _in_dtype_of(step.before, rows.value))
+        new = through(run, step, state_vectors.cast_like(step.before, rows.value))
         return rescaled(new, rows.exponent), size(rows)
 
     def chunk_back(rows: Scaled, steps: Steps) -> tuple[Scaled, Any]:
@@ -214,47 +219,22 @@ def _through_rows(run: Run, step: Steps, rows: Any) -> Any:
     return jax.vmap(functools.partial(through_step, run, step), lead, lead)(rows)
 
 
-def _unit_rows(state: Any, lead: int) -> Scaled:
-    """The n rows of 1, each a state: leaves `(*batch, n, H)`."""
-    leaves = jax.tree.leaves(state)
-    n = sum(leaf.shape[-1] for leaf in leaves)
-    rows, offset = [], 0
-    for leaf in leaves:
-        H = leaf.shape[-1]
-        eye = jnp.eye(n, H, -offset, dtype=leaf.dtype)
-        rows.append(jnp.broadcast_to(eye, (*leaf.shape[:lead], n, H)) + 0 * leaf[..., None, :1])
-        offset += H
-    zero = jnp.zeros(leaves[0].shape[:lead], jnp.int32)
-    return rescaled(jax.tree.unflatten(jax.tree.structure(state), rows), zero)
-
-
 def _as_jacobian(rows: Scaled) -> Scaled:
     """Rows of the whole state, cut into the tree of a Jacobian."""
     state = jax.tree.structure(rows.value)
-    sizes = [leaf.shape[-1] for leaf in jax.tree.leaves(rows.value)]
-    ends = [sum(sizes[: i + 1]) for i in range(len(sizes) - 1)]
+    ends = state_vectors.ends(rows.value)
     columns = [jnp.split(leaf, ends, axis=-2) for leaf in jax.tree.leaves(rows.value)]
-    cut = [state.unflatten([blocks[out] for blocks in columns]) for out in range(len(sizes))]
+    cut = [state.unflatten(row) for row in zip(*columns, strict=True)]
     return Scaled(state.unflatten(cut), rows.exponent)
 
 
 def _spectral_of_rows(rows: Scaled) -> Array:
-    whole = jnp.concatenate(jax.tree.leaves(rows.value), axis=-1)
-    return log_of(norms.spectral(whole), rows.exponent)
+    return log_of(norms.spectral(state_vectors.joined(rows.value)), rows.exponent)
 
 
 def _frobenius_of_rows(rows: Scaled) -> Array:
     squares = [jnp.sum(leaf * leaf, axis=(-2, -1)) for leaf in jax.tree.leaves(rows.value)]
     return log_of(norms.root(functools.reduce(jnp.add, squares)), rows.exponent)
-
-
-def _size(vector: Scaled) -> Array:
-    squares = [jnp.sum(leaf * leaf, axis=-1) for leaf in jax.tree.leaves(vector.value)]
-    return log_of(norms.root(functools.reduce(jnp.add, squares)), vector.exponent)
-
-
-def _in_dtype_of(state: Any, tree: Any) -> Any:
-    return jax.tree.map(lambda leaf, like: leaf.astype(like.dtype), tree, state)
 
 
 def _without_first(steps: Steps) -> Steps:

@@ -156,8 +156,8 @@ def draw(
     Raises: TypeError or ValueError for a bad key, size, dtype or initialiser.
     """
     arguments.check_key(key)
-    arguments.check_size("input_size", input_size, least=0)
-    arguments.check_size("hidden_size", hidden_size, least=1)
+    arguments.check_integer("input_size", input_size, least=0)
+    arguments.check_integer("hidden_size", hidden_size, least=1)
     arguments.check_callable("input_init", input_init, "(key, shape, dtype) -> array")
     arguments.check_callable("recurrent_init", recurrent_init, "(key, shape, dtype) -> array")
     dtype = arguments.floating_dtype(dtype)

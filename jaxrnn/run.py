@@ -155,7 +155,14 @@ def check_vector_state(run: Any) -> Any:
     """`check_run`, and the shapes of a state whose leaves are vectors, to be stacked as one."""
     check_run(run)
     state = jax.eval_shape(first_state, run)
-    arguments.check_vectors(state, tuple(run.xs.shape[1:-1]))
+    batch = tuple(run.xs.shape[1:-1])
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+        if leaf.ndim != len(batch) + 1:
+            name = "state" + jax.tree_util.keystr(path)
+            raise ValueError(
+                f"{name}: expected a vector (*batch, H) with batch {batch}, got "
+                f"{arguments.describe(leaf)}; give the leaf one axis of its own"
+            )
     return state
 
 

@@ -81,7 +81,7 @@ class StepCell:
 
         given = jax.tree.map(example, state)
         got = self._stepped(params, given, jax.ShapeDtypeStruct(x.shape[-1:], x.dtype))
-        arguments.check_state_like("step's result", got, given, name)
+        arguments.check_tree("step's result", got, given, name)
 
     def _stepped(self, params: ArrayTree, state: Any, x: Any) -> Any:
         """The shapes that the step gives; what it refuses is told with what it was given."""
@@ -208,7 +208,7 @@ class StepCell:
         if self.jacobian is not None:
             like = over_leading_axes(by_autodiff, x.ndim - 1, (None, 0, 0))
             expected = jax.eval_shape(like, params, state, x)
-            arguments.check_state_like("jacobian's result", J, expected, "jax.jacfwd of the step")
+            arguments.check_tree("jacobian's result", J, expected, "jax.jacfwd of the step")
         return J
 
     def input_jacobian(self, params: ArrayTree, state: Any, x: Array) -> Any:
@@ -258,9 +258,20 @@ def from_step(
     (4, 2, 2)
     """
     arguments.check_callable("step", step, "(params, state, x) -> state")
-    arguments.check_hashable("step", step)
+    _check_hashable("step", step)
     for label, f in (("init", init), ("init_state", init_state), ("jacobian", jacobian)):
         if f is not None:
             arguments.check_callable(label, f, "or None")
-            arguments.check_hashable(label, f)
+            _check_hashable(label, f)
     return StepCell(step, init, init_state, jacobian, name or getattr(step, "__name__", "step"))
+
+
+def _check_hashable(name: str, value: Any) -> None:
+    """Refuse a function that cannot be the key of a compiled program."""
+    try:
+        hash(value)
+    except TypeError:
+        raise TypeError(
+            f"{name}: expected a hashable function, got {arguments.describe(value)}; "
+            "pass arrays through params instead of keeping them inside it"
+        ) from None

@@ -77,7 +77,7 @@ def masks(draw: Any, steps: int, batch: tuple[int, ...] = ()) -> dict[str, Any]:
     Cost:    NumPy's draws.
     Source:  `hypothesis.strategies.composite`.
     """
-    arguments.check_size("steps", steps, least=0)
+    arguments.check_integer("steps", steps, least=0)
     arguments.check_batch_shape(batch)
     generator = np.random.default_rng(draw(st.integers(0, 2**16)))
     lengths = generator.integers(0, steps + 1, batch).astype(np.int32)
@@ -106,7 +106,7 @@ def runs(
     Cost:    as `params`; every other shape compiles what it is given to anew.
     Source:  `hypothesis.strategies.composite`.
     """
-    arguments.check_size("most", most, least=1)
+    arguments.check_integer("most", most, least=1)
     cell = draw(cells()) if cell is None else cell
     T, D, H = (draw(st.integers(1, most)) for _ in range(3))
     batch = draw(st.sampled_from([(), (1,), (min(2, most),)]))

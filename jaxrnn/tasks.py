@@ -112,7 +112,7 @@ def within(outputs: Array, targets: Array, error: float = 0.04) -> Array:
     >>> within(jnp.float32([[[0.5], [0.5]]]), jnp.float32([[[0.53], [0.55]]])).tolist()
     [True, False]
     """
-    arguments.check_positive("error", error)
+    arguments.check_real("error", error, above=0.0)
     arguments.check_array("outputs", outputs)
     arguments.check_array("targets", targets)
     arguments.check_shape("outputs", outputs, targets.shape, "as the targets, (N, B, outputs)")
@@ -351,9 +351,9 @@ def sequential_digits(key: PRNGKey, batch_size: int, images: Array, labels: Arra
     (64, 5, 1)
     """
     arguments.check_key(key)
-    arguments.check_size("batch_size", batch_size, least=0)
+    arguments.check_integer("batch_size", batch_size, least=0)
     arguments.check_array("images", images)
-    arguments.check_matrix("images", images, "(N, T)")
+    arguments.check_shape("images", images, (None, None), "(N, T)")
     arguments.check_array("labels", labels, kind=jnp.integer)
     arguments.check_shape("labels", labels, images.shape[:1], "(N,), one for each image")
     if not images.size:
@@ -365,7 +365,7 @@ def sequential_digits(key: PRNGKey, batch_size: int, images: Array, labels: Arra
 
 def _check(key: PRNGKey, batch_size: int, T: int, *, least: int, why: str) -> None:
     arguments.check_key(key)
-    arguments.check_size("batch_size", batch_size, least=0)
-    arguments.check_size("T", T, least=1)
+    arguments.check_integer("batch_size", batch_size, least=0)
+    arguments.check_integer("T", T, least=1)
     if least > T:
         raise ValueError(f"T: expected at least {least} steps, for {why}, got {T}")

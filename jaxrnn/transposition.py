@@ -22,6 +22,7 @@ from jaxrnn.projections import accumulator
 from jaxrnn.run import Run, check_run
 from jaxrnn.scaling import Scaled, added, rescaled
 from jaxrnn.time_axis import over_chunks, select
+from jaxrnn.zeros import zeros_of
 
 __all__ = [
     "direct_adjoints",
@@ -95,8 +96,7 @@ def parts_and_total(run: Run, steps: Steps, direct: Any) -> tuple[Any, ArrayTree
 
 
 def _nothing(direct: Any) -> Any:
-    # A sum, not zeros: it has the sharding of a state.
-    return jax.tree.map(lambda g: jnp.zeros_like(g.sum(0)), direct)
+    return jax.tree.map(lambda g: zeros_of(g, 0), direct)
 
 
 def through_step(run: Run, step: Steps, adjoint: Any) -> Any:

@@ -71,7 +71,7 @@ class Curve(NamedTuple):
         >>> Curve(jnp.array([0.5, 0.1, 0.2, 0.0]), jnp.ones(4)).smallest_window(0.15)
         4
         """
-        arguments.check_positive("epsilon", epsilon)
+        arguments.check_real("epsilon", epsilon, above=0.0)
         bias = np.asarray(self.bias)
         if bias.ndim != 1:
             raise ValueError(f"bias: expected one curve (T,), got shape {bias.shape}")
@@ -112,7 +112,7 @@ def gradient(run: Run, loss: Callable[[Any], Array], window: int) -> Any:
     (5, 5)
     """
     check_run(run)
-    arguments.check_window(window, run.xs.shape[0])
+    arguments.check_integer("window", window, least=1, most=run.xs.shape[0])
     with precise():
         return _gradient(run, *direct_adjoints(run, loss), window)
 

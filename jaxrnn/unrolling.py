@@ -5,13 +5,13 @@ import math
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from chex import ArrayTree
 from jax import Array
 
 from jaxrnn import arguments, tangent_scan
 from jaxrnn.cell import Cell
 from jaxrnn.time_axis import over_chunks, padded, select
+from jaxrnn.zeros import zeros_of
 
 __all__ = ["by_autodiff", "last_state", "unroll"]
 
@@ -61,7 +61,7 @@ def unroll(
     """
     check(cell, params, xs, state0, lengths, resets)
     if chunk is not None:
-        arguments.check_size("chunk", chunk, least=1)
+        arguments.check_integer("chunk", chunk, least=1)
     return _unroll(cell, params, xs, state0, lengths, resets, chunk)
 
 
@@ -129,7 +129,7 @@ def last_state(
     """
     check(cell, params, xs, state0, lengths, resets)
     if segment is not None:
-        arguments.check_size("segment", segment, least=1)
+        arguments.check_integer("segment", segment, least=1)
     return _last_state(cell, params, xs, state0, lengths, resets, segment)
 
 
@@ -242,9 +242,7 @@ def start(cell: Cell, params: ArrayTree, xs: Array, state0: Any) -> Any:
     """state0, or the cell's own in its place; arguments unchecked."""
     if state0 is not None:
         return state0
-    # Zeros made from xs carry its sharding; plain ones fail as a carry under `shard_map`
-    # and on explicit meshes. Their values are never read, so NaN in xs does not matter.
-    anchor = jnp.zeros_like(xs.sum((0, -1)))
+    anchor = zeros_of(xs, (0, -1))
     state0 = cell.init_state(params, xs.shape[1:-1])
     return jax.tree.map(lambda leaf: leaf + _like_batch(anchor, leaf), state0)
 

@@ -18,10 +18,10 @@ ROOT = pathlib.Path(jaxrnn.__file__).parent
 FLOORS = (
     ("traits", "factorizations"),
     ("arguments",),
-    ("activations", "cell", "pointwise", "projections", "tasks", "time_axis"),
+    ("activations", "cell", "pointwise", "projections", "tasks", "time_axis", "zeros"),
     ("norms",),
     ("outer_products", "scaling", "horizon"),
-    ("matrix_products", "affine_gradients", "clipping"),
+    ("matrix_products", "state_vectors", "affine_gradients", "clipping"),
     ("pointwise_cell", "step_cell"),
     ("cells",),
     ("tangent_scan",),

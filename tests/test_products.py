@@ -447,7 +447,7 @@ XS = jnp.zeros((6, D))
     [
         (4, 3, r"k: expected an integer in \[0, 3\], got 4"),
         (0, 6, r"t: expected an integer in \[0, 5\], got 6"),
-        (-1, 3, "k: expected an integer of at least 0, got -1"),
+        (-1, 3, "k: expected an integer in \\[0, 3\\], got -1"),
         (1.0, 3, "k: expected an integer, got 1.0"),
         (1, "3", "t: expected an integer, got '3'"),
     ],

@@ -67,7 +67,14 @@ def rnn(activation: Activation = tanh) -> PointwiseCell:
     >>> jax.tree.map(lambda p: p.shape, cell.init(jax.random.key(0), 2, 3))
     RNNParams(w_ih=(3, 2), w_hh=(3, 3), b=(3,))
     """
-    arguments.check_activation(activation, Activation)
+    arguments.check_instance(
+        "activation",
+        activation,
+        Activation,
+        "a jaxrnn.activations.Activation",
+        "use jaxrnn.activations.tanh, or wrap your function with its derivative: "
+        "Activation(name, value, derivative, gamma)",
+    )
     return _rnn(activation)
 
 

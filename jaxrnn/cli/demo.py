@@ -27,7 +27,7 @@ def demo_command(out: pathlib.Path, quick: bool, seed: int) -> int:
     except ImportError as error:
         raise ImportError(f"{error.name} is missing; pip install 'jaxrnn[demo]'") from error
 
-    arguments.check_size("seed", seed, least=0)
+    arguments.check_integer("seed", seed, least=0)
     data = demo.load_digits(seed)
     with writing_to(out):  # before the training: a folder that cannot be is not worth the wait
         out.mkdir(parents=True, exist_ok=True)

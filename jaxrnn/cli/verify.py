@@ -27,8 +27,8 @@ def verify_command(names: Sequence[str], cases: int, seed: int, details: bool) -
     from tqdm import tqdm
 
     # Counts and names are checked before anything is printed or run.
-    arguments.check_size("cases", cases, least=1)
-    arguments.check_size("seed", seed, least=0)
+    arguments.check_integer("cases", cases, least=1)
+    arguments.check_integer("seed", seed, least=0)
     cells = {name: find_cell(name) for name in names} or OURS
     failed = []
     if not details:

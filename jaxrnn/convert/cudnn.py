@@ -45,7 +45,7 @@ def read(
     arguments.check_array("weights", weights)
     for name, size in (("input_size", input_size), ("hidden_size", hidden_size),
                        ("num_layers", num_layers)):  # fmt: skip
-        arguments.check_size(name, size, least=1)
+        arguments.check_integer(name, size, least=1)
     shapes = _shapes(input_size, hidden_size, num_layers, bidirectional)
     total = sum(math.prod(shape) for shape in shapes.values())
     weights = np.asarray(weights)

@@ -11,7 +11,7 @@ import numpy as np
 from chex import ArrayTree, PRNGKey
 from jax import Array
 
-from jaxrnn import arguments
+from jaxrnn import arguments, state_vectors
 from jaxrnn.cell import Cell
 from jaxrnn.diagnosis.batches import Batch, chunk_size, chunks, finite_lengths, made, taken
 from jaxrnn.diagnosis.flow import GradientFlow, LayerFlow
@@ -123,9 +123,9 @@ def diagnose(
 
 
 def _check_options(draws: Any, chunk: Any, key: Any, progress: Any) -> None:
-    arguments.check_size("draws", draws, least=1)
+    arguments.check_integer("draws", draws, least=1)
     if chunk is not None:
-        arguments.check_size("chunk", chunk, least=1)
+        arguments.check_integer("chunk", chunk, least=1)
     if key is not None:
         arguments.check_key(key)
     arguments.check_callable("progress", progress, "iterable -> iterable")
@@ -243,10 +243,10 @@ def _layer(cell: Cell, parts: list[Part], seen: Watched | None, B: int) -> Layer
     return LayerFlow(
         **measured,
         exponents=None if seen is None else seen.exponents,
-        bounds=None if seen is None else seen.certificate.trajectory,
+        bounds=None if seen is None else seen.bounds,
         spectrum=None if seen is None else seen.spectrum,
         paths=None if seen is None else seen.paths,
-        weights=None if seen is None else seen.certificate.weights,
+        weights=None if seen is None else seen.weights,
         gates=gates,
     )
 
@@ -261,7 +261,7 @@ def _watched(
     sides = [side for layer in net for side in layer if side is not None]
     for number, params in enumerate(sides):
         state = jax.eval_shape(cell.init_state, params)
-        n = sum(leaf.shape[-1] for leaf in jax.tree.leaves(state))
+        n = state_vectors.size(state)
         chosen = order[: sizes(int(spans.max()), len(spans), n).examples]
         chosen = chosen[2 * spans[chosen] >= spans.max()]  # a short one would cut the others
         T, count = int(spans[chosen].min()), max(count, len(chosen))

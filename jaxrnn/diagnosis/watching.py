@@ -1,17 +1,16 @@
 """The part of a diagnosis that needs whole Jacobians: along a few examples, over a window."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxrnn import certificates, factorizations, lyapunov, paths
-from jaxrnn.certificates import Certificate
-from jaxrnn.linearisation import trajectory
+from jaxrnn import certificates, factorizations, lyapunov, paths, state_vectors
+from jaxrnn.linearisation import Steps, trajectory
 from jaxrnn.matrix_products import from_tree
 from jaxrnn.projections import accumulator
-from jaxrnn.run import Run
+from jaxrnn.run import Run, precise
 
 __all__ = ["Sizes", "Watched", "sizes", "watch"]
 
@@ -34,7 +33,8 @@ class Watched(NamedTuple):
     """See `LayerFlow`."""
 
     exponents: lyapunov.Exponents
-    certificate: Certificate
+    bounds: certificates.TrajectoryBounds
+    weights: certificates.WeightBound | None
     spectrum: Array
     paths: paths.CellPaths | None
 
@@ -49,29 +49,28 @@ def sizes(T: int, B: int, n: int) -> Sizes:
 
 def watch(run: Run, plan: Sizes) -> Watched:
     """Exponents, certificates, spectra and paths of whole sequences, all of one length."""
-    T = run.xs.shape[0]
-    states = _states(run)
-    n = sum(leaf.shape[-1] for leaf in jax.tree.leaves(states))
-    end = T - plan.window
-    entering = run.state0 if end == 0 else jax.tree.map(lambda leaf: leaf[end - 1], states)
-    window = Run(run.cell, run.params, run.xs[end:], entering)
+    T, steps = run.xs.shape[0], _steps(run)
+    n = state_vectors.size(steps.before)
+    late = jax.tree.map(lambda leaf: leaf[T - plan.window :], steps)
+    entering = jax.tree.map(lambda leaf: leaf[0], late.before)
+    window = Run(run.cell, run.params, late.xs, entering)
     at = jnp.linspace(0, T - 1, plan.spectra).astype(jnp.int32)
-    return Watched(
-        lyapunov.exponents(run, count=min(n, LEADING), warmup=T // 10),
-        certificates.certify(window),
-        _spectrum(run, states, at),
-        None if run.cell.traits.readout is None else paths.decompose(window),
-    )
+    known = run.cell.traits.slope is not None
+    with precise():
+        return Watched(
+            lyapunov.of_steps(run, min(n, LEADING), T // 10, 1, steps),
+            certificates.of_steps(window, late),
+            certificates.of_weights(run.cell, run.params) if known else None,
+            _spectrum(run, steps, at),
+            None if run.cell.traits.readout is None else paths.of_steps(window, late),
+        )
+
+
+_steps = jax.jit(trajectory)
 
 
 @jax.jit
-def _states(run: Run) -> Any:
-    return run.states()
-
-
-@jax.jit
-def _spectrum(run: Run, states: Any, at: Array) -> Array:
-    steps = trajectory(run, states)
+def _spectrum(run: Run, steps: Steps, at: Array) -> Array:
     before, xs = jax.tree.map(lambda leaf: leaf[at, 0], (steps.before, steps.xs))
     J = from_tree(run.cell.state_jacobian(run.params, before, xs))
     return factorizations.singular_values(J.astype(accumulator(J.dtype)))

@@ -78,8 +78,8 @@ def verify(
     ''
     """
     arguments.check_cell(cell)
-    arguments.check_size("cases", cases, least=1)
-    arguments.check_size("seed", seed, least=0)
+    arguments.check_integer("cases", cases, least=1)
+    arguments.check_integer("seed", seed, least=0)
     arguments.check_callable("progress", progress, "iterable -> iterable")
     _check_scales(scales)
     # What is NaN or inf is a finding. On an accelerator a default matmul is no reference.
@@ -135,7 +135,7 @@ def redraw(cell: Cell, worst: Worst) -> Case:
     (2,)
     """
     arguments.check_cell(cell)
-    arguments.check_kind("worst", worst, Worst, "a Check")
+    arguments.check_instance("worst", worst, Worst, "the Worst of a Check")
     with jax.enable_x64(True):
         shape = template(cell, worst.input_size, worst.hidden_size)
         key = jax.random.wrap_key_data(jnp.asarray(worst.key, jnp.uint32))
@@ -156,7 +156,7 @@ def _templates(cell: Cell, shapes: Sequence[tuple[int, int]], example: Any) -> l
         if len(pair) != 2:
             raise ValueError(f"shapes: {pairs}, got {pair!r}")
         for size in pair:
-            arguments.check_size("shapes", size, least=1)
+            arguments.check_integer("shapes", size, least=1)
     return [template(cell, D, H) for D, H in shapes]
 
 
