@@ -112,7 +112,8 @@ def check_integer(name: str, value: Any, *, least: int, most: int | None = None)
     if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer):
         raise TypeError(f"{name}: expected an integer, got {value!r} ({type(value).__name__})")
     if most is not None and not least <= value <= most:
-        raise ValueError(f"{name}: expected an integer in [{least}, {most}], got {value}")
+        empty = ", which is empty" if most < least else ""
+        raise ValueError(f"{name}: expected an integer in [{least}, {most}]{empty}, got {value}")
     if value < least:
         raise ValueError(f"{name}: expected an integer of at least {least}, got {value}")
 

@@ -4,9 +4,10 @@
 CPU into pieces for the threads of one small pool. The call then waits, on a thread of that same
 pool, for its pieces. As many such calls at once as the pool has threads, two on a machine of two
 cores, wait for each other for good. They meet within one program, or from two programs in flight,
-or from the parts of one program on several devices. A call with one matrix waits for nothing, so
-with those versions a CPU takes one matrix a call here, under `jax.vmap` too, and the derivatives
-keep to that. docs/performance.md tells the story; tests/hang.py reproduces it in ten lines.
+or from the parts of one program on several devices. A call with one matrix, or with so few small
+ones that they are not worth cutting, waits for nothing: with those versions a CPU is given no more
+than that here, under `jax.vmap` too, and the derivatives keep to it. docs/performance.md tells the
+story; tests/hang.py reproduces it in ten lines.
 
 Later versions cut nothing (jax-ml/jax, commit 8599924), and the functions here are JAX's own.
 """
@@ -29,13 +30,33 @@ __all__ = ["eigenvalues", "orthogonal", "qr", "singular_values", "symmetric_eige
 VERSION = tuple(int(part) for part in jaxlib.__version__.split(".")[:3])
 MAY_WAIT_FOR_ITSELF = VERSION < (0, 11, 1)  # tests/test_factorizations.py tries both sides
 
+# Of jaxlib/cpu/lapack_kernels.cc in those versions: a stack is cut from kMinWorkPerTask operations
+# on, and no kernel counts more than 10 m n min(m, n) for a real matrix, three times that for a
+# complex one.
+WORTH_CUTTING, OPERATIONS = 200_000, 10
 
-def one_at_a_time(f: Callable[[Array], Any], rank: int = 2) -> Callable[[Array], Any]:
-    """f, of the last `rank` axes, for any leading axes; on a CPU by one call for each entry."""
+
+def uncut(shape: tuple[int, ...], dtype: Any) -> int:
+    """How many matrices of a shape a call may hold and not be cut, at least 1."""
+    m, n = shape
+    each = OPERATIONS * (3 if jnp.issubdtype(dtype, jnp.complexfloating) else 1)
+    return max((WORTH_CUTTING - 1) // max(each * m * n * min(m, n), 1), 1)
+
+
+def few_at_a_time(
+    f: Callable[[Array], Any], rank: int = 2, most: int | None = None
+) -> Callable[[Array], Any]:
+    """f, of the last `rank` axes, for any leading axes; on a CPU by calls for `most` entries each,
+    by default as many matrices as are `uncut`.
+    """
 
     def each(a: Array) -> Any:
         lead, inner = a.shape[: a.ndim - rank], a.shape[a.ndim - rank :]
-        found = jax.lax.map(f, a.reshape(math.prod(lead), *inner))
+        few = uncut(inner, a.dtype) if most is None else most
+        if math.prod(lead) <= few:
+            return together(a)
+        flat = a.reshape(math.prod(lead), *inner)
+        found = jax.lax.map(f, flat, batch_size=few if few > 1 else None)
         return jax.tree.map(lambda leaf: leaf.reshape(*lead, *leaf.shape[1:]), found)
 
     def together(a: Array) -> Any:
@@ -61,7 +82,7 @@ def one_at_a_time(f: Callable[[Array], Any], rank: int = 2) -> Callable[[Array],
         found = stacked(a)
         return found, jax.tree.map(lambda leaf: True, found)
 
-    return stacked
+    return jax.jit(stacked)  # compiled once, also where it is called outside of any `jax.jit`
 
 
 def _transposed(a: Array) -> Array:
@@ -102,12 +123,27 @@ def _inverse_upper(r: Array) -> Array:
     return jax.scipy.linalg.solve_triangular(r, jnp.eye(r.shape[-1], dtype=r.dtype) + 0 * r)
 
 
+def _native_eig(a: Array) -> tuple[Array, Array]:
+    return tuple(jnp.linalg.eig(a))  # type: ignore[return-value]
+
+
+_few_inverse_upper = few_at_a_time(_inverse_upper)
+_few_qr = few_at_a_time(_native_qr)
+_few_svd = few_at_a_time(_native_svd)
+_few_singular_values = few_at_a_time(_native_singular_values)
+_few_eigh = few_at_a_time(_native_eigh)
+_few_eigvalsh = few_at_a_time(_native_eigvalsh)
+_few_eigvals = few_at_a_time(jnp.linalg.eigvals)
+_few_eig = few_at_a_time(_native_eig)
+_few_inverse = few_at_a_time(jnp.linalg.inv)
+
+
 # --- QR -----------------------------------------------------------------------------
 
 
 @jax.custom_jvp
 def _inverse_of_upper(r: Array) -> Array:
-    return one_at_a_time(_inverse_upper)(r)
+    return _few_inverse_upper(r)
 
 
 @_inverse_of_upper.defjvp
@@ -118,7 +154,7 @@ def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
 
 @jax.custom_jvp
 def _qr(a: Array) -> tuple[Array, Array]:
-    return one_at_a_time(_native_qr)(a)
+    return _few_qr(a)
 
 
 @_qr.defjvp
@@ -145,7 +181,7 @@ def _gaps(s: Array) -> Array:
 
 @jax.custom_jvp
 def _svd(a: Array) -> tuple[Array, Array, Array]:
-    return one_at_a_time(_native_svd)(a)
+    return _few_svd(a)
 
 
 @_svd.defjvp
@@ -163,7 +199,7 @@ def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Any, Any]:
 
 @jax.custom_jvp
 def _singular_values(a: Array) -> Array:
-    return one_at_a_time(_native_singular_values)(a)
+    return _few_singular_values(a)
 
 
 @_singular_values.defjvp
@@ -177,7 +213,7 @@ def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
 
 @jax.custom_jvp
 def _eigh(a: Array) -> tuple[Array, Array]:
-    return one_at_a_time(_native_eigh)(a)
+    return _few_eigh(a)
 
 
 @_eigh.defjvp
@@ -190,7 +226,7 @@ def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Any, Any]:
 
 @jax.custom_jvp
 def _symmetric_eigenvalues(a: Array) -> Array:
-    return one_at_a_time(_native_eigvalsh)(a)
+    return _few_eigvalsh(a)
 
 
 @_symmetric_eigenvalues.defjvp
@@ -201,21 +237,22 @@ def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
 
 @jax.custom_jvp
 def _eigenvalues(a: Array) -> Array:
-    return one_at_a_time(jnp.linalg.eigvals)(a)
+    return _few_eigvals(a)
 
 
 @_eigenvalues.defjvp
 def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     """δw = diag(V⁻¹δA V), of a matrix with distinct eigenvalues."""
-    w, v = one_at_a_time(lambda a: tuple(jnp.linalg.eig(a)))(*primals)
-    inverse = one_at_a_time(jnp.linalg.inv)(v)
+    w, v = _few_eig(*primals)
+    inverse = _few_inverse(v)
     return w, _diagonal(_product(inverse, tangents[0].astype(w.dtype), v))
 
 
-def _orthogonal(key: Array, shape: tuple[int, ...], dtype: Any = None) -> Array:
+@functools.cache
+def _orthogonal(shape: tuple[int, ...], dtype: Any, rank: int) -> Callable[[Array], Array]:
     # An axis of keys under `jax.vmap` would make one call of all their matrices.
-    draw = one_at_a_time(lambda key: initializers.orthogonal()(key, shape, dtype), rank=key.ndim)
-    return draw(key)
+    of_key = lambda key: initializers.orthogonal()(key, shape, dtype)  # noqa: E731
+    return few_at_a_time(of_key, rank=rank, most=1)
 
 
 def qr(a: Array) -> tuple[Array, Array]:
@@ -240,5 +277,6 @@ def eigenvalues(a: Array) -> Array:
 
 def orthogonal(key: Array, shape: tuple[int, ...], dtype: Any = None) -> Array:
     """`jax.nn.initializers.orthogonal()`: an orthogonal matrix of the given shape."""
-    draw = _orthogonal if MAY_WAIT_FOR_ITSELF else initializers.orthogonal()
-    return draw(key, shape, dtype)
+    if not MAY_WAIT_FOR_ITSELF:
+        return initializers.orthogonal()(key, shape, dtype)
+    return _orthogonal(tuple(shape), None if dtype is None else jnp.dtype(dtype), key.ndim)(key)

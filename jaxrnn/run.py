@@ -57,7 +57,7 @@ class Run:
     >>> cell = jaxrnn.lstm()
     >>> run = jaxrnn.Run(cell, cell.init(jax.random.key(0), 3, 5), jax.numpy.ones((7, 2, 3)))
     >>> run
-    Run(lstm, xs=float32[7, 2, 3])
+    Run(lstm, xs=float...[7, 2, 3])
     >>> run.states().h.shape
     (7, 2, 5)
     """

@@ -412,8 +412,14 @@ REFUSALS = [  # functions, cells, sizes, error, words
     ({"scaled_to_exponent"}, {"step"}, SIZES, TypeError, "^cell: expected a cell in closed form"),
     ({"scaled_to_exponent"}, KINDS, NOTHING, ValueError, "^xs: .* one step of one example"),
     ({"exponents", "flossing"}, KINDS, NO_STEP, ValueError, "^xs: expected at least one step"),
-    ({"transport", "paths.transport"}, KINDS, NO_STEP, ValueError, "^t: .* integer of at least 0"),
-    ({"gradient"}, KINDS, NO_STEP, ValueError, r"^window: expected .* in \[1, T\]"),
+    (
+        {"transport", "paths.transport"},
+        KINDS,
+        NO_STEP,
+        ValueError,
+        r"^t: .* in \[0, -1\], which is empty",
+    ),
+    ({"gradient"}, KINDS, NO_STEP, ValueError, r"^window: .* in \[1, 0\], which is empty"),
     ({"memory_horizon"}, KINDS, NO_STEP, ValueError, "^log_norms: expected .* T ≥ 1"),
 ]
 
