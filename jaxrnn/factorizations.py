@@ -46,8 +46,10 @@ def uncut(shape: tuple[int, ...], dtype: Any) -> int:
 def few_at_a_time(
     f: Callable[[Array], Any], rank: int = 2, most: int | None = None
 ) -> Callable[[Array], Any]:
-    """f, of the last `rank` axes, for any leading axes; on a CPU by calls for `most` entries each,
-    by default as many matrices as are `uncut`.
+    """Let f, which takes arrays of `rank` axes, take any leading axes.
+
+    An accelerator makes one call for all entries of the leading axes. A CPU makes calls for `most`
+    entries each, by default for as many matrices as are `uncut`.
     """
 
     def each(a: Array) -> Any:
