@@ -161,7 +161,10 @@ def check_real(
 
 
 def check_scalar(name: str, value: Any, *, above: float | None = None) -> None:
-    """`check_real`; or a scalar array of real floats, whose value may be a tracer's."""
+    """Refuse what is neither a real number as in `check_real` nor a scalar array of real floats.
+
+    The value of an array is not looked at: it may be known only when it runs.
+    """
     if hasattr(value, "shape") and not isinstance(value, np.generic):
         check_array(name, value)
         check_shape(name, value, (), "(), a scalar")

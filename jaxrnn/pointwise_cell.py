@@ -174,11 +174,11 @@ class PointwiseCell:
         return self.update(params, state, self.project(params, x))
 
     def project(self, params: Any, xs: Array) -> Array:
-        """U = W_ih x + b for any leading axes, `(*lead, G·H)`; half precision gives float32."""
+        """The projection u = W_ih x + b, `(*lead, G·H)`; half precision gives float32."""
         return projections.apply(self.input_map(params), xs)
 
     def recur(self, params: Any, h: Array) -> Array:
-        """A = W_hh h (+ b_hh), `(*lead, G·H)`; half precision gives float32."""
+        """The projection a = W_hh h (+ b_hh), `(*lead, G·H)`; half precision gives float32."""
         return projections.apply(self.recurrent_map(params), h)
 
     def stepper(self, params: Any) -> Stepper:

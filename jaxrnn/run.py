@@ -191,7 +191,7 @@ def precise() -> Any:
 
 
 def analysis(f: Callable[[Run], Result]) -> Callable[[Run], Result]:
-    """F of a checked run, compiled once for each cell, shape and set of masks; `precise`."""
+    """The function f of a checked run, compiled once for each cell, shape and set of masks."""
     compiled = jax.jit(f)
 
     @functools.wraps(f)

@@ -41,7 +41,7 @@ def cast_like(like: Any, tree: Any) -> Any:
 
 
 def log_norm(vector: Scaled) -> Array:
-    """Log ‖v‖ of a state whose value is kept apart from its power of two."""
+    """The log of ‖v‖, v being a state kept as a value and a power of two."""
     squares = [jnp.sum(leaf * leaf, axis=-1) for leaf in jax.tree.leaves(vector.value)]
     return log_of(norms.root(functools.reduce(jnp.add, squares)), vector.exponent)
 

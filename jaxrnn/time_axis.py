@@ -103,7 +103,7 @@ def select(where: Array, chosen: Any, other: Any) -> Any:
 
 
 def padded(xs: Array, lengths: Array | None) -> tuple[Array, Array | None]:
-    """Xs with its padding made harmless, and where a step is held, `(T, *batch)` or None.
+    """The inputs with their padding made harmless, and where a step is held, `(T, *batch)` or None.
 
     The padding is made safe before it meets a weight: 0 · NaN in a backward pass would
     otherwise poison every gradient.

@@ -6,10 +6,6 @@ whose ids match the pattern here; `pytest -m ""` runs all of them.
 
 import re
 
-MAIN = (
-    r"(unroll|jacobians\.closed_form|bptt\.adjoints|products\.transport_norms"
-    r"|clipping\.global_norm)"
-)
 KEPT = {
     # As the short profile compiles, float32's tanh is 1 from 20 on, and for users from 8 on.
     "test_activations.py::test_float32_autodiff_of_tanh_is_exactly_zero_where_the_closed_form_is_not":
@@ -105,15 +101,6 @@ KEPT = {
     "test_tangent_scan.py::test_every_mode_and_the_hessian_of_a_small_case": r"lstm|rnn-tanh",
     "test_tangent_scan.py::test_short_dtypes_have_the_gradient_of_long_ones_nearly":
         r"lstm-.*|gru-bfloat16|rnn-tanh-float16",
-    "test_transforms.py::test_a_derivative_outside_of_jit_is_the_one_inside": r"unroll-vjp",
-    "test_transforms.py::test_a_hundred_mixed_calls_trace_and_compile_each_shape_and_dtype_once":
-        r"unroll|bptt\.adjoints",
-    "test_transforms.py::test_it_agrees_over_two_devices_or_refuses": r"float64-main",
-    # The main functions, by every transformation in float64 and by three in bfloat16.
-    "test_transforms.py::test_it_agrees_with_truth_or_refuses":
-        rf"float64-{MAIN}-.*|bfloat16-{MAIN}-(eager|jit|vjp)",
-    "test_transforms.py::test_other_cells_agree_with_truth": r"step-unroll-vjp|gru-unroll-hvp",
-    "test_transforms.py::test_what_is_0_spoils_no_gradient": r"credit_matrix",
     "test_truncation.py::test_curve_equals_one_truncated_gradient_after_the_other":
         r"(lstm|step)-masked|(gru|rnn-tanh)-whole",
     "test_truncation.py::test_curve_of_last_equals_curve":

@@ -36,7 +36,7 @@ class ResetFirstState(NamedTuple):
 
 
 def step(params: ResetFirstParams, state: ResetFirstState, x: Array) -> ResetFirstState:
-    """H = n + z⊙(h₋ - n), of one example."""
+    """The next state, h = n + z⊙(h₋ - n), of one example."""
     H = state.h.shape[-1]
     u = params.w_ih @ x + params.b
     reset, keep = jnp.split(sigmoid(u[: 2 * H] + params.w_hh[: 2 * H] @ state.h), 2)

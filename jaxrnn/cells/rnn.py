@@ -88,7 +88,7 @@ class Update:
     activation: Activation
 
     def __call__(self, state: RNNState, u: Array, a: Array) -> RNNState:
-        """H = a(z)."""
+        """The next state, h = a(z)."""
         return RNNState(h=self.activation.value(u + a))
 
 
@@ -99,7 +99,7 @@ class Derivative:
     activation: Activation
 
     def __call__(self, state: RNNState, u: Array, a: Array) -> RNNPartials:
-        """K = a'(z)."""
+        """The coefficient of each unit, k = a'(z)."""
         return RNNPartials(k=self.activation.derivative(u + a))
 
 

@@ -10,7 +10,7 @@ from jaxrnn import certificates, factorizations, lyapunov, paths, state_vectors
 from jaxrnn.linearisation import Steps, trajectory
 from jaxrnn.matrix_products import from_tree
 from jaxrnn.projections import accumulator
-from jaxrnn.run import Run, precise
+from jaxrnn.run import Run
 
 __all__ = ["Sizes", "Watched", "sizes", "watch"]
 
@@ -48,7 +48,10 @@ def sizes(T: int, B: int, n: int) -> Sizes:
 
 
 def watch(run: Run, plan: Sizes) -> Watched:
-    """Exponents, certificates, spectra and paths of whole sequences, all of one length."""
+    """Exponents, certificates, spectra and paths of whole sequences, all of one length.
+
+    The run is checked, and the caller's precision holds.
+    """
     T, steps = run.xs.shape[0], _steps(run)
     n = state_vectors.size(steps.before)
     late = jax.tree.map(lambda leaf: leaf[T - plan.window :], steps)
@@ -56,14 +59,13 @@ def watch(run: Run, plan: Sizes) -> Watched:
     window = Run(run.cell, run.params, late.xs, entering)
     at = jnp.linspace(0, T - 1, plan.spectra).astype(jnp.int32)
     known = run.cell.traits.slope is not None
-    with precise():
-        return Watched(
-            lyapunov.of_steps(run, min(n, LEADING), T // 10, 1, steps),
-            certificates.of_steps(window, late),
-            certificates.of_weights(run.cell, run.params) if known else None,
-            _spectrum(run, steps, at),
-            None if run.cell.traits.readout is None else paths.of_steps(window, late),
-        )
+    return Watched(
+        lyapunov.of_steps(run, min(n, LEADING), T // 10, 1, steps),
+        certificates.of_steps(window, late),
+        certificates.of_weights(run.cell, run.params) if known else None,
+        _spectrum(run, steps, at),
+        None if run.cell.traits.readout is None else paths.of_steps(window, late),
+    )
 
 
 _steps = jax.jit(trajectory)
