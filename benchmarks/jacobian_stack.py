@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 import jaxrnn
 from benchmarks import timing
-from jaxrnn.cell import over_leading_axes
+from jaxrnn.cells.contract import over_leading_axes
 
 # T is chosen so that every stack has 128 MiB, more than the caches of a few cores.
 SIZES = ((32, 8192), (64, 2048), (128, 512), (256, 128))  # (H, T)

@@ -14,48 +14,47 @@
 import importlib
 import types
 
-from jaxrnn import (
-    activations,
+from jaxrnn import diagnosis, phenomena, verification
+from jaxrnn._version import __version__ as __version__
+from jaxrnn.analysis import (
     bptt,
     certificates,
-    clipping,
-    convert,
-    diagnosis,
-    initializers,
     jacobians,
-    layers,
     lyapunov,
-    matrix_products,
     paths,
-    phenomena,
     products,
-    regularizers,
-    tasks,
     truncation,
-    unrolling,
-    verification,
 )
-from jaxrnn.cell import Cell
+from jaxrnn.analysis.horizon import memory_horizon
+from jaxrnn.cells import activations, traits
+from jaxrnn.cells.contract import Cell
 from jaxrnn.cells.gru import GRUParams, GRUState, gru
 from jaxrnn.cells.lstm import LSTMParams, LSTMState, lstm
-from jaxrnn.cells.reset_first import ResetFirstParams, ResetFirstState, reset_first_gru
+from jaxrnn.cells.pointwise_cell import PointwiseCell
+from jaxrnn.cells.pointwise_map import Pointwise
+from jaxrnn.cells.reset_first_gru import ResetFirstParams, ResetFirstState, reset_first_gru
 from jaxrnn.cells.rnn import RNNParams, RNNState, rnn
+from jaxrnn.cells.step_cell import from_step
 from jaxrnn.diagnosis import diagnose
-from jaxrnn.horizon import memory_horizon
-from jaxrnn.pointwise import Pointwise
-from jaxrnn.pointwise_cell import PointwiseCell
-from jaxrnn.run import Run
-from jaxrnn.step_cell import from_step
-from jaxrnn.unrolling import unroll
+from jaxrnn.nets import convert, layers
+from jaxrnn.numerics import matrix_products, scaled
+from jaxrnn.running import unrolling
+from jaxrnn.running.run import Run
+from jaxrnn.running.unrolling import unroll
+from jaxrnn.training import clipping, initializers, regularizers, tasks
 from jaxrnn.verification import verify
 
-__version__ = "0.1.0"
+_WITH_EXTRAS = {
+    "plot": "jaxrnn.plot",
+    "report": "jaxrnn.report",
+    "strategies": "jaxrnn.verification.strategies",
+}
 
 
 def __getattr__(name: str) -> types.ModuleType:
     """`jaxrnn.plot`, `report` and `strategies`, imported when asked for: they need extras."""
-    if name in ("plot", "report", "strategies"):
-        return importlib.import_module(f"jaxrnn.{name}")
+    if name in _WITH_EXTRAS:
+        return importlib.import_module(_WITH_EXTRAS[name])
     raise AttributeError(f"module 'jaxrnn' has no attribute '{name}'")
 
 
@@ -94,7 +93,9 @@ __all__ = [
     "regularizers",
     "reset_first_gru",
     "rnn",
+    "scaled",
     "tasks",
+    "traits",
     "truncation",
     "unroll",
     "unrolling",

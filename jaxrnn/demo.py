@@ -15,16 +15,17 @@ import optax
 from chex import PRNGKey
 from jax import Array
 
-from jaxrnn import bptt, certificates, lyapunov, norms, products
-from jaxrnn.cell import Cell
+from jaxrnn.analysis import bptt, certificates, lyapunov, products
+from jaxrnn.analysis.horizon import memory_horizon
+from jaxrnn.analysis.jacobians import closed_form
+from jaxrnn.cells.contract import Cell
 from jaxrnn.cells.lstm import lstm
 from jaxrnn.cells.rnn import rnn
 from jaxrnn.diagnosis import GradientFlow, diagnose
-from jaxrnn.horizon import memory_horizon
-from jaxrnn.jacobians import closed_form
-from jaxrnn.matrix_products import from_tree
-from jaxrnn.run import Run
-from jaxrnn.unrolling import unroll
+from jaxrnn.numerics import norms
+from jaxrnn.numerics.matrix_products import from_tree
+from jaxrnn.running.run import Run
+from jaxrnn.running.unrolling import unroll
 
 __all__ = ["Data", "Flow", "Trained", "load_digits", "measure", "run"]
 

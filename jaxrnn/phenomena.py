@@ -15,20 +15,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxrnn import (
-    activations,
-    arguments,
-    certificates,
-    jacobians,
-    lyapunov,
-    paths,
-    products,
-)
+from jaxrnn import _checks
+from jaxrnn.analysis import certificates, jacobians, lyapunov, paths, products
+from jaxrnn.analysis.horizon import memory_horizon
+from jaxrnn.cells import activations
 from jaxrnn.cells.lstm import LSTMParams, lstm
 from jaxrnn.cells.rnn import RNNParams, RNNState, rnn
-from jaxrnn.horizon import memory_horizon
-from jaxrnn.run import Run
-from jaxrnn.step_cell import from_step
+from jaxrnn.cells.step_cell import from_step
+from jaxrnn.running.run import Run
 
 __all__ = [
     "ALL",
@@ -97,7 +91,7 @@ def vanishing(scale: float = 0.9) -> Phenomenon:
     Cost:    `products.transport_norms` and `certificates.certify` with T = 201, H = 32.
     Source:  Pascanu, Mikolov & Bengio, ICML 2013; docs/derivations/certificates.md.
     """
-    arguments.check_real("scale", scale, above=0.0)
+    _checks.check_real("scale", scale, above=0.0)
     if scale >= 1:
         raise ValueError(f"scale: expected a number below 1, of which the claim is, got {scale}")
     params = rnn().init(jax.random.key(0), D, H)
@@ -134,7 +128,7 @@ def exploding(gain: float = 3.0) -> Phenomenon:
     Cost:    `products.transport_norms`, `certificates.certify`, one exponent; T = 402, H = 64.
     Source:  Sompolinsky, Crisanti & Sommers, Physical Review Letters 61, 1988.
     """
-    arguments.check_real("gain", gain)
+    _checks.check_real("gain", gain)
     if gain <= 1:
         raise ValueError(f"gain: expected a number above 1, of which the claim is, got {gain}")
     k_w, k_in = jax.random.split(jax.random.key(0))
@@ -185,7 +179,7 @@ def exploding_without_eigenvalues(steps: int = 21) -> Phenomenon:
     >>> f"{found.numbers['growth per step']:.1f}"
     '2.0'
     """
-    arguments.check_integer("steps", steps, least=3)
+    _checks.check_integer("steps", steps, least=3)
     W = jnp.array([[2.0, 2.0], [-2.0, -2.0]])
     # W h* = (2, -2) is also what the first input adds.
     params = RNNParams(jnp.array([[2.0], [-2.0]]), W, jnp.array([-2.0, 42.0]))
@@ -221,7 +215,7 @@ def remembering(bias: float = 6.0) -> Phenomenon:
     Cost:    `products.transport_norms` of both and `paths.decompose` with T = 201, H = 32.
     Source:  Gers, Schmidhuber & Cummins 2000; docs/lstm.md.
     """
-    arguments.check_real("bias", bias)
+    _checks.check_real("bias", bias)
     cell, xs = lstm(), _inputs()
     params = cell.init(jax.random.key(0), D, H, forget_bias=bias)
     params = params._replace(w_hh=SMALL * params.w_hh, w_ih=SMALL * params.w_ih)
@@ -260,7 +254,7 @@ def exploding_lstm(scale: float = 6.0) -> Phenomenon:
              exponent with T = 201, H = 32.
     Source:  this library; docs/lstm.md.
     """
-    arguments.check_real("scale", scale, above=0.0)
+    _checks.check_real("scale", scale, above=0.0)
     cell, xs = lstm(), _inputs(scale=0.1)
     params = cell.init(jax.random.key(0), D, H, forget_bias=-2.0)
     W = params.w_hh.reshape(4, H, H)
@@ -350,7 +344,7 @@ def forget_bias(biases: tuple[float, ...] = (-1.0, 0.0, 1.0, 2.0, 3.0, 4.0)) -> 
     if not isinstance(biases, tuple) or not biases:
         raise TypeError(f"biases: expected a tuple of at least one number, got {biases!r}")
     for bias in biases:
-        arguments.check_real("biases", bias)
+        _checks.check_real("biases", bias)
     cell, xs = lstm(), _inputs(4 * T)
     runs: dict[str, Run] = {}
     for b in biases:

@@ -10,9 +10,9 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from jaxrnn import arguments
+from jaxrnn import _checks
+from jaxrnn.analysis.paths import CellPaths
 from jaxrnn.demo import Flow, Trained
-from jaxrnn.paths import CellPaths
 
 __all__ = ["cell_paths", "contributions", "forget_gates", "gradient_flow", "norms", "save"]
 
@@ -48,10 +48,10 @@ def gradient_flow(runs: Sequence[Trained]) -> Figure:
     """
     if not isinstance(runs, list | tuple) or not runs:
         raise TypeError(
-            f"runs: expected a list of at least one Trained, got {arguments.describe(runs)}"
+            f"runs: expected a list of at least one Trained, got {_checks.describe(runs)}"
         )
     for run in runs:
-        arguments.check_instance("runs", run, Trained, "the Trained of jaxrnn demo")
+        _checks.check_instance("runs", run, Trained, "the Trained of jaxrnn demo")
     figure = Picture(figsize=(11, 7.6), layout="constrained")
     axes = figure.subplots(2, 2)
     colors = itertools.cycle(PATHS)
@@ -183,7 +183,7 @@ def cell_paths(found: CellPaths) -> Figure:
     Cost:    a picture; the medians of T rows.
     Source:  this library.
     """
-    arguments.check_instance("found", found, CellPaths, "the CellPaths of paths.decompose")
+    _checks.check_instance("found", found, CellPaths, "the CellPaths of paths.decompose")
     figure = Picture(figsize=(11, 4.2), layout="constrained")
     axes = figure.subplots(1, 2)
     lag = np.arange(len(found.exact))[::-1]
@@ -214,7 +214,7 @@ def forget_gates(run: Trained) -> Figure:
     Cost:    a picture; O(T·H) numbers.
     Source:  this library.
     """
-    arguments.check_instance("run", run, Trained, "the Trained of jaxrnn demo")
+    _checks.check_instance("run", run, Trained, "the Trained of jaxrnn demo")
     figure = Picture(figsize=(11, 4.2), layout="constrained")
     axes, images = figure.subplots(1, 2, sharey=True), []
     for axis, flow, when in zip(axes, (run.before, run.after), ("before", "after"), strict=True):
@@ -241,21 +241,19 @@ def save(figure: Figure, path: pathlib.Path) -> None:
     Cost:    one drawing of the figure.
     Source:  `Figure.savefig` of matplotlib.
     """
-    arguments.check_instance("figure", figure, Figure, "the Figure of jaxrnn.plot")
+    _checks.check_instance("figure", figure, Figure, "the Figure of jaxrnn.plot")
     figure.savefig(path, dpi=150)
 
 
 def _check_curves(name: str, value: Any) -> None:
     """Refuse anything but a mapping from names to arrays `(T,)`, at least one."""
     if not isinstance(value, Mapping):
-        raise TypeError(
-            f"{name}: expected a dict of names and (T,), got {arguments.describe(value)}"
-        )
+        raise TypeError(f"{name}: expected a dict of names and (T,), got {_checks.describe(value)}")
     if not value:
         raise ValueError(f"{name}: expected at least one curve, got none")
     for key, leaf in value.items():
         # A curve is drawn, not computed with: JAX need not keep its dtype.
         if not (isinstance(leaf, np.ndarray) and np.issubdtype(leaf.dtype, np.floating)):
-            arguments.check_array(f"{name}[{key!r}]", leaf)
+            _checks.check_array(f"{name}[{key!r}]", leaf)
         if len(leaf.shape) != 1:
-            raise ValueError(f"{name}[{key!r}]: expected (T,), got {arguments.describe(leaf)}")
+            raise ValueError(f"{name}[{key!r}]: expected (T,), got {_checks.describe(leaf)}")

@@ -14,14 +14,22 @@ import jax
 import numpy as np
 
 import jaxrnn
-from jaxrnn import bptt, jacobians, layers, matrix_products, paths, products, truncation
-from jaxrnn.certificates import certify, of_weights
-from jaxrnn.clipping import clip_by_global_norm, clip_by_running_quantile, global_norm
-from jaxrnn.initializers import scaled_to_exponent
-from jaxrnn.layers import Layer
-from jaxrnn.lyapunov import exponents
-from jaxrnn.regularizers import flossing, omega, omega_at_fixed_adjoints
-from jaxrnn.unrolling import by_autodiff, last_state
+from jaxrnn import (
+    bptt,
+    jacobians,
+    layers,
+    matrix_products,
+    paths,
+    products,
+    truncation,
+)
+from jaxrnn.analysis.certificates import certify, of_weights
+from jaxrnn.analysis.lyapunov import exponents
+from jaxrnn.nets.layers import Layer
+from jaxrnn.running.unrolling import by_autodiff, last_state
+from jaxrnn.training.clipping import clip_by_global_norm, clip_by_running_quantile, global_norm
+from jaxrnn.training.initializers import scaled_to_exponent
+from jaxrnn.training.regularizers import flossing, omega, omega_at_fixed_adjoints
 from tests import test_paths
 from tests.modes import WIDEST
 from tests.oracle import Net, Truth

@@ -38,7 +38,7 @@ LEFT_OUT = {
         "test_a_batch_sharded_over_two_devices_gives": SUMS,
     },
     "jax_debug_nans": {
-        "jaxrnn.clipping.flag": ON_PURPOSE,
+        "clipping.flag": ON_PURPOSE,
         "test_nan_stays_visible_in_value_and_derivative": ON_PURPOSE,
         "test_statistics_are_those_of_every_live_step": ON_PURPOSE,
         "test_horizon.py::test_edges[": ON_PURPOSE,

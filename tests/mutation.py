@@ -36,10 +36,12 @@ MODULES = {  # ↦ its own tests
     "cells/rnn": ("cells", "jacobians", "gate_statistics"),
     "cells/lstm": ("cells", "jacobians", "gate_statistics"),
     "cells/gru": ("cells", "jacobians", "gate_statistics"),
-    "cells/reset_first": ("convert",), "pointwise_cell": ("cells", "jacobians", "unrolling"),
-    "jacobians": ("jacobians",), "bptt": ("bptt",), "products": ("products",),
-    "matrix_products": ("products",), "chains": ("paths", "products"),
-    "certificates": ("certificates",), "paths": ("paths",), "clipping": ("clipping",),
+    "cells/reset_first_gru": ("convert",),
+    "cells/pointwise_cell": ("cells", "jacobians", "unrolling"),
+    "analysis/jacobians": ("jacobians",), "analysis/bptt": ("bptt",),
+    "analysis/products": ("products",), "numerics/matrix_products": ("products",),
+    "analysis/path_rows": ("paths", "products"), "analysis/certificates": ("certificates",),
+    "analysis/paths": ("paths",), "training/clipping": ("clipping",),
 }  # fmt: skip
 TESTS = (
     "bad_input", "bptt", "cells", "certificates", "clipping", "convert", "edges",

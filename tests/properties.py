@@ -23,7 +23,7 @@ from jaxrnn import (
     regularizers,
     truncation,
 )
-from jaxrnn.matrix_products import from_tree
+from jaxrnn.numerics.matrix_products import from_tree
 from tests.table import CELLS
 
 

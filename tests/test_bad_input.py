@@ -869,7 +869,7 @@ def own_arguments(f, v):
            initializers.scaled_to_exponent: (0.0,), products.transport: (1, 3),
            paths.transport: (1, 3), products.adjoint_norms: (v.states["lstm"],),
            products.tangent_norms: (v.states["lstm"],)}  # fmt: skip
-    of_a_loss = f.__module__ in ("jaxrnn.bptt", "jaxrnn.truncation") or "omega" in f.__name__
+    of_a_loss = f.__module__ in (bptt.__name__, truncation.__name__) or "omega" in f.__name__
     return own.get(f, (on_states,) if of_a_loss else ())
 
 
@@ -892,7 +892,7 @@ NO_RUNS = {
 
 
 def full_name(f):
-    return f"{f.__module__.removeprefix('jaxrnn.')}.{f.__name__}"
+    return f"{f.__module__.rpartition('.')[2]}.{f.__name__}"
 
 
 for f in ANALYSES:

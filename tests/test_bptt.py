@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import jaxrnn
-from jaxrnn import bptt, linearisation
+from jaxrnn import bptt
+from jaxrnn.running import steps
 from tests import planted, reference
 from tests.modes import WIDEST, tol
 from tests.table import CELLS, split
@@ -279,8 +280,8 @@ def test_no_chunk_changes_norms_or_total(name, chunk, monkeypatch):
     """Chunks that divide T = 11 or not, in a loss and on steps with masks."""
     params, xs, state0 = drawn(name, 11, (2,))
     masks = masked(11, (2,))
-    plan = linearisation.plan(ALL[name], params, xs, state0, chunk)
-    monkeypatch.setattr(linearisation, "plan", lambda *_: plan)
+    plan = steps.plan(ALL[name], params, xs, state0, chunk)
+    monkeypatch.setattr(steps, "plan", lambda *_: plan)
     bptt._norms.clear_cache()
     got = bptt.contribution_norms(jaxrnn.Run(ALL[name], params, xs, state0, **masks), loss)
     bptt._norms.clear_cache()

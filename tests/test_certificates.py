@@ -9,7 +9,7 @@ import pytest
 
 import jaxrnn
 from jaxrnn import certificates
-from jaxrnn.matrix_products import from_tree
+from jaxrnn.numerics.matrix_products import from_tree
 from tests.table import CELLS
 from tests.untied import D, H, drawn, masked
 

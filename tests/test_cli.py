@@ -42,7 +42,7 @@ def test_verify_prints_a_line_for_a_cell_and_exits_0(capsys):
 
 
 def test_verify_of_a_cell_by_its_module_says_that_it_passed(capsys):
-    assert run("verify", "jaxrnn.cells.reset_first:RESET_FIRST", "--cases", "8") == 0
+    assert run("verify", "jaxrnn.cells.reset_first_gru:RESET_FIRST", "--cases", "8") == 0
     out = capsys.readouterr().out
     assert "Verified." in out
     assert "tanh, |z|" not in out

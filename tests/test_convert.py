@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import jaxrnn
 from jaxrnn import convert
-from jaxrnn.convert import cudnn, equinox, flax_linen, flax_nnx, haiku, keras, torch
+from jaxrnn.nets.convert import cudnn, equinox, flax_linen, flax_nnx, haiku, keras, torch
 from tests.modes import WIDEST
 from tests.reference import logistic
 

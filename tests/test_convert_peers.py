@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import jaxrnn
-from jaxrnn.convert import equinox, flax_linen, flax_nnx, haiku, keras, torch
+from jaxrnn.nets.convert import equinox, flax_linen, flax_nnx, haiku, keras, torch
 
 # What other frameworks warn of is theirs to settle.
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -9,7 +9,7 @@ import pytest
 
 import jaxrnn
 from jaxrnn import demo
-from jaxrnn.time_axis import previous
+from jaxrnn.numerics.time_axis import previous
 
 
 def small_data():

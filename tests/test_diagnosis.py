@@ -16,7 +16,7 @@ from jaxrnn.diagnosis import GradientFlow, advising, illnesses
 from jaxrnn.diagnosis.batches import Batch, chunk_size, chunks, finite_lengths
 from jaxrnn.diagnosis.summary import by_lag, curve
 from jaxrnn.diagnosis.watching import sizes
-from jaxrnn.layers import Layer
+from jaxrnn.nets.layers import Layer
 from tests import untied
 from tests.modes import WIDEST, tol
 from tests.table import CELLS, draw_params

@@ -7,8 +7,8 @@ import pytest
 
 import jaxrnn
 from jaxrnn import bptt, truncation
-from jaxrnn.example_gradients import example_gradients, windows
-from jaxrnn.linearisation import linearised, trajectory
+from jaxrnn.analysis.example_gradients import example_gradients, windows
+from jaxrnn.running.steps import linearised, trajectory
 from tests import untied
 
 T = 11

@@ -13,7 +13,7 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 import jaxrnn
-from jaxrnn import factorizations
+from jaxrnn.numerics import factorizations
 from tests.table import split
 
 EPS = float(np.finfo(np.float64).eps)
@@ -192,7 +192,7 @@ needs_two_cores = pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one core
 
 @needs_two_cores
 def test_factorizations_side_by_side_end():
-    assert run_on_two_cores("jaxrnn.factorizations", 50, 300) == 0
+    assert run_on_two_cores("jaxrnn.numerics.factorizations", 50, 300) == 0
 
 
 @pytest.mark.long

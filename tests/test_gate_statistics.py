@@ -7,8 +7,8 @@ import pytest
 
 import jaxrnn
 from jaxrnn import activations
-from jaxrnn.gate_statistics import of_sums, sums
-from jaxrnn.linearisation import trajectory
+from jaxrnn.analysis.gate_statistics import of_sums, sums
+from jaxrnn.running.steps import trajectory
 from tests import untied
 from tests.reference import logistic
 

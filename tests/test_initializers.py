@@ -7,7 +7,7 @@ import pytest
 
 import jaxrnn
 from jaxrnn import initializers, lyapunov
-from jaxrnn.activations import identity as linear
+from jaxrnn.cells.activations import identity as linear
 from tests import table
 from tests.modes import WIDEST
 

@@ -9,7 +9,7 @@ import pytest
 
 import jaxrnn
 from jaxrnn import jacobians
-from jaxrnn.time_axis import previous
+from jaxrnn.numerics.time_axis import previous
 from tests import reference
 from tests.modes import WIDEST, tol
 from tests.table import CELLS, SCALES, SHAPES, draw_params, draw_state

@@ -9,7 +9,7 @@ import pytest
 
 import jaxrnn
 from jaxrnn import layers
-from jaxrnn.layers import Layer
+from jaxrnn.nets.layers import Layer
 from tests import untied
 from tests.table import CELLS, draw_params
 

@@ -8,7 +8,7 @@ from scipy.special import digamma
 
 import jaxrnn
 from jaxrnn import lyapunov
-from jaxrnn.matrix_products import from_tree
+from jaxrnn.numerics.matrix_products import from_tree
 from tests.table import CELLS, split
 from tests.test_products import case, companion
 from tests.untied import drawn

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrnn import norms
+from jaxrnn.numerics import norms
 
 
 @pytest.mark.parametrize("size", [1e-36, 1e-25, 1.0, 1e25, 1e37])

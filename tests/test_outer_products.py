@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrnn import outer_products
+from jaxrnn.numerics import outer_products
 from tests.modes import WIDEST
 
 SHAPES = ((3, 1, 8, 5), (3, 4, 8, 5), (3, 4, 5, 8), (2, 30, 4, 3), (2, 30, 1, 1), (0, 2, 3, 4),

@@ -7,7 +7,7 @@ import pytest
 
 import jaxrnn
 from jaxrnn import phenomena
-from jaxrnn.unrolling import by_autodiff
+from jaxrnn.running.unrolling import by_autodiff
 from tests.modes import tol
 
 

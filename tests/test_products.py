@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 import jaxrnn
-from jaxrnn import matrix_products, norms, products
-from jaxrnn.scaling import Scaled, log_of, rescaled, times_power
+from jaxrnn import matrix_products, products
+from jaxrnn.numerics import norms
+from jaxrnn.numerics.scaled import Scaled, log_of, rescaled, times_power
 from tests import reference
 from tests.table import CELLS
 from tests.untied import NORMED, D, H, drawn, masked

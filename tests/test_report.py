@@ -15,7 +15,7 @@ import pytest
 import jaxrnn
 from jaxrnn import activations, report
 from jaxrnn.diagnosis.summary import curve
-from jaxrnn.layers import Layer
+from jaxrnn.nets.layers import Layer
 
 T, B, D, H = 30, 6, 3, 5
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")

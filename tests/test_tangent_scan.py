@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 import jaxrnn
-from jaxrnn import projections, tangent_scan
-from jaxrnn.unrolling import by_autodiff, last_state
+from jaxrnn.cells import affine
+from jaxrnn.running import tangent_scan
+from jaxrnn.running.unrolling import by_autodiff, last_state
 from tests.modes import tol
 from tests.table import CELLS, draw_params, draw_state
 
@@ -76,25 +77,23 @@ def test_no_plan_changes_the_gradient(name, chunk, keep):
 @pytest.mark.parametrize(("rows", "biased"), [(3, 1), (12, 2), (12, 0)])
 def test_the_drive_and_its_transpose_are_sums_over_steps(monkeypatch, turned_below, rows, biased):
     """In each layout: against NumPy's Σ ȳ⊗v, and Σ ȳ for a bias."""
-    monkeypatch.setattr(projections, "TURNED_BELOW", turned_below)
+    monkeypatch.setattr(affine, "TURNED_BELOW", turned_below)
     draw = np.random.default_rng(0).normal
     vs = [draw(size=(7, 2, n)) for n in (3, 4)]
     affines = [
-        projections.Affine(draw(size=(rows, n)), draw(size=rows) if i < biased else None)
+        affine.Affine(draw(size=(rows, n)), draw(size=rows) if i < biased else None)
         for i, n in enumerate((3, 4))
     ]
     zero = np.zeros(rows)
     want = sum(v @ a.weight.T + (zero if a.bias is None else a.bias)
                for v, a in zip(vs, affines, strict=True))  # fmt: skip
     arrays = jax.tree.map(jnp.asarray, (affines, vs))
-    value, pull = jax.vjp(lambda affines: projections.driven(affines, arrays[1]), arrays[0])
+    value, pull = jax.vjp(lambda affines: affine.driven(affines, arrays[1]), arrays[0])
     np.testing.assert_allclose(value, want, atol=1e-13)
     cotangent = draw(size=want.shape)
     (got,) = pull(jnp.asarray(cotangent))
-    for affine, v in zip(got, vs, strict=True):
-        np.testing.assert_allclose(
-            affine.weight, np.einsum("tbi,tbj->ij", cotangent, v), atol=1e-12
-        )
+    for moved, v in zip(got, vs, strict=True):
+        np.testing.assert_allclose(moved.weight, np.einsum("tbi,tbj->ij", cotangent, v), atol=1e-12)
         if affine.bias is not None:
             np.testing.assert_allclose(affine.bias, cotangent.sum((0, 1)), atol=1e-12)
 

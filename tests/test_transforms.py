@@ -51,7 +51,7 @@ each_transform = pytest.mark.parametrize("transform", [*TRANSFORMS, *DERIVATIVES
 
 def test_every_public_function_is_in_the_table():
     public = {
-        f"{module.__name__.removeprefix('jaxrnn.')}.{name}"
+        f"{module.__name__.rpartition('.')[2]}.{name}"
         for module in MODULES
         for name in module.__all__
         if isinstance(getattr(module, name), types.FunctionType)

@@ -10,7 +10,7 @@ import pytest
 
 import jaxrnn
 from jaxrnn import truncation
-from jaxrnn.truncation import Curve
+from jaxrnn.analysis.truncation import Curve
 from tests.modes import WIDEST, tol
 from tests.table import CELLS
 from tests.untied import ALL, KINDS, assert_close, copies, drawn, loss, masked, run, spoilt

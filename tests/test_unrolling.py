@@ -13,7 +13,7 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 import jaxrnn
-from jaxrnn.time_axis import previous
+from jaxrnn.numerics.time_axis import previous
 from tests import reference
 from tests.modes import WIDEST, tol
 from tests.table import CELLS, split

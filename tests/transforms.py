@@ -29,9 +29,9 @@ from jaxrnn import (
     truncation,
     unrolling,
 )
-from jaxrnn.matrix_products import from_tree
-from jaxrnn.projections import accumulator
-from jaxrnn.time_axis import entering_states
+from jaxrnn.numerics.dtypes import accumulator
+from jaxrnn.numerics.matrix_products import from_tree
+from jaxrnn.numerics.time_axis import entering_states
 from tests.table import of_run
 
 T, B, D, H = 4, 2, 2, 3

@@ -22,7 +22,16 @@ import jaxrnn
 from benchmarks import timing
 from benchmarks.cures import results
 from benchmarks.cures.training import Recipe, Task, answers, train
-from jaxrnn import activations, clipping, demo, gru, initializers, lstm, rnn, tasks
+from jaxrnn import (
+    activations,
+    clipping,
+    demo,
+    gru,
+    initializers,
+    lstm,
+    rnn,
+    tasks,
+)
 
 H, WATCHED = 64, 100
 

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 import jaxrnn
 from jaxrnn import regularizers
-from jaxrnn.cell import Cell
+from jaxrnn.cells.contract import Cell
 
 TESTED = 1000  # fresh sequences at each evaluation
 

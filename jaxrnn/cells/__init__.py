@@ -1,1 +1,1 @@
-"""Concrete cells: equations and closed-form tangent side by side, one module each."""
+"""What a step is: the contract, the two ways to keep it, and the cells, which meet nowhere."""

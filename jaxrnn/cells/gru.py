@@ -20,11 +20,11 @@ import jax.numpy as jnp
 from chex import PRNGKey
 from jax import Array
 
-from jaxrnn.activations import sigmoid, sigmoid_pair, tanh
-from jaxrnn.pointwise import Pointwise
-from jaxrnn.pointwise_cell import PointwiseCell
-from jaxrnn.projections import GLOROT, ORTHOGONAL, Initializer, draw
-from jaxrnn.traits import Gate
+from jaxrnn.cells.activations import sigmoid, sigmoid_pair, tanh
+from jaxrnn.cells.drawing import GLOROT, ORTHOGONAL, Initializer, draw
+from jaxrnn.cells.pointwise_cell import PointwiseCell
+from jaxrnn.cells.pointwise_map import Pointwise
+from jaxrnn.cells.traits import Gate
 
 __all__ = ["GRUParams", "GRUState", "gru"]
 

@@ -16,12 +16,12 @@ import jax.numpy as jnp
 from chex import PRNGKey
 from jax import Array
 
-from jaxrnn import arguments
-from jaxrnn.activations import sigmoid, sigmoid_pair, tanh
-from jaxrnn.pointwise import Pointwise
-from jaxrnn.pointwise_cell import PointwiseCell
-from jaxrnn.projections import GLOROT, ORTHOGONAL, Initializer, draw
-from jaxrnn.traits import Gate
+from jaxrnn import _checks
+from jaxrnn.cells.activations import sigmoid, sigmoid_pair, tanh
+from jaxrnn.cells.drawing import GLOROT, ORTHOGONAL, Initializer, draw
+from jaxrnn.cells.pointwise_cell import PointwiseCell
+from jaxrnn.cells.pointwise_map import Pointwise
+from jaxrnn.cells.traits import Gate
 
 __all__ = ["LSTMParams", "LSTMState", "lstm"]
 
@@ -147,7 +147,7 @@ def init(
     recurrent_init: Initializer = ORTHOGONAL,
 ) -> LSTMParams:
     """Glorot input weights, orthogonal recurrent weights, zero bias but for the forget gate."""
-    arguments.check_real("forget_bias", forget_bias)
+    _checks.check_real("forget_bias", forget_bias)
     w_ih, w_hh = draw(key, len(GATES), input_size, hidden_size, dtype, input_init, recurrent_init)
     b = jnp.zeros((4, hidden_size), w_hh.dtype).at[NAMES.index("f")].set(forget_bias)
     return LSTMParams(w_ih, w_hh, b.ravel())

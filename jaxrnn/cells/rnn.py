@@ -14,12 +14,12 @@ import jax.numpy as jnp
 from chex import PRNGKey
 from jax import Array
 
-from jaxrnn import arguments
-from jaxrnn.activations import Activation, tanh
-from jaxrnn.pointwise import Pointwise
-from jaxrnn.pointwise_cell import PointwiseCell
-from jaxrnn.projections import GLOROT, ORTHOGONAL, Initializer, draw
-from jaxrnn.traits import Gate
+from jaxrnn import _checks
+from jaxrnn.cells.activations import Activation, tanh
+from jaxrnn.cells.drawing import GLOROT, ORTHOGONAL, Initializer, draw
+from jaxrnn.cells.pointwise_cell import PointwiseCell
+from jaxrnn.cells.pointwise_map import Pointwise
+from jaxrnn.cells.traits import Gate
 
 __all__ = ["RNNParams", "RNNState", "rnn"]
 
@@ -67,7 +67,7 @@ def rnn(activation: Activation = tanh) -> PointwiseCell:
     >>> jax.tree.map(lambda p: p.shape, cell.init(jax.random.key(0), 2, 3))
     RNNParams(w_ih=(3, 2), w_hh=(3, 3), b=(3,))
     """
-    arguments.check_instance(
+    _checks.check_instance(
         "activation",
         activation,
         Activation,

@@ -10,7 +10,7 @@ import jax
 import optax
 
 import jaxrnn
-from jaxrnn import arguments
+from jaxrnn import _checks
 from jaxrnn.cli.writing import writing_to
 
 __all__ = ["demo_command"]
@@ -27,7 +27,7 @@ def demo_command(out: pathlib.Path, quick: bool, seed: int) -> int:
     except ImportError as error:
         raise ImportError(f"{error.name} is missing; pip install 'jaxrnn[demo]'") from error
 
-    arguments.check_integer("seed", seed, least=0)
+    _checks.check_integer("seed", seed, least=0)
     data = demo.load_digits(seed)
     with writing_to(out):  # before the training: a folder that cannot be is not worth the wait
         out.mkdir(parents=True, exist_ok=True)

@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import jaxrnn
-from jaxrnn import activations, convert
+from jaxrnn.cells import activations
 from jaxrnn.cli.writing import writing_to
 from jaxrnn.diagnosis import GradientFlow
+from jaxrnn.nets import convert
 
 __all__ = ["Options", "diagnose_command"]
 

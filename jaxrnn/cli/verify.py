@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import jaxrnn
-from jaxrnn import arguments, verification
-from jaxrnn.cell import Cell
+from jaxrnn import _checks, verification
+from jaxrnn.cells.contract import Cell
 
 __all__ = ["OURS", "verify_command"]
 
@@ -27,8 +27,8 @@ def verify_command(names: Sequence[str], cases: int, seed: int, details: bool) -
     from tqdm import tqdm
 
     # Counts and names are checked before anything is printed or run.
-    arguments.check_integer("cases", cases, least=1)
-    arguments.check_integer("seed", seed, least=0)
+    _checks.check_integer("cases", cases, least=1)
+    _checks.check_integer("seed", seed, least=0)
     cells = {name: find_cell(name) for name in names} or OURS
     failed = []
     if not details:
@@ -110,7 +110,7 @@ def find_cell(name: str) -> Cell:
 def checked_cell(name: str, found: Any) -> Cell:
     """What stands at `name`, if it is a cell; else say which name it was."""
     try:
-        arguments.check_cell(found)
+        _checks.check_cell(found)
     except TypeError as error:
         hint = "; did you mean to call it? name a cell, e.g. cell = jaxrnn.lstm() in your module"
         raise TypeError(f"{name}: {error}{hint if callable(found) else ''}") from error

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxrnn.arguments import describe
+from jaxrnn._checks import describe
 from jaxrnn.diagnosis import illnesses, settings
 from jaxrnn.diagnosis.advice import Advice, steps
 

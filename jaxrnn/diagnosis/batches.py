@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrnn.cell import Cell
+from jaxrnn.cells.contract import Cell
 from jaxrnn.diagnosis.measurement import first_nonfinite
-from jaxrnn.layers import Layer, runs
+from jaxrnn.nets.layers import Layer, runs
 
 __all__ = ["Batch", "chunk_size", "chunks", "finite_lengths", "lengths_of", "made", "taken"]
 

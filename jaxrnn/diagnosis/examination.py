@@ -11,16 +11,17 @@ import numpy as np
 from chex import ArrayTree, PRNGKey
 from jax import Array
 
-from jaxrnn import arguments, state_vectors
-from jaxrnn.cell import Cell
+from jaxrnn import _checks
+from jaxrnn.analysis.gate_statistics import of_sums
+from jaxrnn.cells.contract import Cell
 from jaxrnn.diagnosis.batches import Batch, chunk_size, chunks, finite_lengths, made, taken
 from jaxrnn.diagnosis.flow import GradientFlow, LayerFlow
 from jaxrnn.diagnosis.measurement import Part, measure
 from jaxrnn.diagnosis.watching import Watched, sizes, watch
-from jaxrnn.gate_statistics import of_sums
-from jaxrnn.layers import Layer, direct_adjoints, unroll_layers
-from jaxrnn.run import Run, precise
-from jaxrnn.time_axis import flipped
+from jaxrnn.nets.layers import Layer, direct_adjoints, unroll_layers
+from jaxrnn.numerics import state_vectors
+from jaxrnn.numerics.time_axis import flipped
+from jaxrnn.running.run import Run, precise
 
 __all__ = ["diagnose"]
 
@@ -80,10 +81,10 @@ def diagnose(
     size = chunk_size(net, given.xs, chunk)
     whole: Any = None
     if loss is not None:
-        arguments.check_callable("loss", loss, "(states) -> scalar")
+        _checks.check_callable("loss", loss, "(states) -> scalar")
         whole = _of_layers(loss, shape, single)
         unrolled = jax.eval_shape(lambda n, x: unroll_layers(cell, n, x), net, given.xs)
-        arguments.check_loss("loss", whole, unrolled, ())
+        _checks.check_loss("loss", whole, unrolled, ())
 
     # What is not finite is a finding.
     with jax.debug_nans(False), precise():
@@ -123,12 +124,12 @@ def diagnose(
 
 
 def _check_options(draws: Any, chunk: Any, key: Any, progress: Any) -> None:
-    arguments.check_integer("draws", draws, least=1)
+    _checks.check_integer("draws", draws, least=1)
     if chunk is not None:
-        arguments.check_integer("chunk", chunk, least=1)
+        _checks.check_integer("chunk", chunk, least=1)
     if key is not None:
-        arguments.check_key(key)
-    arguments.check_callable("progress", progress, "iterable -> iterable")
+        _checks.check_key(key)
+    _checks.check_callable("progress", progress, "iterable -> iterable")
 
 
 def _checked(
@@ -142,13 +143,13 @@ def _checked(
                 "what it runs and reads the result"
             )
     layered = isinstance(params, list | tuple) and not hasattr(params, "_fields")
-    arguments.check_cell(cell)
+    _checks.check_cell(cell)
     xs, state0, lengths, resets = batch
     if layered:
-        arguments.check_sequence("xs", xs)
+        _checks.check_sequence("xs", xs)
         for name, check in (
-            ("lengths", arguments.check_lengths),
-            ("resets", arguments.check_resets),
+            ("lengths", _checks.check_lengths),
+            ("resets", _checks.check_resets),
         ):
             if getattr(batch, name) is not None:
                 check(getattr(batch, name), xs)

@@ -7,15 +7,15 @@ from typing import Any, NamedTuple
 import jax
 from jax import Array
 
-from jaxrnn.certificates import TrajectoryBounds, WeightBound
+from jaxrnn.analysis.certificates import TrajectoryBounds, WeightBound
+from jaxrnn.analysis.gate_statistics import GateStatistics
+from jaxrnn.analysis.lyapunov import Exponents
+from jaxrnn.analysis.paths import CellPaths
+from jaxrnn.cells.traits import Gate
 from jaxrnn.diagnosis import printing
 from jaxrnn.diagnosis.advice import Advice
 from jaxrnn.diagnosis.advising import advise
 from jaxrnn.diagnosis.summary import summarise
-from jaxrnn.gate_statistics import GateStatistics
-from jaxrnn.lyapunov import Exponents
-from jaxrnn.paths import CellPaths
-from jaxrnn.traits import Gate
 
 __all__ = ["GradientFlow", "LayerFlow"]
 

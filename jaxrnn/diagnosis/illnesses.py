@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jaxrnn.cells.traits import Gate
 from jaxrnn.diagnosis.advice import Advice, logit, power, steps
 from jaxrnn.diagnosis.summary import exponents, reached
-from jaxrnn.traits import Gate
 
 if TYPE_CHECKING:
     from jaxrnn.diagnosis.flow import GradientFlow, LayerFlow

@@ -8,12 +8,12 @@ import jax.numpy as jnp
 from chex import PRNGKey
 from jax import Array
 
-from jaxrnn.example_gradients import ExampleGradients, example_gradients
-from jaxrnn.gate_statistics import sums
-from jaxrnn.horizon import memory_horizon
-from jaxrnn.layers import Layer
-from jaxrnn.linearisation import linearised, trajectory
-from jaxrnn.run import Run
+from jaxrnn.analysis.example_gradients import ExampleGradients, example_gradients
+from jaxrnn.analysis.gate_statistics import sums
+from jaxrnn.analysis.horizon import memory_horizon
+from jaxrnn.nets.layers import Layer
+from jaxrnn.running.run import Run
+from jaxrnn.running.steps import linearised, trajectory
 
 __all__ = ["Part", "first_nonfinite", "measure"]
 

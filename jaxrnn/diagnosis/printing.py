@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxrnn.certificates import EXCLUDED, VANISHING
+from jaxrnn.analysis.certificates import EXCLUDED, VANISHING
 from jaxrnn.diagnosis.summary import curve
 
 if TYPE_CHECKING:

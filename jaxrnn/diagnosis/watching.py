@@ -6,11 +6,12 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxrnn import certificates, factorizations, lyapunov, paths, state_vectors
-from jaxrnn.linearisation import Steps, trajectory
-from jaxrnn.matrix_products import from_tree
-from jaxrnn.projections import accumulator
-from jaxrnn.run import Run
+from jaxrnn.analysis import certificates, lyapunov, paths
+from jaxrnn.numerics import factorizations, state_vectors
+from jaxrnn.numerics.dtypes import accumulator
+from jaxrnn.numerics.matrix_products import from_tree
+from jaxrnn.running.run import Run
+from jaxrnn.running.steps import Steps, trajectory
 
 __all__ = ["Sizes", "Watched", "sizes", "watch"]
 

@@ -10,7 +10,7 @@ import jax
 import jinja2
 import numpy as np
 
-import jaxrnn
+from jaxrnn._version import __version__
 from jaxrnn.diagnosis import GradientFlow
 from jaxrnn.diagnosis.printing import heading, rows
 from jaxrnn.diagnosis.summary import curve
@@ -36,7 +36,7 @@ def data(flows: Flows) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "date": datetime.date.today().isoformat(),
-        "versions": {"jaxrnn": jaxrnn.__version__, "jax": jax.__version__},
+        "versions": {"jaxrnn": __version__, "jax": jax.__version__},
         "nets": {
             name: {
                 **flow.summary(),
@@ -85,7 +85,7 @@ def html(flows: Flows, title: str = TITLE) -> str:
                 "pictures": pictures(flow, salt=name),
             }
         )
-    made = f"jaxrnn {jaxrnn.__version__}, jax {jax.__version__}, {datetime.date.today():%d %B %Y}"
+    made = f"jaxrnn {__version__}, jax {jax.__version__}, {datetime.date.today():%d %B %Y}"
     return environment.get_template("template.html").render(title=title, made=made, nets=nets)
 
 

@@ -10,9 +10,9 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from jaxrnn.analysis.gate_statistics import GateStatistics
 from jaxrnn.diagnosis import GradientFlow, LayerFlow
 from jaxrnn.diagnosis.summary import relative
-from jaxrnn.gate_statistics import GateStatistics
 from jaxrnn.plot import PATHS
 
 __all__ = ["Picture", "pictures"]

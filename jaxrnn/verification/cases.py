@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from chex import PRNGKey
 from jax import Array
 
-from jaxrnn.cell import Cell
+from jaxrnn.cells.contract import Cell
 
 __all__ = ["Case", "Template", "draw", "template"]
 

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxrnn.cell import Cell
+from jaxrnn.cells.contract import Cell
 from jaxrnn.verification import gates
 from jaxrnn.verification.cases import Case
 from jaxrnn.verification.pair import Pair, Pairs, largest, total

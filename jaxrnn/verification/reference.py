@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.flatten_util import ravel_pytree
 
-from jaxrnn.cell import over_leading_axes
+from jaxrnn.cells.contract import over_leading_axes
 
 __all__ = ["Reference", "complex_step", "differences", "is_analytic", "jacobian"]
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrnn.activations import Activation, sigmoid, tanh
+from jaxrnn.cells.activations import Activation, sigmoid, tanh
 
 __all__ = ["Saturation", "saturation"]
 

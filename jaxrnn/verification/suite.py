@@ -9,9 +9,9 @@ import numpy as np
 from chex import PRNGKey
 from jax import Array
 
-from jaxrnn import arguments
-from jaxrnn.cell import Cell
-from jaxrnn.run import precise
+from jaxrnn import _checks
+from jaxrnn.cells.contract import Cell
+from jaxrnn.running.run import precise
 from jaxrnn.verification import derivatives, gates
 from jaxrnn.verification.cases import Case, Template, draw, template
 from jaxrnn.verification.judgement import Drawn, block_names, judge, leaf_names
@@ -77,10 +77,10 @@ def verify(
     >>> jaxrnn.verify(jaxrnn.rnn(), shapes=((2, 3),), cases=8).located
     ''
     """
-    arguments.check_cell(cell)
-    arguments.check_integer("cases", cases, least=1)
-    arguments.check_integer("seed", seed, least=0)
-    arguments.check_callable("progress", progress, "iterable -> iterable")
+    _checks.check_cell(cell)
+    _checks.check_integer("cases", cases, least=1)
+    _checks.check_integer("seed", seed, least=0)
+    _checks.check_callable("progress", progress, "iterable -> iterable")
     _check_scales(scales)
     # What is NaN or inf is a finding. On an accelerator a default matmul is no reference.
     with jax.enable_x64(True), jax.debug_nans(False), precise():
@@ -93,7 +93,7 @@ def verify(
         found = []
         for index, shape in enumerate(progress(templates)):
             keys = jax.random.split(jax.random.fold_in(key, index), spread.shape[0])
-            found.extend(_checks(cell, method, shape, spread, keys))
+            found.extend(_checked(cell, method, shape, spread, keys))
     return Report(_worst_of_each(found), cell.name, len(templates) * spread.shape[0])
 
 
@@ -134,8 +134,8 @@ def redraw(cell: Cell, worst: Worst) -> Case:
     >>> jaxrnn.verification.redraw(cell, report.checks[0].worst).x.shape
     (2,)
     """
-    arguments.check_cell(cell)
-    arguments.check_instance("worst", worst, Worst, "the Worst of a Check")
+    _checks.check_cell(cell)
+    _checks.check_instance("worst", worst, Worst, "the Worst of a Check")
     with jax.enable_x64(True):
         shape = template(cell, worst.input_size, worst.hidden_size)
         key = jax.random.wrap_key_data(jnp.asarray(worst.key, jnp.uint32))
@@ -156,14 +156,14 @@ def _templates(cell: Cell, shapes: Sequence[tuple[int, int]], example: Any) -> l
         if len(pair) != 2:
             raise ValueError(f"shapes: {pairs}, got {pair!r}")
         for size in pair:
-            arguments.check_integer("shapes", size, least=1)
+            _checks.check_integer("shapes", size, least=1)
     return [template(cell, D, H) for D, H in shapes]
 
 
 def _example_template(cell: Cell, example: Any) -> Template:
     triple = "expected (params, state, x) of one example"
     if not isinstance(example, tuple | list):
-        raise TypeError(f"example: {triple}, got {arguments.describe(example)}")
+        raise TypeError(f"example: {triple}, got {_checks.describe(example)}")
     if len(example) != 3:
         raise ValueError(f"example: {triple}, got {len(example)} entries")
     shape = Template(*jax.tree.map(_float64_struct, tuple(example)))
@@ -174,7 +174,7 @@ def _example_template(cell: Cell, example: Any) -> Template:
 
 
 def _float64_struct(leaf: Any) -> jax.ShapeDtypeStruct:
-    arguments.check_array("example", leaf)
+    _checks.check_array("example", leaf)
     return jax.ShapeDtypeStruct(leaf.shape, jnp.float64)
 
 
@@ -184,7 +184,7 @@ def _check_scales(scales: Any) -> None:
     if not scales:
         raise ValueError("scales: expected at least one number, got none")
     for scale in scales:
-        arguments.check_real("scales", scale, least=0.0)
+        _checks.check_real("scales", scale, least=0.0)
 
 
 def _is_analytic(cell: Cell, shape: Template, count: int, key: PRNGKey) -> bool:
@@ -193,7 +193,7 @@ def _is_analytic(cell: Cell, shape: Template, count: int, key: PRNGKey) -> bool:
     return is_analytic(derivatives.at_point(cell), some.point, some.direction)
 
 
-def _checks(
+def _checked(
     cell: Cell, method: Method, shape: Template, scales: Array, keys: Array
 ) -> Iterator[Check]:
     pairs, finite = _pairs(cell, method, shape, scales, keys)

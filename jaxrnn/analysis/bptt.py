@@ -1,0 +1,213 @@
+"""Backpropagation through time, taken apart.
+
+With λₖ = ∂E/∂sₖ, the adjoint, and hₖ₋₁ held constant in the last factor,
+
+    ∂E/∂θ = Σₖ ∂E/∂θ|ₖ        ∂E/∂θ|ₖ = (∂sₖ/∂θ)ᵀ λₖ        λₖ = ∂E/∂sₖ|direct + Jₖ₊₁ᵀ λₖ₊₁
+
+`adjoints` gives λₖ, `temporal_contributions` every ∂E/∂θ|ₖ, `contribution_norms` their sizes
+without keeping them, `credit_matrix` the adjoints of each step's own loss.
+
+In every function `loss` is a function of the stacked states that `jaxrnn.unroll` returns, leaves
+`(T, *batch, H)`; a loss on the last state is `lambda states: f(states.h[-1])`. A step that is held
+passes its adjoint on and contributes exactly 0; a reset cuts the adjoint off. `state0` counts as
+given: where the cell makes it from the parameters, as `from_step(..., init_state=...)` may, that
+dependence is in no contribution.
+
+Each call traces `loss` anew but compiles the rest once for each cell and shape; a whole call
+may stand inside `jax.jit`.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxrnn import _checks
+from jaxrnn.numerics import norms
+from jaxrnn.numerics.time_axis import over_chunks
+from jaxrnn.running.adjoint import (
+    direct_adjoints,
+    parts_and_total,
+    run_back,
+    to_drive,
+    to_each,
+)
+from jaxrnn.running.run import Run, check_run, precise
+from jaxrnn.running.steps import Steps, chunk_of, linearised, trajectory
+
+__all__ = [
+    "ContributionNorms",
+    "adjoints",
+    "contribution_norms",
+    "credit_matrix",
+    "temporal_contributions",
+]
+
+
+class ContributionNorms(NamedTuple):
+    """How large each step's contribution to the gradient is, and what it does to the total.
+
+    norm: params whose leaves `(T,)` are ‖∂E/∂θ|ₖ‖, the Frobenius norm of that leaf.
+    inner: params whose leaves `(T,)` are ⟨∂E/∂θ|ₖ, ∂E/∂θ⟩: below 0 where step k works against
+        the sum; over k they add up to ‖∂E/∂θ‖².
+    total: ∂E/∂θ itself.
+    """
+
+    norm: Any
+    inner: Any
+    total: Any
+
+
+def adjoints(run: Run, loss: Callable[[Any], Array]) -> Any:
+    """∂E/∂sₖ for every step k, later states following sₖ.
+
+        λₖ = ∂E/∂sₖ|direct + Jₖ₊₁ᵀ λₖ₊₁
+
+    Args:    run: a `jaxrnn.Run`; loss: states ↦ one real scalar E.
+    Returns: the tree of the states, leaves `(T, *batch, H)`.
+    Raises:  TypeError or ValueError as `jaxrnn.unroll`, or naming `loss`.
+    Cost:    one `unroll`, one recurrent matmul for all steps, one reverse scan of O(T·B·G·H²).
+    Source:  docs/derivations/bptt.md; tests/test_bptt.py, against complex steps and `jax.grad`.
+
+    >>> import jax, jaxrnn
+    >>> cell = jaxrnn.lstm()
+    >>> run = jaxrnn.Run(cell, cell.init(jax.random.key(0), 3, 5), jax.numpy.ones((7, 2, 3)))
+    >>> jaxrnn.bptt.adjoints(run, lambda states: states.h[-1].sum()).c.shape
+    (7, 2, 5)
+    """
+    with precise():
+        return _adjoints(run, *direct_adjoints(run, loss))
+
+
+def temporal_contributions(run: Run, loss: Callable[[Any], Array]) -> Any:
+    """∂E/∂θ|ₖ for every step k: what the use of θ in step k alone adds to the gradient.
+
+        ∂E/∂θ|ₖ = (∂sₖ/∂θ)ᵀ λₖ,  sₖ₋₁ held constant        Σₖ ∂E/∂θ|ₖ = ∂E/∂θ
+
+    Args:    as `adjoints`.
+    Returns: the tree of the params with a leading axis T, summed over the batch; entry k belongs
+             to `states.h[k]`.
+    Raises:  as `adjoints`.
+    Cost:    as `adjoints`, then O(T·B·P) time and O(T·P) memory for P parameters;
+             `contribution_norms` does without the latter.
+    Source:  docs/derivations/bptt.md; tests/test_bptt.py, against the gradient with one copy of θ
+             for each step.
+
+    >>> import jax, jaxrnn
+    >>> cell = jaxrnn.rnn()
+    >>> run = jaxrnn.Run(cell, cell.init(jax.random.key(0), 3, 5), jax.numpy.ones((7, 2, 3)))
+    >>> loss = lambda states: (states.h[-1] ** 2).mean()
+    >>> jaxrnn.bptt.temporal_contributions(run, loss).w_hh.shape
+    (7, 5, 5)
+    """
+    with precise():
+        return _contributions(run, *direct_adjoints(run, loss))
+
+
+def contribution_norms(run: Run, loss: Callable[[Any], Array]) -> ContributionNorms:
+    """The norm of every ∂E/∂θ|ₖ and its inner product with ∂E/∂θ, leaf by leaf.
+
+        ‖Σ_b δᵇ ⊗ vᵇ‖² = Σ_bc (δᵇ·δᶜ)(vᵇ·vᶜ)        ⟨Σ_b δᵇ ⊗ vᵇ, g⟩ = Σ_b δᵇ·(g vᵇ)
+
+    Args:     as `adjoints`.
+    Returns:  ContributionNorms(norm, inner, total), leaves of the first two `(T,)`.
+    Raises:   as `adjoints`; NotImplementedError for a batch split over several devices, unless the
+              cell comes from `from_step`.
+    Cost:     a gradient, one more matmul of the forward pass's size, and `outer_products.sizes`;
+              O(P + T·B·G·H) memory, the latter for adjoints of δu and δa. A cell from
+              `from_step` takes its steps one by one.
+    Accuracy: see `outer_products.sizes`. In float32 an adjoint itself ends at 1e-38.
+    Source:   docs/derivations/bptt.md; the Gram matrices are this library's.
+
+    >>> import jax, jaxrnn
+    >>> cell = jaxrnn.gru()
+    >>> run = jaxrnn.Run(cell, cell.init(jax.random.key(0), 3, 5), jax.numpy.ones((7, 2, 3)))
+    >>> sizes = jaxrnn.bptt.contribution_norms(run, lambda s: s.h[-1].sum())
+    >>> sizes.norm.b_hn.shape, sizes.inner.w_ih.shape, sizes.total.w_hh.shape
+    ((7,), (7,), (15, 5))
+    """
+    with precise():
+        return _norms(run, *direct_adjoints(run, loss))
+
+
+def credit_matrix(run: Run, losses: Callable[[Any], Array]) -> Any:
+    """‖∂Eₜ/∂sₖ‖ for every pair of a loss Eₜ and a state sₖ.
+
+        C[t, k] = ‖λₖ‖,  λₖ = ∂Eₜ/∂sₖ = ∂Eₜ/∂sₖ|direct + Jₖ₊₁ᵀ λₖ₊₁
+
+    Args:    run: as in `adjoints`; losses: states ↦ `(T,)`, one real loss a step.
+    Returns: the tree of the states, leaves `(T, T)`: row t, column k, the norm over batch and
+             units. If Eₜ reads no state after sₜ, everything right of the diagonal is 0.
+    Raises:  TypeError or ValueError as `adjoints`, naming `losses`.
+    Cost:    one `unroll`, then T times the reverse scan of `adjoints`, O(T²·B·G·H²), some rows at
+             once so that about 2²² numbers are held; O(T²) result.
+    Source:  docs/derivations/bptt.md for λₖ; tests/test_bptt.py, against `adjoints` of each loss.
+
+    >>> import jax, jaxrnn
+    >>> cell = jaxrnn.gru()
+    >>> run = jaxrnn.Run(cell, cell.init(jax.random.key(0), 3, 5), jax.numpy.ones((7, 2, 3)))
+    >>> credit = jaxrnn.bptt.credit_matrix(run, lambda s: (s.h ** 2).sum((1, 2)))
+    >>> credit.h.shape, float(credit.h[2, 4])
+    ((7, 7), 0.0)
+    """
+    check_run(run)
+    _checks.check_callable("losses", losses, "(states) -> (T,)")
+    with precise():
+        states = run.states()
+        _checks.check_loss("losses", losses, states, run.xs.shape[:1])
+        return _credit(run, states, losses)
+
+
+def _credit(run: Run, states: Any, losses: Callable[[Any], Array]) -> Any:
+    T = run.xs.shape[0]
+    steps = _linearised(run, states)
+    values, pull = jax.vjp(losses, states)
+    one = jnp.ones_like(values)
+
+    def row(t: Array) -> Any:
+        (direct,) = pull(jnp.where(jnp.arange(T) == t, one, jnp.zeros_like(one)))
+        return jax.tree.map(_norm_of_step, run_back(run, steps, direct))
+
+    held = max(1, sum(leaf.size for leaf in jax.tree.leaves(states)))
+    rows = max(1, min(T, ROW_NUMBERS // held))
+    return jax.lax.map(row, jnp.arange(T), batch_size=rows)
+
+
+ROW_NUMBERS = 2**22
+
+
+def _norm_of_step(leaf: Array) -> Array:
+    """`(T, *batch, H)` → `(T,)`."""
+    return norms.norm(leaf, tuple(range(1, leaf.ndim)))
+
+
+@jax.jit
+def _linearised(run: Run, states: Any) -> Steps:
+    return linearised(run, trajectory(run, states))
+
+
+@jax.jit
+def _adjoints(run: Run, states: Any, direct: Any) -> Any:
+    return run_back(run, linearised(run, trajectory(run, states)), direct)
+
+
+@jax.jit
+def _contributions(run: Run, states: Any, direct: Any) -> Any:
+    steps = linearised(run, trajectory(run, states))
+    return to_each(run, steps, to_drive(run, steps, run_back(run, steps, direct)))
+
+
+@jax.jit
+def _norms(run: Run, states: Any, direct: Any) -> ContributionNorms:
+    steps = trajectory(run, states)
+    parts, total = parts_and_total(run, steps, direct)
+
+    def measure(nothing: None, item: tuple[Any, Steps]) -> tuple[None, Any]:
+        parts, steps = item
+        at = run.params, parts, steps.before, steps.xs
+        return nothing, run.cell.contribution_sizes(*at, total)
+
+    _, (norm, inner) = over_chunks(measure, None, (parts, steps), chunk_of(run))
+    return ContributionNorms(norm, inner, total)

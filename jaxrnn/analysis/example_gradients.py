@@ -1,0 +1,121 @@
+"""The gradient of each example in a batch, taken apart step by step, at any size.
+
+    ∂E/∂θ = Σ_b gᵇ        gᵇ = Σₖ ∂E/∂θ|ₖᵇ        ∂E/∂θ|ₖᵇ = (∂sₖᵇ/∂θ)ᵀ λₖᵇ
+
+Where `jaxrnn.bptt` sums over the batch and works in the numbers of the dtype, here every example
+stands alone and every adjoint is a value and a power of two: a gradient that has grown beyond
+1e38, or faded below 1e-38, still has its logarithm.
+"""
+
+import itertools
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxrnn.numerics import norms
+from jaxrnn.numerics.scaled import Scaled, log_of, times_power
+from jaxrnn.running.adjoint import scaled_back, scaled_nothing, to_drive, to_params
+from jaxrnn.running.run import Run
+from jaxrnn.running.steps import Steps
+
+__all__ = ["ExampleGradients", "example_gradients", "windows"]
+
+
+class ExampleGradients(NamedTuple):
+    """Sizes for every example, logs natural, -inf for 0.
+
+    adjoint: log ‖λₖᵇ‖ of the whole state, `(T, B)`.
+    contribution: log ‖∂E/∂θ|ₖᵇ‖ over all leaves of θ, `(T, B)`.
+    gradient: log ‖gᵇ‖, `(B,)`.
+    bias: ‖gᵇ - g_Kᵇ‖ / ‖gᵇ‖ where g_K has the last K steps alone, `(J, B)`, for `windows(T)`;
+        0 where gᵇ is 0.
+    """
+
+    adjoint: Array
+    contribution: Array
+    gradient: Array
+    bias: Array
+
+
+def windows(T: int) -> tuple[int, ...]:
+    """1, 2, 4, … below T."""
+    return tuple(2**j for j in range(max(T - 1, 0).bit_length()))
+
+
+def example_gradients(run: Run, steps: Steps, direct: Any) -> ExampleGradients:
+    """Sizes of every example's gradient.
+
+    Args:    run: with one batch axis; steps: its own, linearised, leaves `(T, B, ·)`; direct:
+             ∂E/∂sₖ at fixed other states, likewise.
+    Cost:    an adjoint, and a matmul of a gradient's size for each example by itself; O(P) memory
+             beside what is given.
+    Source:  tests/test_example_gradients.py, against `jax.grad` of each example by itself.
+    """
+
+    def back(later: Scaled, step: tuple[Any, Steps]) -> tuple[Scaled, Any]:
+        before, adjoint, value = scaled_back(run, later, step)
+        drive = to_drive(run, step[1], value)
+        return before, (drive, adjoint.exponent, _size(adjoint))
+
+    first = scaled_nothing(direct, steps.xs.shape[1:-1])
+    _, (drives, exponents, adjoint) = jax.lax.scan(back, first, (direct, steps), reverse=True)
+    contribution = _contributions(run, steps, drives, exponents)
+    ends = steps.xs.shape[0] if run.lengths is None else run.lengths
+    ends = jnp.broadcast_to(jnp.asarray(ends, jnp.int32), exponents.shape[1:])
+
+    def total(example: Any) -> tuple[Array, Array]:
+        return _total(run, *example)
+
+    moved = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 1, 0), (steps, drives, exponents))
+    gradient, bias = jax.lax.map(total, (*moved, ends))
+    return ExampleGradients(adjoint, contribution, gradient, bias.T)
+
+
+def _size(x: Scaled) -> Array:
+    sizes = [norms.norm(leaf, (-1,)) for leaf in jax.tree.leaves(x.value)]
+    return log_of(norms.norm(jnp.stack(sizes), (0,)), x.exponent)
+
+
+def _contributions(run: Run, steps: Steps, drives: Any, exponents: Array) -> Array:
+    """Every step of every example counts as a step with a batch of its own."""
+    flat = jax.tree.map(
+        lambda leaf: leaf.reshape(math.prod(leaf.shape[:2]), *leaf.shape[2:]), (steps, drives)
+    )
+    steps, drives = flat
+    parts = run.cell.drive_parts(steps.partials, drives)
+    at = run.params, parts, steps.before, steps.xs
+    sizes, _ = run.cell.contribution_sizes(*at, run.params)
+    size = norms.norm(jnp.stack(jax.tree.leaves(sizes)), (0,))
+    return log_of(size.reshape(exponents.shape), exponents)
+
+
+def _total(
+    run: Run, steps: Steps, drives: Any, exponents: Array, end: Array
+) -> tuple[Array, Array]:
+    """Log of the norm of one example's gradient, and what each window leaves out."""
+    T = exponents.shape[0]
+    top = jnp.max(exponents)
+    index = end - 1 - jnp.arange(T, dtype=end.dtype)  # by lag
+    steps, drives, exponents = jax.tree.map(
+        lambda leaf: leaf[jnp.maximum(index, 0)], (steps, drives, exponents)
+    )
+
+    def scaled(leaf: Array) -> Array:
+        moved = times_power(leaf, exponents - top)
+        live = (index >= 0).reshape(T, *[1] * (leaf.ndim - 1))
+        return jnp.where(live, moved, jnp.zeros_like(moved))
+
+    drives = jax.tree.map(scaled, drives)
+    edges = (0, *windows(T), T)
+    beyond, left_out = None, []
+    for first, last in reversed(list(itertools.pairwise(edges))):
+        here = jax.tree.map(lambda leaf, a=first, b=last: leaf[a:b], (steps, drives))
+        more = to_params(run, *here)
+        beyond = more if beyond is None else jax.tree.map(jnp.add, beyond, more)
+        left_out.append(norms.tree_norm(beyond))
+    size, *bias = left_out[::-1]
+    by = jnp.where(size > 0, size, jnp.ones_like(size))
+    return log_of(size, top), jnp.stack([b / by for b in bias]) if bias else jnp.zeros(0, by.dtype)

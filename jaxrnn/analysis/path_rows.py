@@ -1,0 +1,128 @@
+"""Rows of ∂cₜ/∂sₖ on their way back from cₜ: the whole, its approximations, its paths.
+
+    Rᵢ₋₁ = Rᵢ Jᵢ        R Jᵢ = direct + Σ_g (rows at gate g) W_hh[g]
+
+One step takes all of them through φ's transposed tangent at once. What passes without a weight is
+the memory's; what a gate's rows of W_hh pass is that gate's.
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxrnn.numerics.dtypes import accumulator
+from jaxrnn.numerics.scaled import Scaled, rescaled
+from jaxrnn.numerics.time_axis import over_chunks, select
+from jaxrnn.running.run import Run
+from jaxrnn.running.steps import Steps, chunk_of, linearised
+
+__all__ = ["Chains", "by_c", "first_rows", "readouts", "run_back"]
+
+
+class Chains(NamedTuple):
+    """Rows on their way back from cₜ, states with leaves `(*batch, rows, H)`.
+
+    exact: H rows of ∂cₜ/∂sₖ, then H rows of its derivative by each log αₚ.
+    four_term, forget: H rows (0, M), M a product of four terms; one row (0, ∏ f).
+    taken: steps behind, `(*batch,)`.
+    """
+
+    exact: Scaled
+    four_term: Scaled
+    forget: Scaled
+    taken: Array
+
+
+def first_rows(state0: Any, paths: int) -> Chains:
+    """Lag 0: the rows of ∂cₜ/∂cₜ = 1, which owe nothing to any path yet."""
+    c = state0.c.astype(accumulator(state0.c.dtype))
+    H = c.shape[-1]
+    none = jnp.zeros_like(c[..., None, :])  # made of the state: it has its sharding
+    one = none + jnp.broadcast_to(jnp.eye(H, dtype=c.dtype), (*c.shape, H))
+    taken = jnp.zeros(c.shape[:-1], jnp.int32)
+
+    def rows(value: Array) -> Scaled:
+        fields = {field: jnp.zeros_like(value) for field in state0._fields}
+        return rescaled(type(state0)(**{**fields, "c": value}), taken)
+
+    exact = jnp.concatenate([one] + [jnp.zeros_like(one)] * paths, axis=-2)
+    return Chains(rows(exact), rows(one), rows(none + 1), taken)
+
+
+def run_back(run: Run, steps: Steps, first: Chains, measure: Any) -> tuple[Chains, Any]:
+    """The chains before the steps, and measure(chains, read-out) after each of them."""
+
+    def back(chains: Chains, item: tuple[Steps, Array]) -> tuple[Chains, Any]:
+        return _through(run, item[0], chains, item[1]), measure(chains, item[1])
+
+    def chunk_back(chains: Chains, steps: Steps) -> tuple[Chains, Any]:
+        steps = linearised(run, steps)
+        return jax.lax.scan(back, chains, (steps, readouts(run, steps)), reverse=True)
+
+    return over_chunks(chunk_back, first, steps, chunk_of(run), reverse=True)
+
+
+def readouts(run: Run, steps: Steps) -> Array:
+    """∂h/∂c after each step. That of a held step meets rows (0, ·) alone, and changes nothing."""
+    traits: Any = run.cell.traits
+    return traits.readout(steps.partials)
+
+
+def _through(run: Run, step: Steps, chains: Chains, readout: Array) -> Chains:
+    """All chains from after a step to before it, as one stack of rows."""
+    exact, taken = chains.exact.value, chains.taken
+    four_term = _c_alone(exact, by_c(chains.four_term.value, readout))
+    forget = _c_alone(exact, chains.forget.value.c)
+    counts = [rows.c.shape[-2] for rows in (exact, four_term, forget)]
+    stacked = jax.tree.map(lambda *rows: jnp.concatenate(rows, -2), exact, four_term, forget)
+    direct, gated = _apart(run, step, stacked)
+    moved = direct._replace(h=direct.h + sum(gated))
+    H = moved.c.shape[-1]
+    if counts[0] > H:  # what each path adds in this step, to the derivative by its weight
+        own = [rows[..., :H, :] for rows in gated]
+        nothing = jnp.zeros_like(own[0])
+        through_h = jnp.concatenate([nothing, direct.h[..., :H, :], *own], axis=-2)
+        through_c = jnp.concatenate([nothing, direct.c[..., :H, :], *[nothing] * len(own)], -2)
+        added = counts[0]
+        moved = moved._replace(
+            h=moved.h.at[..., :added, :].add(through_h), c=moved.c.at[..., :added, :].add(through_c)
+        )
+    if step.resets is not None:
+        moved = select(step.resets, jax.tree.map(jnp.zeros_like, moved), moved)
+    one = jnp.ones_like(taken)
+    if step.held is not None:
+        moved = select(step.held, stacked, moved)
+        one = jnp.where(step.held, 0 * one, one)
+    ends = [counts[0], counts[0] + counts[1]]
+    cut = [jnp.split(leaf, ends, axis=-2) for leaf in moved]
+    parts = [type(moved)(*[leaf[j] for leaf in cut]) for j in range(3)]
+    return Chains(
+        rescaled(parts[0], chains.exact.exponent),
+        rescaled(parts[1], chains.four_term.exponent),
+        rescaled(parts[2], chains.forget.exponent),
+        taken + one,
+    )
+
+
+def _apart(run: Run, step: Steps, rows: Any) -> tuple[Any, list[Array]]:
+    """Jᵀ of each row: what passes without a weight, and what each gate's rows of W_hh pass to h."""
+    lead = step.xs.ndim - 1
+    pulled = functools.partial(run.cell.pulled_apart, step.partials)
+    direct, gates = jax.vmap(pulled, lead, lead)(rows)
+    traits: Any = run.cell.traits
+    weight = traits.recurrent_weight(run.params).astype(rows.c.dtype)
+    blocks = zip(gates, jnp.split(weight, len(gates)), strict=True)
+    return direct, [jnp.matmul(rows, W) for rows, W in blocks]
+
+
+def _c_alone(like: Any, c: Array) -> Any:
+    """Rows (0, c)."""
+    return type(like)(**{**{f: jnp.zeros_like(c) for f in like._fields}, "c": c})
+
+
+def by_c(rows: Any, readout: Array) -> Array:
+    """Rows by (h, c) as rows by c, of which h is read out."""
+    return rows.c + rows.h * jnp.broadcast_to(readout[..., None, :], rows.h.shape)

@@ -1,0 +1,271 @@
+"""Truncated backpropagation through time, and what it leaves out.
+
+A window of K carries every term of the loss back through at most K steps:
+
+    G_K = Σₜ Σ_{k=t-K+1..t} ∂Eₜ/∂θ|ₖ        ∂E = Σₜ ∂Eₜ, ∂Eₜ what E reads of sₜ directly
+
+so that K = 1 sees one step and K = T is the whole gradient. By lag ℓ = t - k, for all k at once,
+
+    λ⁽⁰⁾ₖ = ∂E/∂sₖ|direct      λ⁽ℓ⁾ₖ = Jₖ₊₁ᵀ λ⁽ℓ⁻¹⁾ₖ₊₁      G_K = Σ_{ℓ<K} Σₖ (∂sₖ/∂θ)ᵀ λ⁽ℓ⁾ₖ
+
+The window slides with t. Training code usually detaches the state every K steps instead: there
+a term right after a cut sees one step and only one right before the next cut sees K, so that the
+bias depends on where the cuts fall. Here every term sees K steps, or all that there are.
+
+A held step is no step: what the loss reads of
+a held state it reads at its sequence's last step, and lags are counted from there. A reset ends
+the way back. `state0` counts as given, as in `jaxrnn.bptt`.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jaxrnn import _checks
+from jaxrnn.numerics import dtypes, norms
+from jaxrnn.numerics.time_axis import select
+from jaxrnn.running.adjoint import (
+    direct_adjoints,
+    run_back,
+    through_step,
+    to_drive,
+    to_params,
+)
+from jaxrnn.running.run import Run, check_run, first_state, precise
+from jaxrnn.running.steps import Steps, linearised, trajectory
+
+__all__ = ["Curve", "curve", "curve_of_last", "gradient"]
+
+
+class Curve(NamedTuple):
+    """How far the truncated gradient G_K is from the gradient g; entry K-1 belongs to window K.
+
+    bias: ‖G_K - g‖ / ‖g‖ over all leaves of the params together, `(T,)`. Where g is 0 it is 0
+        if G_K is 0 too, else inf.
+    cosine: of the angle between G_K and g, `(T,)`; 0 where one of them is 0, 1 where both are.
+
+    >>> import jax.numpy as jnp
+    >>> print(Curve(jnp.array([0.5, 0.1, 0.2, 0.0]), jnp.array([0.9, 1.0, 0.98, 1.0])))
+    window  bias     cosine
+         1  5.0e-01  +0.9000
+         2  1.0e-01  +1.0000
+         4  0.0e+00  +1.0000
+    """
+
+    bias: Array  # (T,)
+    cosine: Array  # (T,)
+
+    def smallest_window(self, epsilon: float) -> int:
+        """The smallest K such that no window of K or more has a bias above epsilon.
+
+        Read on the host. T where every shorter window fails: K = T is the gradient itself,
+        whatever rounding left in its entry. NaN counts as failing; 0 for an empty sequence.
+
+        Raises: TypeError or ValueError if epsilon is not a finite real number above 0, or
+                if this is a stack of curves.
+
+        >>> import jax.numpy as jnp
+        >>> Curve(jnp.array([0.5, 0.1, 0.2, 0.0]), jnp.ones(4)).smallest_window(0.15)
+        4
+        """
+        _checks.check_real("epsilon", epsilon, above=0.0)
+        bias = np.asarray(self.bias)
+        if bias.ndim != 1:
+            raise ValueError(f"bias: expected one curve (T,), got shape {bias.shape}")
+        (failing,) = np.nonzero(~(bias[:-1] <= epsilon))
+        return int(min(bias.size, failing[-1] + 2 if failing.size else 1))
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        printer.text(str(self))  # in a notebook, too
+
+    def __str__(self) -> str:
+        """Bias and cosine for windows 1, 2, 4, … and T."""
+        bias, cosine = np.asarray(self.bias), np.asarray(self.cosine)
+        if bias.ndim != 1:
+            return repr(self)
+        windows = sorted({2**i for i in range(bias.size.bit_length())} | {bias.size})
+        rows = [f"{K:6d}  {bias[K - 1]:.1e}  {cosine[K - 1]:+.4f}" for K in windows if K]
+        return "\n".join(["window  bias     cosine", *rows])
+
+
+def gradient(run: Run, loss: Callable[[Any], Array], window: int) -> Any:
+    """The gradient of the loss truncated to `window` steps.
+
+        G_K = Σₜ Σ_{k=t-K+1..t} ∂Eₜ/∂θ|ₖ
+
+    Args:    window: K, an integer in [1, T]; K = T gives the gradient. run and loss as in
+             `jaxrnn.bptt.adjoints`.
+    Returns: the tree of the params.
+    Raises:  TypeError or ValueError as `jaxrnn.bptt.adjoints`, or naming `window`.
+    Cost:    K - 1 adjoint steps, each for all T at once: O(K·T·B·G·H²). One compilation for all K.
+             Its loop is as long as the window, so JAX differentiates it forward (`jax.jvp`) alone.
+    Source:  Williams & Peng, Neural Computation 2, 1990, whose window slides as well;
+             tests/test_truncation.py.
+
+    >>> import jax, jaxrnn
+    >>> cell = jaxrnn.rnn()
+    >>> run = jaxrnn.Run(cell, cell.init(jax.random.key(0), 3, 5), jax.numpy.ones((7, 2, 3)))
+    >>> jaxrnn.truncation.gradient(run, lambda s: s.h.sum(), 3).w_hh.shape
+    (5, 5)
+    """
+    check_run(run)
+    _checks.check_integer("window", window, least=1, most=run.xs.shape[0])
+    with precise():
+        return _gradient(run, *direct_adjoints(run, loss), window)
+
+
+def curve(run: Run, loss: Callable[[Any], Array]) -> Curve:
+    """Bias and cosine of the truncated gradient for every window, in one pass over the lags.
+
+        bias_K = ‖G_K - g‖ / ‖g‖        cosine_K = ⟨G_K, g⟩ / (‖G_K‖ ‖g‖)
+
+    Args:     as `jaxrnn.bptt.adjoints`.
+    Returns:  a Curve, entry K-1 for window K; `curve(...).smallest_window(0.01)` is the advice.
+    Raises:   as `jaxrnn.bptt.adjoints`.
+    Cost:     T lags, each an adjoint step and a gradient's matmuls for all T: O(T²·B·P) time, O(P)
+              memory beside the trajectory. `curve_of_last` takes O(T·B·P).
+    Accuracy: a bias below a few eps is rounding.
+    Source:   this library; docs/derivations/bptt.md, how far back to go.
+
+    >>> import jax, jaxrnn
+    >>> cell = jaxrnn.rnn()
+    >>> run = jaxrnn.Run(cell, cell.init(jax.random.key(0), 3, 5), jax.numpy.ones((7, 2, 3)))
+    >>> jaxrnn.truncation.curve(run, lambda states: states.h.sum()).bias.shape
+    (7,)
+    """
+    with precise():
+        return _curve(run, *direct_adjoints(run, loss))
+
+
+def curve_of_last(run: Run, loss: Callable[[Any], Array]) -> Curve:
+    """`curve` for a loss on the last state alone, at the cost of a few gradients.
+
+        G_K = Σ_{k>n-K} (∂sₖ/∂θ)ᵀ λₖ        n the length of a sequence
+
+    So window K sees the last K steps of each sequence, and G_K is a running sum from the back.
+
+    Args:     loss: last state, leaves `(*batch, H)`, ↦ one real scalar: not the loss of `curve`,
+              whose `s.h[-1]` would here be the last example, or without a batch the last unit;
+              run as in `curve`.
+    Returns:  as `curve`.
+    Raises:   as `curve`.
+    Cost:     one `unroll`, one adjoint scan, then O(B·P) for each of T lags.
+    Accuracy: as `curve`.
+    Source:   as `curve`; tests/test_truncation.py, against `curve`.
+
+    >>> import jax, jaxrnn
+    >>> cell = jaxrnn.lstm()
+    >>> run = jaxrnn.Run(cell, cell.init(jax.random.key(0), 3, 5), jax.numpy.ones((7, 2, 3)))
+    >>> jaxrnn.truncation.curve_of_last(run, lambda s: s.h.sum()).cosine.shape
+    (7,)
+    """
+    check_run(run)
+    _checks.check_callable("loss", loss, "(last state) -> scalar")
+    last = jax.eval_shape(first_state, run)
+    _checks.check_loss("loss", loss, last, ())
+    if run.xs.shape[0] == 0:  # there is no last state to read
+        return Curve(*[jnp.zeros(0, dtypes.accumulator(run.xs.dtype))] * 2)
+
+    def of_all(states: Any) -> Array:
+        return loss(jax.tree.map(lambda s: s[-1], states))
+
+    with precise():
+        return _curve_of_last(run, *direct_adjoints(run, of_all))
+
+
+@jax.jit
+def _gradient(run: Run, states: Any, direct: Any, window: Any) -> Any:
+    steps = linearised(run, trajectory(run, states))
+    direct = _at_live_steps(direct, steps.held)
+
+    def longer(_: Any, adjoint: Any) -> Any:
+        return jax.tree.map(jnp.add, direct, _one_lag_back(run, steps, adjoint))
+
+    return _pulled(run, steps, jax.lax.fori_loop(1, window, longer, direct))
+
+
+@jax.jit
+def _curve(run: Run, states: Any, direct: Any) -> Curve:
+    steps = linearised(run, trajectory(run, states))
+    g = _pulled(run, steps, run_back(run, steps, direct))
+
+    def longer(carry: Any, _: None) -> tuple[Any, Curve]:
+        of_lag, total = carry
+        total = _added(total, _pulled(run, steps, of_lag))
+        return (_one_lag_back(run, steps, of_lag), total), _against(total, g)
+
+    first = (_at_live_steps(direct, steps.held), _zeros(g))
+    return jax.lax.scan(longer, first, None, length=run.xs.shape[0])[1]
+
+
+@jax.jit
+def _curve_of_last(run: Run, states: Any, direct: Any) -> Curve:
+    steps = linearised(run, trajectory(run, states))
+    drives = to_drive(run, steps, run_back(run, steps, direct))
+    g = to_params(run, steps, drives)
+
+    def longer(total: Any, step: Any) -> tuple[Any, Curve]:
+        total = _added(total, to_params(run, *step))
+        return total, _against(total, g)
+
+    return jax.lax.scan(longer, _zeros(g), _by_lag(steps, drives))[1]
+
+
+def _at_live_steps(direct: Any, held: Array | None) -> Any:
+    """What the loss reads of a held state, moved to the last step that its sequence takes."""
+    if held is None:
+        return direct
+    zero = jax.tree.map(jnp.zeros_like, direct)
+    beyond = jax.tree.map(lambda g: g.sum(0), select(held, direct, zero))
+    beyond = jax.tree.map(lambda g, like: jnp.broadcast_to(g, like.shape), beyond, direct)
+    last = ~held & jnp.concatenate([held[1:], jnp.ones_like(held[:1])])
+    moved = select(last, jax.tree.map(jnp.add, direct, beyond), direct)
+    return select(held, zero, moved)
+
+
+def _one_lag_back(run: Run, steps: Steps, adjoint: Any) -> Any:
+    """Jₖ₊₁ᵀ λₖ₊₁ at every k; nothing comes from beyond the end."""
+    back = through_step(run, steps, adjoint)
+    return jax.tree.map(lambda b: jnp.concatenate([b[1:], jnp.zeros_like(b[:1])]), back)
+
+
+def _pulled(run: Run, steps: Steps, adjoint: Any) -> Any:
+    """Σₖ (∂sₖ/∂θ)ᵀ λₖ."""
+    return to_params(run, steps, to_drive(run, steps, adjoint))
+
+
+def _by_lag(steps: Steps, drives: Any) -> tuple[Steps, Any]:
+    """The steps with lag in place of time; drives are 0 before a sequence's first step."""
+    if steps.held is None:
+        return jax.tree.map(lambda leaf: jnp.flip(leaf, 0), (steps, drives))
+    lag = jnp.arange(steps.held.shape[0]).reshape(-1, *[1] * (steps.held.ndim - 1))
+    step = jnp.sum(~steps.held, axis=0, keepdims=True) - 1 - lag  # (T, *batch)
+
+    def taken(leaf: Array) -> Array:
+        index = jnp.maximum(step, 0).reshape(*step.shape, *[1] * (leaf.ndim - step.ndim))
+        return jnp.take_along_axis(leaf, index, axis=0)
+
+    steps, drives = jax.tree.map(taken, (steps, drives))
+    return steps, select(step < 0, jax.tree.map(jnp.zeros_like, drives), drives)
+
+
+def _zeros(tree: Any) -> Any:
+    """Zeros wide enough to sum in."""
+    return jax.tree.map(lambda g: jnp.zeros_like(g, dtypes.accumulator(g.dtype)), tree)
+
+
+def _added(total: Any, more: Any) -> Any:
+    return jax.tree.map(lambda t, m: t + m.astype(t.dtype), total, more)
+
+
+def _against(total: Any, g: Any) -> Curve:
+    """Bias and cosine of one window."""
+    off = norms.tree_norm(jax.tree.map(lambda t, full: t - full.astype(t.dtype), total, g))
+    size = norms.tree_norm(g)
+    undefined = (size == 0) & (off == 0)
+    bias = jnp.where(undefined, off, off / jnp.where(undefined, jnp.ones_like(size), size))
+    return Curve(bias, norms.cosine(total, g))

@@ -1,0 +1,119 @@
+"""Affine maps by gate blocks: applying them, and scaling their rows.
+
+A weight `(G·H, N)` is G blocks of H rows, one block a gate. A unit's derivative
+scales rows, so `diag(d_g) W[g]`, summed over gates, is all that a dense Jacobian
+block of a pointwise cell needs.
+"""
+
+import functools
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxrnn.numerics.dtypes import accumulator
+
+__all__ = [
+    "Affine",
+    "apply",
+    "apply_columns",
+    "columns",
+    "diagonal",
+    "driven",
+    "joined",
+    "scaled_rows",
+]
+
+
+TURNED_BELOW = 2**19  # numbers in a weight: 2 MiB in float32, the size of a core's cache
+
+
+class Affine(NamedTuple):
+    """The map v ↦ W v + b; `bias` may be None."""
+
+    weight: Array  # (G·H, N)
+    bias: Array | None  # (G·H,)
+
+
+def apply(affine: Affine, v: Array) -> Array:
+    """W v + b over leading axes, `(*lead, N)` → `(*lead, G·H)`.
+
+    16-bit products are accumulated and kept in float32.
+    """
+    contract = (((v.ndim - 1,), (1,)), ((), ()))
+    y = jax.lax.dot_general(v, affine.weight, contract, preferred_element_type=accumulator(v.dtype))
+    return y if affine.bias is None else y + jnp.broadcast_to(affine.bias.astype(y.dtype), y.shape)
+
+
+def driven(affines: Sequence[Affine], vs: Sequence[Array]) -> Array:
+    """Σⱼ Wⱼ vⱼ + bⱼ as one matmul, laid out for its transpose: ∂[W b] = Σ ȳ ⊗ [v 1].
+
+    The sum over all leading axes is one matmul then, bias included. XLA turns the axes of one
+    operand for it: of the narrower one if the weight comes turned, which is faster until the
+    weight outgrows the cache. Axes of an explicit mesh cannot be merged: there, `apply`.
+    """
+    if any(any(jax.typeof(v).sharding.spec) for v in vs):
+        return functools.reduce(jnp.add, map(apply, affines, vs))
+    biases = [affine.bias for affine in affines if affine.bias is not None]
+    flat = [v.reshape(math.prod(v.shape[:-1]), v.shape[-1]) for v in vs]
+    weights = [affine.weight for affine in affines]
+    if biases:
+        flat.append(jnp.ones_like(flat[0], shape=(flat[0].shape[0], 1)))
+        weights.append(functools.reduce(jnp.add, biases)[:, None])
+    v, weight = joined(flat), joined(weights)
+    contract = ((1,), (1,))
+    if weight.size < TURNED_BELOW:
+        weight, contract = jax.lax.optimization_barrier(weight.T), ((1,), (0,))
+        # XLA on a CPU refuses bfloat16 with both turned, where a vmap gives the weight an axis.
+        if weight.shape[1] > v.shape[1] and v.dtype == accumulator(v.dtype):
+            v, contract = jax.lax.optimization_barrier(v.T), ((0,), (0,))
+    y = jax.lax.dot_general(
+        v, weight, (contract, ((), ())), preferred_element_type=accumulator(v.dtype)
+    )
+    return y.reshape(*vs[0].shape[:-1], y.shape[-1])
+
+
+def columns(affine: Affine, count: int) -> list[Affine]:
+    """W in `count` blocks of rows, each transposed to `(N, ·)` in memory, for use in a loop."""
+    blocks = jnp.split(affine.weight, count)
+    biases = [None] * count if affine.bias is None else jnp.split(affine.bias, count)
+    turned = [jax.lax.optimization_barrier(block.T) for block in blocks]
+    return [Affine(*pair) for pair in zip(turned, biases, strict=True)]
+
+
+def apply_columns(blocks: Sequence[Affine], v: Array) -> list[Array]:
+    """W v + b, a block each, from what `columns` gave."""
+    contract = (((v.ndim - 1,), (0,)), ((), ()))
+    kind = accumulator(v.dtype)
+    found = []
+    for weight, bias in blocks:
+        y = jax.lax.dot_general(v, weight, contract, preferred_element_type=kind)
+        found.append(y if bias is None else y + jnp.broadcast_to(bias.astype(y.dtype), y.shape))
+    return found
+
+
+def joined(blocks: Sequence[Array]) -> Array:
+    """Blocks `(*lead, ·)` side by side."""
+    return blocks[0] if len(blocks) == 1 else jnp.concatenate(blocks, axis=-1)
+
+
+def diagonal(d: Array) -> Array:
+    """diag(d), `(*lead, H)` → `(*lead, H, H)`, as a select that fuses into its consumer."""
+    H = d.shape[-1]
+    on = jnp.broadcast_to(jnp.eye(H, dtype=bool), (*d.shape, H))
+    return jnp.where(on, jnp.broadcast_to(d[..., None], on.shape), jnp.zeros((), d.dtype))
+
+
+def scaled_rows(gates: Sequence[Array], weight: Array) -> Array:
+    """Σ_g diag(gates[g]) W[g], G of `(*lead, H)` and `(G·H, N)` → `(*lead, H, N)`."""
+    H, N = gates[0].shape[-1], weight.shape[-1]
+    blocks = weight.astype(gates[0].dtype).reshape(len(gates), H, N)
+    shape = (*gates[0].shape, N)
+    terms = [
+        jnp.broadcast_to(d[..., None], shape) * jnp.broadcast_to(block, shape)
+        for d, block in zip(gates, blocks, strict=True)
+    ]
+    return functools.reduce(jnp.add, terms)

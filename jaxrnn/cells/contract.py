@@ -1,0 +1,173 @@
+"""The contract that every recurrent cell keeps, and that every algorithm relies on.
+
+A cell maps a state and an input to the next state,
+
+    sᵢ = step(θ, sᵢ₋₁, xᵢ)
+
+and knows its own linearisation. Algorithms take a `Cell` and never ask which one
+it is. Two classes keep the contract: `PointwiseCell` (closed form; rnn, lstm, gru)
+and `StepCell` (any step function, its linearisation from `jax.jvp`).
+
+Index convention: a derivative has the tree of `jax.jacfwd`. `J.h.c[..., j, k]` is
+∂h[j]/∂c[k]: the first name and index are the output, the second the input.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import jax
+from chex import ArrayTree
+from jax import Array
+
+from jaxrnn.cells.traits import Traits
+
+__all__ = ["Cell", "Stepper", "over_leading_axes"]
+
+
+class Stepper(NamedTuple):
+    """A cell's step taken apart for a scan.
+
+    Fields:
+        prepare: xs `(T, *batch, D)` ↦ a tree to scan over, with a leading T.
+        step: (sᵢ₋₁, an entry of that tree) ↦ (sᵢ, aᵢ), aᵢ being what `partials` may reuse.
+    """
+
+    prepare: Callable[[Array], Any]
+    step: Callable[[Any, Any], tuple[Any, Any]]
+
+
+class Cell(Protocol):
+    """What an algorithm may ask of a cell. `*lead` stands for any leading axes, time included.
+
+    Params and states are pytrees; every state has a leaf `.h`, the output.
+    A step is split so that work which does not wait for the state leaves the scan:
+    `step(θ, s, x) = update(θ, s, project(θ, x))`.
+
+    Its linearisation is split likewise,
+
+        δsᵢ = Jᵢ δsᵢ₋₁ + dᵢ
+
+    where `partials` are the coefficients of Jᵢ and `drive` is dᵢ, what enters from
+    the parameters and the input; both can be formed for all steps at once.
+    """
+
+    @property
+    def name(self) -> str:
+        """A short name for tables."""
+        ...
+
+    @property
+    def gates(self) -> tuple[str, ...]:
+        """Names of the gate blocks in the order of the rows of W; empty for a bare step."""
+        ...
+
+    @property
+    def traits(self) -> Traits:
+        """What an algorithm may want to know."""
+        ...
+
+    @property
+    def init(self) -> Callable[..., Any]:
+        """Draws params: `init(key, input_size, hidden_size, *, dtype=None, …)`."""
+        ...
+
+    def init_state(self, params: ArrayTree, batch_shape: tuple[int, ...] = ()) -> Any:
+        """The state before the first input, leaves `(*batch_shape, H)`."""
+        ...
+
+    def step(self, params: ArrayTree, state: Any, x: Array) -> Any:
+        """The next state, arguments checked; x `(*lead, D)`."""
+        ...
+
+    def check_params(self, params: ArrayTree) -> None:
+        """Raise TypeError or ValueError unless `params` belong to this cell."""
+        ...
+
+    def check_input(self, params: ArrayTree, x: Any, name: str = "x") -> None:
+        """Raise unless x `(*lead, D)` fits checked params."""
+        ...
+
+    def check_state(self, params: ArrayTree, state: Any, x: Any, name: str = "state") -> None:
+        """Raise unless `state` fits checked params and has the leading axes of `x`."""
+        ...
+
+    def project(self, params: ArrayTree, xs: Array) -> Array:
+        """uᵢ: the part of a step that needs no state; xs `(*lead, D)`."""
+        ...
+
+    def update(self, params: ArrayTree, state: Any, u: Array) -> Any:
+        """The rest of the step, unchecked: sᵢ from sᵢ₋₁ and uᵢ."""
+        ...
+
+    def stepper(self, params: ArrayTree) -> "Stepper":
+        """The step as a scan wants it: weights laid out once, the input projected in bulk."""
+        ...
+
+    @property
+    def closed_form(self) -> bool:
+        """Whether `drive` and `push` are closed forms, so that `unroll` differentiates by them."""
+        ...
+
+    def partials(self, params: ArrayTree, state: Any, u: Array, a: Any = None) -> Any:
+        """Coefficients of Jᵢ at (sᵢ₋₁, uᵢ), a tree of arrays with the axes `*lead`.
+
+        `a` is what the stepper gave for this step, where it is at hand.
+        """
+        ...
+
+    def drive(
+        self,
+        params: ArrayTree,
+        partials: Any,
+        state: Any,
+        x: Array,
+        dparams: ArrayTree | None,
+        dx: Array | None,
+    ) -> Any:
+        """What enters at fixed sᵢ₋₁ from δθ and δx, None for zero; linear in both."""
+        ...
+
+    def push(self, params: ArrayTree, partials: Any, dstate: Any, drive: Any) -> Any:
+        """δsᵢ = Jᵢ δsᵢ₋₁ + dᵢ, linear in (dstate, drive)."""
+        ...
+
+    def pulled_apart(self, partials: Any, adjoint: Any) -> tuple[Any, tuple[Array, ...]]:
+        """Jᵀ λ, apart: what passes without a weight, and what enters each gate's rows of W_hh.
+
+        Of cells with a `Traits.readout` alone.
+        """
+        ...
+
+    def drive_parts(self, partials: Any, adjoint: Any) -> Any:
+        """What `contribution_sizes` needs of an adjoint of dᵢ, so that it needs no coefficients."""
+        ...
+
+    def contribution_sizes(
+        self, params: ArrayTree, parts: Any, states: Any, xs: Array, direction: ArrayTree
+    ) -> tuple[ArrayTree, ArrayTree]:
+        """‖Cₖ‖ and ⟨Cₖ, direction⟩ of Cₖ = (∂dₖ/∂δθ)ᵀ λₖ, leaf by leaf.
+
+        `parts` are the `drive_parts` of λₖ, an adjoint of dₖ. The first axis of all is time; Cₖ
+        sums over the batch. Gives two trees of the params with leaves `(T,)`; Cₖ is never kept
+        for all k.
+        """
+        ...
+
+    def state_jacobian(self, params: ArrayTree, state: Any, x: Array) -> Any:
+        """∂sᵢ/∂sᵢ₋₁, the tree of `jax.jacfwd(step, argnums=1)`, leaves `(*lead, H, H)`."""
+        ...
+
+    def input_jacobian(self, params: ArrayTree, state: Any, x: Array) -> Any:
+        """∂sᵢ/∂xᵢ, the tree of `jax.jacfwd(step, argnums=2)`, leaves `(*lead, H, D)`."""
+        ...
+
+    def param_jacobian(self, params: ArrayTree, state: Any, x: Array) -> Any:
+        """∂sᵢ/∂θ, sᵢ₋₁ held, the tree of `jax.jacfwd(step)`, leaves `(*lead, H, *leaf)`."""
+        ...
+
+
+def over_leading_axes(f: Callable[..., Any], count: int, in_axes: Any = 0) -> Callable[..., Any]:
+    """`f` mapped over `count` leading axes of the arguments whose entry in `in_axes` is 0."""
+    for _ in range(count):
+        f = jax.vmap(f, in_axes=in_axes)
+    return f

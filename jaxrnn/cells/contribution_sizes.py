@@ -1,0 +1,66 @@
+"""The gradients of two projections u = W_ih x + b and a = W_hh h + b_hh, step by step, measured.
+
+W_ih   Cₖ = Σ_b δuₖᵇ ⊗ xₖᵇ        b      Cₖ = Σ_b δuₖᵇ
+W_hh   Cₖ = Σ_b δaₖᵇ ⊗ hₖ₋₁ᵇ      b_hh   Cₖ = Σ_b δaₖᵇ
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax import Array
+
+from jaxrnn.numerics import norms, outer_products
+from jaxrnn.numerics.dtypes import cast
+from jaxrnn.numerics.zeros import zeros_of
+
+__all__ = ["sizes"]
+
+WEIGHTS = ("w_ih", "w_hh")
+
+
+def sizes(
+    params: Any,
+    parts: tuple[Array, ...],
+    xs: Array,
+    hs: Array,
+    direction: Any,
+    biases: Callable[[Any], tuple[Array | None, Array | None]],
+) -> tuple[Any, Any]:
+    """‖Cₖ‖ and ⟨Cₖ, direction⟩ for every step k, leaf by leaf; `(T, G·H, ·)` is never formed.
+
+    Args:    parts: adjoints of u and a, or one for both, `(T, *batch, G·H)`; xs, hs
+             `(T, *batch, ·)`; direction: params; biases: params ↦ (b, b_hh), linear.
+    Returns: (norms, inner products), two trees of params with leaves `(T,)`.
+    Cost:    see `outer_products.sizes`.
+    """
+    _check_one_device(params.w_hh, xs)
+    du, da, x, h = map(_flat_batch, (parts[0], parts[-1], xs, hs))
+    vectors = {f: leaf for f, leaf in params._asdict().items() if f not in WEIGHTS}
+    like, pull = jax.vjp(lambda v: biases(params._replace(**v)), cast(vectors, du.dtype))
+    summed = (du.sum(1), None if like[1] is None else da.sum(1))
+    (each,) = jax.vmap(pull)(summed)  # (T, ·) for every vector
+    measured = jax.vmap(norms.norm_and_inner, (0, None))
+    found = {f: measured(leaf, getattr(direction, f)) for f, leaf in each.items()}
+    found["w_ih"] = outer_products.sizes(du, x, direction.w_ih)
+    found["w_hh"] = outer_products.sizes(da, h, direction.w_hh)
+    fields = [found[f] for f in params._fields]
+    return type(params)(*[f[0] for f in fields]), type(params)(*[f[1] for f in fields])
+
+
+def _check_one_device(weight: Array, xs: Array) -> None:
+    """Refuse a batch on several devices: ‖Σ_b‖² has a term for every two examples."""
+    # Under `shard_map`, what differs from device to device has another type.
+    varied = weight + zeros_of(xs).astype(weight.dtype)
+    if any(jax.typeof(xs).sharding.spec) or jax.typeof(varied) != jax.typeof(weight):
+        raise NotImplementedError(
+            "contribution_norms: expected all examples on one device, got a batch that is split "
+            "over several; use temporal_contributions, or under shard_map give params of each "
+            "device's own, jax.lax.pcast(params, axis, to='varying'), for its own part of the batch"
+        )
+
+
+def _flat_batch(leaf: Array) -> Array:
+    """`(T, *batch, ·)` → `(T, B, ·)`."""
+    return leaf.reshape(leaf.shape[0], math.prod(leaf.shape[1:-1]), leaf.shape[-1])

@@ -1,0 +1,115 @@
+"""The pointwise part of a cell: a map that acts on each hidden unit alone, and its derivatives."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from jax import Array
+
+from jaxrnn import _checks
+from jaxrnn.cells.traits import ROLES, Gate
+
+__all__ = ["Pointwise", "Sensitivities", "add", "check_pointwise"]
+
+SIGNATURES = {
+    "update": "(s, u, a) -> s",
+    "partials": "(s, u, a) -> p",
+    "tangent": "(p, ds, dv) -> ds",
+    "merge": "(p, du, da) -> dv",
+}
+
+
+def add(partials: Any, du: Array, da: Array) -> Array:
+    """δv = δu + δa, for a map that reads u and a only as their sum."""
+    return du + da
+
+
+class Pointwise(NamedTuple):
+    """A pointwise map φ and its closed-form tangent; all arrays `(*lead, ·)`.
+
+        s = φ(s₋, u, a)        δs = tangent(p, δs₋, δv),  δv = merge(p, δu, δa)
+
+    Fields:
+        update: (s₋, u, a) ↦ s.
+        partials: (s₋, u, a) ↦ p, the derivatives of φ as a tree of `(*lead, H)`.
+        tangent: (p, δs₋, δv) ↦ δs, linear in the last two.
+        merge: (p, δu, δa) ↦ δv `(*lead, G·H)`, linear in the last two: what the tangent reads
+            of both projections; their sum unless φ treats u and a apart, as the GRU does.
+        readout: p ↦ ∂h/∂c at fixed gates, `(*lead, H)`, for a state (h, c); None if the
+            map has none. `paths` and `jacobians.c_path` rest on it.
+        slope: of a map of one gate, a number γ ≥ sup |∂h/∂u|, with ∂h/∂h₋ = 0 at fixed u and a;
+            None if there is none. `certificates` rest on it.
+        linear: whether that slope is the constant γ.
+        gate_values: (s₋, u, a) ↦ what each gate lets through, a tuple of `(*lead, H)` in the order
+            of the cell's gates; None if nobody is to look at them.
+        gates: a `Gate` for each of the cell's gates, with its role and range; may be left out, and
+            then nothing is known of them but their names.
+
+    A cell of your own with a closed form, here a leaky unit on the params of `rnn`:
+
+    >>> import dataclasses, jax.numpy as jnp, jaxrnn
+    >>> tanh = jaxrnn.activations.tanh
+    >>> leaky = jaxrnn.Pointwise(
+    ...     update=lambda s, u, a: jaxrnn.RNNState(0.9 * s.h + tanh(u + a)),
+    ...     partials=lambda s, u, a: tanh.derivative(u + a),
+    ...     tangent=lambda k, ds, dv: jaxrnn.RNNState(0.9 * ds.h + k * dv))
+    >>> cell = dataclasses.replace(jaxrnn.rnn(), name="leaky", phi=leaky)
+    >>> jaxrnn.verify(cell, shapes=((2, 3),), cases=8).passed
+    True
+    """
+
+    update: Callable[[Any, Array, Array], Any]
+    partials: Callable[[Any, Array, Array], Any]
+    tangent: Callable[[Any, Any, Array], Any]
+    merge: Callable[[Any, Array, Array], Array] = add
+    readout: Callable[[Any], Array] | None = None
+    slope: float | None = None
+    linear: bool = False
+    gate_values: Callable[[Any, Array, Array], tuple[Array, ...]] | None = None
+    gates: tuple[Gate, ...] = ()
+
+
+class Sensitivities(NamedTuple):
+    """The diagonals of ∂φ: every derivative of a step, before a weight is applied.
+
+    Each field is a state whose leaf l holds the derivative of s.l:
+
+        state: a state again; `state.h.c` is diag ∂h/∂c₋ at fixed u and a, `(*lead, H)`.
+        u: diag ∂s.l/∂u_g, a tuple over the gates g of `(*lead, H)`; `u.c[0]` is ∂c/∂u of gate 0.
+        a: diag ∂s.l/∂a_g, likewise.
+    """
+
+    state: Any
+    u: Any
+    a: Any
+
+
+def check_pointwise(phi: Any, gates: tuple[str, ...]) -> None:
+    """Raise TypeError or ValueError unless phi is a `Pointwise` whose fields are of their kind."""
+    if not isinstance(phi, Pointwise):
+        raise TypeError(f"phi: expected a Pointwise, got {_checks.describe(phi)}")
+    for field, example in SIGNATURES.items():
+        _checks.check_callable(f"phi.{field}", getattr(phi, field), example)
+    for field in ("readout", "gate_values"):
+        if getattr(phi, field) is not None:
+            _checks.check_callable(f"phi.{field}", getattr(phi, field), "or None")
+    if phi.gates:
+        _check_gates("phi.gates", phi.gates, gates)
+    if phi.slope is not None:
+        _checks.check_real("phi.slope", phi.slope, least=0.0)
+
+
+def _check_gates(name: str, value: Any, names: tuple[str, ...]) -> None:
+    """Refuse anything but a tuple of `Gate` with these names in this order, each with its range."""
+    if not isinstance(value, tuple) or not all(isinstance(gate, Gate) for gate in value):
+        raise TypeError(f"{name}: expected a tuple of jaxrnn.traits.Gate, got {value!r}")
+    if tuple(gate.name for gate in value) != names:
+        raise ValueError(
+            f"{name}: expected one for each of {', '.join(names)}, got "
+            f"{', '.join(gate.name for gate in value)}"
+        )
+    for gate in value:
+        _checks.check_range(f"{name} of {gate.name}", gate.range)
+        if gate.role not in ("", *ROLES):
+            raise ValueError(
+                f"{name} of {gate.name}: expected a role of {', '.join(ROLES)}, got {gate.role!r}"
+            )

@@ -1,0 +1,1 @@
+"""Nets of several layers, and weights from elsewhere and back."""

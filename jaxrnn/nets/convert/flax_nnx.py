@@ -1,0 +1,106 @@
+"""flax nnx's OptimizedLSTMCell, GRUCell and SimpleCell; LSTMCell is linen's but for the name if_.
+
+dense_i.kernel (D, G·H), dense_h.kernel (H, G·H), gates i f g o and r z n
+biases: dense_h.bias of the LSTM, dense_i.bias of the others; the GRU has no b_hn
+"""
+
+from typing import Any
+
+import numpy as np
+
+from jaxrnn.cells.activations import Activation, tanh
+from jaxrnn.cells.gru import GRUParams
+from jaxrnn.cells.lstm import LSTMParams
+from jaxrnn.cells.rnn import RNNParams
+from jaxrnn.nets.convert import flax_linen
+from jaxrnn.nets.convert.leaves import Leaves, flat
+from jaxrnn.nets.convert.model import Model, cell_of, check_model, filled, kind_of, single
+
+__all__ = ["read", "write", "write_lstm_cell"]
+
+NAME = "flax nnx"
+PLAIN = {"if_.kernel": "if.kernel"}  # a name that Python keeps to itself
+
+
+def read(arrays: Any, *, activation: Activation = tanh, prefix: str = "") -> Model:
+    """An nnx cell from its state as a dict.
+
+    Args:    arrays: `{name: array}`, nested or flat, tuples as keys too.
+             activation: of a SimpleCell.
+             prefix: of the names.
+    Returns: Model of one layer, its cell told by the names and the columns of dense_h.kernel.
+    Raises:  TypeError or ValueError naming the leaf.
+    Cost:    one pass over the leaves; the kernels of an LSTMCell are copied into one.
+    Source:  flax 0.12.8.
+
+    >>> import numpy as np
+    >>> cell = {"dense_i.kernel": (3, 20), "dense_h.kernel": (5, 20), "dense_h.bias": (20,)}
+    >>> read({name: np.ones(shape, "float32") for name, shape in cell.items()}).params.w_ih.shape
+    (20, 3)
+    """
+    leaves = Leaves(NAME, arrays, prefix)
+    if "if_.kernel" in leaves:
+        linen = flax_linen.read({PLAIN.get(name, name): leaf for name, leaf in leaves.left.items()})
+        return single(linen.cell, linen.params, NAME)
+    kernel = leaves.take("dense_h.kernel", None, None)
+    H, columns = kernel.shape
+    gates = leaves.gates("dense_h.kernel", columns, H, (4, 3, 1))
+    w_ih = leaves.take("dense_i.kernel", None, columns).T
+    b = leaves.take("dense_h.bias" if gates == 4 else "dense_i.bias", columns)
+    leaves.done()
+    params: Any = (
+        filled(GRUParams, w_ih, kernel.T, b, np.zeros(H, b.dtype))
+        if gates == 3
+        else filled(LSTMParams if gates == 4 else RNNParams, w_ih, kernel.T, b)
+    )
+    return single(cell_of(gates, activation), params, NAME)
+
+
+def write(model: Model) -> dict[str, Any]:
+    """The state of the OptimizedLSTMCell, GRUCell or SimpleCell with these weights.
+
+    Args:    model: a Model of one layer and one direction, LSTM, GRU or RNN.
+    Returns: `{name: array}`, NumPy, by dotted names.
+    Raises:  TypeError for what is no Model; ValueError for another cell, for several layers, and
+             for a GRU whose b_hn is not 0, which nnx has no leaf for.
+    Cost:    one pass over the leaves; the kernels are views.
+    Source:  as `read`.
+
+    >>> import numpy as np
+    >>> cell = {"dense_i.kernel": (3, 15), "dense_h.kernel": (5, 15), "dense_i.bias": (15,)}
+    >>> model = read({name: np.ones(shape, "float32") for name, shape in cell.items()})
+    >>> {name: leaf.shape for name, leaf in write(model).items()} == cell
+    True
+    """
+    check_model(model, ("lstm", "gru", "rnn"), NAME)
+    kind, params = kind_of(model.cell), model.params
+    if kind == "gru" and np.any(np.asarray(params.b_hn)):
+        raise ValueError(
+            "model: expected b_hn of zeros, since flax nnx's GRUCell has no such bias, got others; "
+            "flax_linen.write keeps it"
+        )
+    return {
+        "dense_i.kernel": np.asarray(params.w_ih).T,
+        "dense_h.kernel": np.asarray(params.w_hh).T,
+        "dense_h.bias" if kind == "lstm" else "dense_i.bias": np.asarray(params.b),
+    }
+
+
+def write_lstm_cell(model: Model) -> dict[str, Any]:
+    """The state of an nnx LSTMCell, a kernel for each gate.
+
+    Args:    model: a Model of one layer and one direction, LSTM.
+    Returns: `{name: array}`, NumPy: linen's names but for `if_.kernel`.
+    Raises:  TypeError for what is no Model, ValueError for another cell or several layers.
+    Cost:    one pass over the leaves; the kernels are views.
+    Source:  as `read`.
+
+    >>> import numpy as np
+    >>> cell = {"dense_i.kernel": (3, 20), "dense_h.kernel": (5, 20), "dense_h.bias": (20,)}
+    >>> model = read({name: np.ones(shape, "float32") for name, shape in cell.items()})
+    >>> write_lstm_cell(model)["if_.kernel"].shape
+    (3, 5)
+    """
+    check_model(model, ("lstm",), NAME)
+    names = {plain: name for name, plain in PLAIN.items()}
+    return {names.get(name, name): leaf for name, leaf in flat(flax_linen.write(model)).items()}

@@ -1,0 +1,122 @@
+"""A net that came out of a framework's weights, and what its layout needs to get back."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from jaxrnn import _checks
+from jaxrnn.cells.contract import Cell
+from jaxrnn.cells.gru import GRUParams, gru
+from jaxrnn.cells.lstm import LSTMParams, lstm
+from jaxrnn.cells.rnn import RNNParams
+from jaxrnn.nets.layers import Layer
+
+__all__ = [
+    "Model",
+    "blocks",
+    "cell_of",
+    "check_layers",
+    "check_model",
+    "filled",
+    "kind_of",
+    "single",
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A cell and its layers, leaves NumPy arrays of the dtype they came in.
+
+    Fields:
+        cell: of every layer.
+        layers: a `jaxrnn.layers.Layer` of params each.
+        layout: the name of the layout it was read from.
+        kept: what the layout has and the params have not; `write` uses it where the params are
+            still what they were. After training: `dataclasses.replace(model, layers=trained)`.
+    """
+
+    cell: Cell
+    layers: tuple[Layer, ...]
+    layout: str
+    kept: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def params(self) -> Any:
+        """The params of a net of one layer and one direction.
+
+        Raises: ValueError for any other.
+        """
+        if len(self.layers) != 1 or self.layers[0].reverse is not None:
+            raise ValueError(
+                f"model: expected one layer of one direction, got {len(self.layers)} layers"
+                f"{' of two directions' if self.layers[0].reverse is not None else ''}; "
+                "use model.layers with jaxrnn.layers"
+            )
+        return self.layers[0].forward
+
+
+def kind_of(cell: Any) -> str:
+    """Its kind, lstm, gru or rnn, by the params; else its name."""
+    params = type(cell.shapes(1, 1)) if hasattr(cell, "shapes") else None
+    kinds = {LSTMParams: "lstm", GRUParams: "gru", RNNParams: "rnn"}
+    return kinds.get(params, getattr(cell, "name", "cell"))  # type: ignore[arg-type]
+
+
+def blocks(weight: Any, order: tuple[int, ...]) -> Any:
+    """The G blocks of rows of `(G·H, ·)`, block order[g] in place g."""
+    split = np.split(weight, len(order))
+    return np.concatenate([split[g] for g in order])
+
+
+def check_model(model: Any, kinds: tuple[str, ...], layout: str) -> None:
+    """Refuse what is no Model of one of the kinds of cell."""
+    if not isinstance(model, Model):
+        raise TypeError(f"model: expected a Model, got {_checks.describe(model)}")
+    if kind_of(model.cell) not in kinds:
+        raise ValueError(
+            f"model: expected a cell that {layout} has, {' or '.join(kinds)}, got "
+            f"{kind_of(model.cell)}"
+        )
+
+
+def check_layers(model: Model, layout: str) -> None:
+    """Refuse layers not all of one H and as many directions, each fed by the one before."""
+    if not model.layers:
+        raise ValueError("model.layers: expected at least one layer, got none")
+    first, words = model.layers[0], ("one direction", "two directions")
+    both, D, H = first.reverse is not None, *_widths(first.forward)
+    for k, layer in enumerate(model.layers):
+        if (layer.reverse is not None) != both:
+            raise ValueError(
+                f"model.layers[{k}]: expected {words[both]}, as layers[0] has, since {layout} has "
+                f"one number for all, got {words[not both]}"
+            )
+        want = (H * (1 + both) if k else D), H
+        for side, params in layer._asdict().items():
+            if params is not None and (got := _widths(params)) != want:
+                raise ValueError(
+                    f"model.layers[{k}].{side}: expected H = {want[1]} and D = {want[0]}, since "
+                    f"{layout} has one H for all layers, got H = {got[1]} and D = {got[0]}"
+                )
+
+
+def _widths(params: Any) -> tuple[int, int]:
+    return params.w_ih.shape[1], params.w_hh.shape[1]
+
+
+def filled(params: Any, *leaves: Any) -> Any:
+    """Params of NumPy arrays, which are annotated as JAX's."""
+    return params(*leaves)
+
+
+def single(cell: Any, params: Any, layout: str, **kept: Any) -> Model:
+    """A model of one layer and one direction."""
+    return Model(cell, (Layer(params),), layout, kept)
+
+
+def cell_of(gates: int, activation: Any) -> Any:
+    """The cell with so many gates."""
+    from jaxrnn.cells.rnn import rnn
+
+    return {4: lstm, 3: gru, 1: lambda: rnn(activation)}[gates]()

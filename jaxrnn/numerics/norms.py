@@ -1,0 +1,125 @@
+"""Euclidean norms that neither overflow nor underflow before their result does.
+
+In float32 the square of 1e-25 is 0 and that of 1e25 is inf. Divided by its largest entry
+first, an array has a norm whenever that norm is a float32 number.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from chex import ArrayTree
+from jax import Array
+
+from jaxrnn.numerics import dtypes, factorizations
+
+__all__ = ["cosine", "log", "norm", "norm_and_inner", "root", "scaled", "spectral", "tree_norm"]
+
+
+def root(square: Array) -> Array:
+    """√square with derivative 0 at 0, so that an entry that is 0 spoils no gradient of the others.
+
+    >>> import jax, jax.numpy as jnp
+    >>> jax.grad(lambda x: root(x * x).sum())(jnp.float32([0.0, -2.0])).tolist()
+    [0.0, -1.0]
+    """
+    zero = square == 0
+    return jnp.where(zero, square, jnp.sqrt(jnp.where(zero, jnp.ones_like(square), square)))
+
+
+def log(x: Array) -> Array:
+    """Log x, natural, -inf at 0 with derivative 0 there.
+
+    >>> import jax, jax.numpy as jnp
+    >>> jax.grad(lambda x: log(x)[1])(jnp.float32([0.0, 2.0])).tolist()
+    [0.0, 0.5]
+    """
+    zero = x == 0
+    known = jnp.log(jnp.where(zero, jnp.ones_like(x), x))
+    return jnp.where(zero, jnp.full_like(x, -jnp.inf), known)
+
+
+def scaled(x: Array, axes: tuple[int, ...]) -> tuple[Array, Array]:
+    """(x / m, m) with m the largest |entry| over `axes`, or 1 where that is 0 or not finite.
+
+    16-bit numbers are widened to float32; m has the remaining axes.
+
+    >>> import jax.numpy as jnp
+    >>> [v.tolist() for v in scaled(jnp.float32([[0.0, 0.0], [2.0, -4.0]]), (1,))]
+    [[[0.0, 0.0], [0.5, -1.0]], [1.0, 4.0]]
+    """
+    x = x.astype(dtypes.accumulator(x.dtype))
+    # A choice of units, without derivative: that of a maximum is NaN where XLA forms x twice, once
+    # a rounding off.
+    m = jnp.max(jnp.abs(jax.lax.stop_gradient(x)), axis=axes, keepdims=True, initial=0)
+    m = jnp.where((m > 0) & jnp.isfinite(m), m, jnp.ones_like(m))
+    return x / jnp.broadcast_to(m, x.shape), m.squeeze(axes)
+
+
+def norm(x: Array, axes: tuple[int, ...]) -> Array:
+    """√Σ x² over `axes`.
+
+    >>> import jax.numpy as jnp
+    >>> f"{norm(jnp.float32([3e-25, 4e-25]), (0,)):.2g}"
+    '5e-25'
+    """
+    x, m = scaled(x, axes)
+    return m * root(jnp.sum(x * x, axis=axes))
+
+
+def norm_and_inner(x: Array, direction: Array) -> tuple[Array, Array]:
+    """(‖x‖, ⟨x, direction⟩) over every entry.
+
+    >>> import jax.numpy as jnp
+    >>> [float(v) for v in norm_and_inner(jnp.float32([3.0, 4.0]), jnp.float32([1.0, -1.0]))]
+    [5.0, -1.0]
+    """
+    (x, by_x), (direction, by_direction) = scaled(x.ravel(), (0,)), scaled(direction.ravel(), (0,))
+    inner = jnp.sum(x * direction.astype(x.dtype)) * by_direction.astype(x.dtype)
+    return by_x * root(jnp.sum(x * x)), by_x * inner
+
+
+def spectral(x: Array) -> Array:
+    """σ_max(x), `(*lead, m, n)` → `(*lead,)`.
+
+    The root of the largest eigenvalue of x xᵀ, right to a few eps·m of itself; NaN where an entry
+    is not finite.
+
+    >>> import jax.numpy as jnp
+    >>> f"{spectral(jnp.float32([[3e-25, 4e-25]])):.2g}"
+    '5e-25'
+    """
+    x, m = scaled(x, (-2, -1))
+    if min(x.shape[-2:]) == 0:
+        return jnp.zeros_like(m)
+    x = x if x.shape[-2] <= x.shape[-1] else jnp.swapaxes(x, -1, -2)
+    gram = jnp.matmul(x, jnp.swapaxes(x, -1, -2), precision=jax.lax.Precision.HIGHEST)
+    top = factorizations.symmetric_eigenvalues(gram)[..., -1]
+    # Rounding may leave it below 0. NaN is kept: a norm of 0 would say that all has faded.
+    return m * root(jnp.where(top < 0, jnp.zeros_like(top), top))
+
+
+def tree_norm(tree: ArrayTree) -> Array:
+    """√Σ x² over every entry of every leaf."""
+    each = [norm(leaf.ravel(), (0,)) for leaf in jax.tree.leaves(tree)]
+    widest = max((size.dtype for size in each), key=lambda dtype: dtype.itemsize)
+    return norm(jnp.stack([size.astype(widest) for size in each]), (0,))
+
+
+def cosine(a: ArrayTree, b: ArrayTree) -> Array:
+    """⟨a, b⟩ / (‖a‖ ‖b‖) over every entry of every leaf.
+
+    0 where one of the two is 0; 1 where both are, since they are equal.
+    """
+    (a, zero_a), (b, zero_b) = _unit(a), _unit(b)
+    products = [jnp.sum(x * y) for x, y in zip(a, b, strict=True)]
+    both = jnp.ones_like(products[0])
+    return jnp.where(zero_a & zero_b, both, functools.reduce(jnp.add, products))
+
+
+def _unit(tree: ArrayTree) -> tuple[list[Array], Array]:
+    """The leaves divided by their common norm, and whether that is 0."""
+    size = tree_norm(tree)
+    by = jnp.where(size > 0, size, jnp.ones_like(size))
+    leaves = [leaf.astype(by.dtype) for leaf in jax.tree.leaves(tree)]
+    return [leaf / jnp.broadcast_to(by, leaf.shape) for leaf in leaves], size == 0

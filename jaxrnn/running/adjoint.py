@@ -1,0 +1,138 @@
+"""A trajectory's linearisation, transposed: how an adjoint goes back to states and parameters.
+
+    δsᵢ = Jᵢ δsᵢ₋₁ + dᵢ        forward: `Cell.push` along time, `Cell.drive` from δθ
+    λᵢ₋₁ = ḡᵢ₋₁ + Jᵢᵀ λᵢ       backward along time; ḡᵢ is ∂E/∂sᵢ at fixed other states
+    ∂E/∂θ|ᵢ = (∂sᵢ/∂θ)ᵀ λᵢ     backward from a step to the parameters
+
+Every transpose is JAX's own of the cell's two linear maps, so no cell writes one.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from chex import ArrayTree
+from jax import Array
+
+from jaxrnn import _checks
+from jaxrnn.numerics.dtypes import accumulator
+from jaxrnn.numerics.scaled import Scaled, added, rescaled
+from jaxrnn.numerics.time_axis import over_chunks, select
+from jaxrnn.numerics.zeros import zeros_of
+from jaxrnn.running.run import Run, check_run
+from jaxrnn.running.steps import Steps, chunk_of, linearised
+
+__all__ = [
+    "direct_adjoints",
+    "parts_and_total",
+    "run_back",
+    "scaled_back",
+    "scaled_nothing",
+    "through_step",
+    "to_drive",
+    "to_each",
+    "to_params",
+]
+
+
+def direct_adjoints(run: Run, loss: Callable[[Any], Array]) -> tuple[Any, Any]:
+    """(states, ḡ) of a checked run: ∂loss/∂states at fixed other states.
+
+    Not jitted: with the loss a static argument, every new lambda would compile everything again.
+
+    Raises: TypeError or ValueError as `check_run`, or naming `loss`.
+    """
+    check_run(run)
+    _checks.check_callable("loss", loss, "(states) -> scalar")
+    states = run.states()
+    _checks.check_loss("loss", loss, states, ())
+    return states, jax.grad(loss)(states)
+
+
+def run_back(run: Run, steps: Steps, direct: Any) -> Any:
+    """λᵢ = ḡᵢ + Jᵢ₊₁ᵀ λᵢ₊₁ for every i, leaves `(T, *batch, ·)`."""
+
+    def body(later: Any, step: tuple[Any, Steps]) -> tuple[Any, Any]:
+        adjoint = jax.tree.map(jnp.add, step[0], later)
+        return through_step(run, step[1], adjoint), adjoint
+
+    return jax.lax.scan(body, _nothing(direct), (direct, steps), reverse=True)[1]
+
+
+def scaled_back(run: Run, later: Scaled, step: tuple[Any, Steps]) -> tuple[Scaled, Scaled, Any]:
+    """(Jᵀ λ, λ, λ's value in the state's dtype) of one step, λ = ḡ + later, all at any size."""
+    direct, at = step
+    adjoint = added(later, rescaled(direct, jnp.zeros_like(later.exponent)))
+    value = jax.tree.map(lambda a, s: a.astype(s.dtype), adjoint.value, at.before)
+    return rescaled(through_step(run, at, value), adjoint.exponent), adjoint, value
+
+
+def scaled_nothing(direct: Any, batch: tuple[int, ...]) -> Scaled:
+    """No adjoint yet, for `scaled_back`; leaves of `direct` are `(T, *batch, ·)`."""
+    return rescaled(_nothing(direct), jnp.zeros(batch, jnp.int32))
+
+
+def parts_and_total(run: Run, steps: Steps, direct: Any) -> tuple[Any, ArrayTree]:
+    """`drive_parts` of every step, and ∂E/∂θ; coefficients are formed once, a chunk at a time."""
+
+    def body(later: Any, step: tuple[Any, Steps]) -> tuple[Any, Any]:
+        adjoint = jax.tree.map(jnp.add, step[0], later)
+        return through_step(run, step[1], adjoint), to_drive(run, step[1], adjoint)
+
+    def back(carry: Any, item: tuple[Steps, Any]) -> tuple[Any, Any]:
+        (later, total), (steps, direct) = carry, item
+        steps = linearised(run, steps)
+        later, drives = jax.lax.scan(body, later, (direct, steps), reverse=True)
+        more = to_params(run, steps, drives)
+        total = jax.tree.map(lambda t, m: t + m.astype(t.dtype), total, more)
+        return (later, total), run.cell.drive_parts(steps.partials, drives)
+
+    wide = jax.tree.map(lambda p: jnp.zeros_like(p, accumulator(p.dtype)), run.params)
+    carry = _nothing(direct), wide
+    (_, total), parts = over_chunks(back, carry, (steps, direct), chunk_of(run), reverse=True)
+    return parts, jax.tree.map(lambda t, p: t.astype(p.dtype), total, run.params)
+
+
+def _nothing(direct: Any) -> Any:
+    return jax.tree.map(lambda g: zeros_of(g, 0), direct)
+
+
+def through_step(run: Run, step: Steps, adjoint: Any) -> Any:
+    """Jᵀ λ for any leading axes: λ itself where held, 0 where started afresh."""
+    back, _ = _pushed_back(run, step, adjoint)
+    if step.resets is not None:
+        back = select(step.resets, jax.tree.map(jnp.zeros_like, back), back)
+    return back if step.held is None else select(step.held, adjoint, back)
+
+
+def to_drive(run: Run, step: Steps, adjoint: Any) -> Any:
+    """The adjoint of the drive d for any leading axes; 0 where held."""
+    _, drive = _pushed_back(run, step, adjoint)
+    if step.held is None:
+        return drive
+    return select(step.held, jax.tree.map(jnp.zeros_like, drive), drive)
+
+
+def _pushed_back(run: Run, step: Steps, adjoint: Any) -> tuple[Any, Any]:
+    at = run.params, step.partials, step.before, step.xs
+    drive = jax.eval_shape(run.cell.drive, *at, run.params, None)
+    push = functools.partial(run.cell.push, run.params, step.partials)
+    return jax.linear_transpose(push, adjoint, drive)(adjoint)
+
+
+def to_params(run: Run, step: Steps, drive: Any) -> ArrayTree:
+    """(∂s/∂θ)ᵀ λ summed over all leading axes, from the drive's adjoint: a matmul for a matrix."""
+
+    def driven(dparams: ArrayTree) -> Any:
+        at = run.params, step.partials, step.before, step.xs
+        return run.cell.drive(*at, dparams, None)
+
+    (total,) = jax.linear_transpose(driven, run.params)(drive)
+    return total
+
+
+def to_each(run: Run, steps: Steps, drives: Any) -> ArrayTree:
+    """`to_params` of each step by itself, leaves `(T, *leaf)`."""
+    return jax.vmap(functools.partial(to_params, run))(steps, drives)

@@ -1,0 +1,74 @@
+"""The steps of a run, their coefficients, and what they do to a tangent."""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxrnn.numerics.time_axis import entering_states, padded, select
+from jaxrnn.running.run import Run, first_state
+from jaxrnn.running.tangent_scan import plan
+
+__all__ = ["Steps", "chunk_of", "identity", "linearised", "push_through", "trajectory"]
+
+
+class Steps(NamedTuple):
+    """Every step of a run, and its linearisation; all leaves `(T, *batch, ·)`."""
+
+    before: Any  # the state that a step starts from
+    xs: Array  # its input, padding made harmless
+    partials: Any  # the coefficients of J at (before, xs), None if not formed
+    held: Array | None  # (T, *batch): the step lies beyond its sequence's length
+    resets: Array | None  # (T, *batch): the step starts afresh
+
+
+def trajectory(run: Run, states: Any = None) -> Steps:
+    """The steps of a run, no coefficients formed; `states` are its own, where at hand."""
+    states = run.states() if states is None else states
+    xs, held = padded(run.xs, run.lengths)
+    before = entering_states(first_state(run), states, run.resets)
+    return Steps(before, xs, None, held, run.resets)
+
+
+def linearised(run: Run, steps: Steps) -> Steps:
+    """The same steps with their coefficients, formed for all of them at once."""
+    u = run.cell.project(run.params, steps.xs)
+    partials = run.cell.partials(run.params, steps.before, u)
+    return steps._replace(partials=jax.lax.optimization_barrier(partials))
+
+
+def chunk_of(run: Run) -> int:
+    """Steps whose coefficients are formed at a time."""
+    return plan(run.cell, run.params, run.xs, first_state(run), None).chunk
+
+
+def push_through(run: Run, step: Steps, tangent: Any) -> Any:
+    """J v for any leading axes: v itself where held, 0 where started afresh."""
+    at = run.params, step.partials, step.before, step.xs
+    drive = jax.tree.map(
+        lambda d: jnp.zeros(d.shape, d.dtype),
+        jax.eval_shape(run.cell.drive, *at, run.params, None),
+    )
+    pushed = run.cell.push(run.params, step.partials, tangent, drive)
+    if step.resets is not None:
+        pushed = select(step.resets, jax.tree.map(jnp.zeros_like, pushed), pushed)
+    return pushed if step.held is None else select(step.held, tangent, pushed)
+
+
+def identity(state: Any, J: Any, lead: int) -> Any:
+    """∂s/∂s: the tree of J, ones where an entry of the state is differentiated by itself."""
+    outs = jax.tree.structure(state)
+    rows = [jax.tree.leaves(row) for row in outs.flatten_up_to(J)]
+
+    def block(row: int, column: int, like: Array) -> Array:
+        inner = like.shape[lead:]
+        if row != column:
+            return jnp.zeros_like(like)
+        size = math.isqrt(math.prod(inner))
+        eye = jnp.eye(size, dtype=like.dtype).reshape(inner)
+        return jnp.broadcast_to(eye, like.shape)
+
+    filled = [[block(j, k, leaf) for k, leaf in enumerate(row)] for j, row in enumerate(rows)]
+    return outs.unflatten([outs.unflatten(row) for row in filled])

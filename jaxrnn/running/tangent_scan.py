@@ -1,0 +1,158 @@
+"""A cell driven over a sequence, and the derivative of that: the tangent scan.
+
+    sᵢ  = φ(sᵢ₋₁, uᵢ, aᵢ)              uᵢ = W_ih xᵢ + b,  aᵢ = W_hh hᵢ₋₁
+    δsᵢ = Jᵢ δsᵢ₋₁ + dᵢ                dᵢ = what enters from δθ and δxᵢ at fixed sᵢ₋₁
+
+The second line is the rule of a `jax.custom_jvp`, so that every transformation goes through
+it. The drive d of many steps is one matmul before the scan. Transposed by JAX, that is
+back-propagation through time with the gradient of a weight as one matmul after the scan.
+
+Both run in chunks of steps. Of the forward pass only the states are kept; projections and
+the coefficients of J are formed again for one chunk at a time, in bulk, which takes less time
+than fresh memory for all of them, let alone memory. The recurrence itself is never run twice.
+"""
+
+import functools
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from chex import ArrayTree
+from jax import Array
+from jax.custom_derivatives import SymbolicZero
+
+from jaxrnn.cells.contract import Cell
+from jaxrnn.numerics.time_axis import entering, over_chunks, previous, select
+
+__all__ = ["Plan", "plan", "states"]
+
+NUMBERS = 2**19  # of gate values in a chunk: 2 MiB in float32, the size of a core's cache
+SMALL = 2**20  # of gate values in a sequence for which memory is not worth saving
+KEEP_FROM = 1536  # gate values of a step from which a matmul costs more than memory for them
+
+
+class Plan(NamedTuple):
+    """How a sequence is cut; it changes time and memory, never the result.
+
+    Fields:
+        chunk: steps in a chunk.
+        keep: whether W_hh h is kept from the forward pass instead of formed again.
+    """
+
+    chunk: int
+    keep: bool
+
+
+def plan(cell: Cell, params: ArrayTree, xs: Array, state: Any, chunk: int | None) -> Plan:
+    """The given chunk, or one with about 2¹⁹ gate values; an even division of T if one is near."""
+    T = xs.shape[0]
+    u = jax.eval_shape(cell.project, params, xs[:1] if T else xs)
+    numbers = max(math.prod(u.shape[1:]), 1)
+    one_gate = numbers <= sum(leaf.size for leaf in jax.tree.leaves(state))
+    whole = one_gate and T * numbers <= SMALL
+    # A matmul over a chunk wants many rows, a long sequence a chunk that weighs little beside
+    # its states.
+    most = max(1, min(max(NUMBERS // numbers, 8), max(-(-T // 8), 32), T))
+    if whole:  # a chunk would hold little beside its states, and be copied in and out
+        most = max(T, 1)
+    fits = [size for size in range(most, most // 2, -1) if T % size == 0]
+    return Plan(chunk or (fits[0] if fits else most), whole or u.shape[-1] >= KEEP_FROM)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def states(
+    cell: Cell,
+    plan: Plan,
+    params: ArrayTree,
+    xs: Array,
+    begin: tuple[Any, Any],
+    held: Array | None,
+    resets: Array | None,
+) -> Any:
+    """The states of a sequence; arguments unchecked, padding made harmless.
+
+    `begin` is the state before the sequence and the one that a reset goes back to.
+    """
+    return _forward(cell, plan, params, xs, begin, held, resets, keep=False)[0]
+
+
+def _forward(
+    cell: Any, plan: Plan, params: Any, xs: Array, begin: Any, held: Any, resets: Any, keep: bool
+) -> tuple[Any, Any]:
+    """States and, if kept, recurrent projections, leading T."""
+    first, state0 = begin
+    stepper = cell.stepper(params)
+
+    def step(state: Any, item: tuple[Any, Any, Any]) -> tuple[Any, Any]:
+        prepared, hold, reset = item
+        before = state if reset is None else select(reset, state0, state)
+        new, a = stepper.step(before, prepared)
+        new = new if hold is None else select(hold, state, new)
+        return new, (new, a if keep else None)
+
+    def chunk(state: Any, item: tuple[Any, Any, Any]) -> tuple[Any, Any]:
+        x, hold, reset = item
+        return jax.lax.scan(step, state, (stepper.prepare(x), hold, reset))
+
+    # Chunks bound the memory of what is prepared; where nothing is, they would cost a copy.
+    if stepper.prepare(xs) is xs:
+        return jax.lax.scan(step, first, (xs, held, resets))[1]
+    return over_chunks(chunk, first, (xs, held, resets), plan.chunk)[1]
+
+
+@functools.partial(states.defjvp, symbolic_zeros=True)
+def _tangent(cell: Any, plan: Plan, primals: Any, tangents: Any) -> tuple[Any, Any]:
+    params, xs, begin, held, resets = primals
+    first, state0 = begin
+    dparams, dxs = map(_or_none, primals[:2], tangents[:2])
+    dfirst, dstate0 = jax.tree.map(_instantiate, begin, tangents[2])
+    after, kept = _forward(cell, plan, params, xs, begin, held, resets, keep=plan.keep)
+
+    def chunk(dstate: Any, item: Any) -> tuple[Any, Any]:
+        return _tangent_chunk(cell, params, dparams, state0, dstate0, dstate, item)
+
+    firsts = entering(first, after, plan.chunk)
+    items = (xs, dxs, after, kept, held, resets)
+    # Of a chunk, nothing but its entry is kept for the backward pass.
+    linear = jax.checkpoint(chunk, prevent_cse=False)
+    return after, over_chunks(linear, dfirst, items, plan.chunk, firsts)[1]
+
+
+def _tangent_chunk(
+    cell: Any, params: Any, dparams: Any, state0: Any, dstate0: Any, dstate: Any, item: Any
+) -> tuple[Any, Any]:
+    (x, dx, after, a, hold, reset), first = item
+    before = previous(first, after)
+    if reset is not None:
+        again = jax.tree.map(lambda s, b: jnp.broadcast_to(s, b.shape), state0, before)
+        before = select(reset, again, before)
+    partials = cell.partials(params, before, cell.project(params, x), a)
+    # The barrier has the coefficients formed once, in bulk, not within the steps.
+    partials = jax.lax.optimization_barrier(partials)
+    drive = cell.drive(params, partials, before, x, dparams, dx)
+
+    def step(dstate: Any, item: Any) -> tuple[Any, Any]:
+        partials, drive, hold, reset = item
+        begin = dstate if reset is None else select(reset, dstate0, dstate)
+        new = cell.push(params, partials, begin, drive)
+        new = new if hold is None else select(hold, dstate, new)
+        return new, new
+
+    return jax.lax.scan(step, dstate, (partials, drive, hold, reset))
+
+
+def _is_symbolic(leaf: Any) -> bool:
+    return isinstance(leaf, SymbolicZero)
+
+
+def _or_none(primal: Any, tangent: Any) -> Any:
+    """A tangent as arrays, or None if all of it is 0: what is not asked for is not computed."""
+    if all(map(_is_symbolic, jax.tree.leaves(tangent, is_leaf=_is_symbolic))):
+        return None
+    return jax.tree.map(_instantiate, primal, tangent)
+
+
+def _instantiate(primal: Array, tangent: Any) -> Array:
+    # Like the primal, so that they have its sharding.
+    return jnp.zeros_like(primal) if _is_symbolic(tangent) else tangent

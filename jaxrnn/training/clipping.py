@@ -1,0 +1,334 @@
+"""Clipping by the norm of the gradient, right wherever the gradient itself is a number.
+
+    g ← g · min(1, c / ‖g‖)        ‖g‖ = √Σ g² over every entry of every leaf
+
+The squares of 1e25 overflow and those of 1e-25 vanish in float32, long before the norm does. Where
+that may matter the leaves are first divided by a power of two, which changes no digit, so that
+everywhere else the result is that of `optax.clip_by_global_norm` bit for bit.
+
+What to do with a gradient that is not finite is the caller's choice, a function:
+`propagate`, `skip`, `flag`, or one of your own.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from chex import ArrayTree
+from jax import Array
+
+from jaxrnn import _checks
+from jaxrnn.numerics.dtypes import accumulator
+from jaxrnn.numerics.scaled import log_of, times_power
+
+__all__ = [
+    "ClipState",
+    "QuantileState",
+    "clip_by_global_norm",
+    "clip_by_running_quantile",
+    "flag",
+    "global_norm",
+    "propagate",
+    "skip",
+]
+
+
+class ClipState(NamedTuple):
+    """What was done, for a log; all scalars.
+
+    norm: ‖g‖ before clipping; inf where only that, not g, is beyond the dtype.
+    factor: what g was multiplied by, in (0, 1].
+    clipped, nonfinite: how many steps were clipped; how many had a gradient that is not finite.
+    flagged: whether `flag` has seen one.
+    """
+
+    norm: Array
+    factor: Array
+    clipped: Array
+    nonfinite: Array
+    flagged: Array
+
+
+Policy = Callable[[ArrayTree, Any], tuple[ArrayTree, Any]]
+
+
+def propagate(updates: ArrayTree, state: Any) -> tuple[ArrayTree, Any]:
+    """Pass a gradient that is not finite on as it is.
+
+    Args:    updates: the gradient, a tree; state: a ClipState or QuantileState.
+    Returns: (updates, state), both as they came.
+    Raises:  nothing.
+    Cost:    none.
+    Source:  this library.
+
+    >>> import jax.numpy as jnp, jaxrnn
+    >>> jaxrnn.clipping.propagate(jnp.array([jnp.inf]), None)[0].tolist()
+    [inf]
+    """
+    return updates, state
+
+
+def skip(updates: ArrayTree, state: Any) -> tuple[ArrayTree, Any]:
+    """Put zeros in its place. What comes after in the chain still takes a step of its own.
+
+    Args:    as `propagate`.
+    Returns: (zeros of the shapes and dtypes of updates, state as it came).
+    Raises:  nothing of its own: the transformation has checked the leaves.
+    Cost:    one write of the leaves, at every update: which of the two counts is known as it runs.
+    Source:  this library.
+
+    >>> import jax.numpy as jnp, jaxrnn
+    >>> jaxrnn.clipping.skip(jnp.array([jnp.inf]), None)[0].tolist()
+    [0.0]
+    """
+    return jax.tree.map(jnp.zeros_like, updates), state
+
+
+def flag(updates: ArrayTree, state: Any) -> tuple[ArrayTree, Any]:
+    """Put zeros in its place and raise `flagged`, which stays up.
+
+    Args:    as `propagate`.
+    Returns: (zeros as of `skip`, state with flagged True).
+    Raises:  nothing of its own, as `skip`.
+    Cost:    as `skip`.
+    Source:  this library.
+
+    >>> import jax.numpy as jnp, jaxrnn
+    >>> clip = jaxrnn.clipping.clip_by_global_norm(1.0, nonfinite=flag)
+    >>> _, state = clip.update(jnp.array([jnp.nan]), clip.init(jnp.zeros(1)))
+    >>> bool(state.flagged)
+    True
+    """
+    return skip(updates, state._replace(flagged=jnp.ones_like(state.flagged)))
+
+
+def clip_by_global_norm(
+    max_norm: float | Array, nonfinite: Policy = propagate
+) -> optax.GradientTransformation:
+    """Scale the gradient down to ‖g‖ = max_norm where it is larger.
+
+        g ← g · min(1, c / ‖g‖)        ‖g‖ = √Σ g² over every entry of every leaf
+
+    Args:    max_norm: c > 0, a number, or a scalar array for a threshold that changes:
+             `optax.inject_hyperparams(clip_by_global_norm, static_args="nonfinite")`.
+             nonfinite: (updates, ClipState) ↦ the same, which counts where an entry of the gradient
+             is inf or NaN; `propagate`, `skip`, `flag` or yours.
+    Returns: an `optax.GradientTransformation` whose state is a ClipState.
+    Raises:  TypeError or ValueError naming max_norm or nonfinite; from `init` and `update`, naming
+             a leaf that is no array of real floats, or for a tree without leaves.
+    Cost:    one pass over the leaves for the norm, two more where a square might leave the dtype,
+             and one to scale.
+    Source:  Pascanu, Mikolov & Bengio, ICML 2013.
+
+    >>> import jax.numpy as jnp, jaxrnn
+    >>> clip = jaxrnn.clipping.clip_by_global_norm(1.0)
+    >>> huge = {"w": jnp.float32([3e38, 3e38])}                    # of norm 4.2e38, beyond float32
+    >>> updates, state = clip.update(huge, clip.init(huge))
+    >>> [f"{x:.4f}" for x in updates["w"]], int(state.clipped)
+    (['0.7071', '0.7071'], 1)
+    """
+    _checks.check_scalar("max_norm", max_norm, above=0.0)
+    _checks.check_callable("nonfinite", nonfinite, "(updates, state) -> (updates, state)")
+
+    def init(params: Any) -> ClipState:
+        _check_tree("params", params)
+        return _first_state(_widest(jax.tree.leaves(params)))
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        _check_tree("updates", updates)
+        size, exponent = _scaled_norm(updates)
+        c = jnp.asarray(max_norm, size.dtype)
+        within = times_power(size, exponent) < c
+        return _clipped(updates, state, size, exponent, c, within, nonfinite)
+
+    return optax.GradientTransformation(init, update)
+
+
+def _first_state(dtype: Any) -> ClipState:
+    zero = jnp.zeros((), jnp.int32)
+    return ClipState(jnp.zeros((), dtype), jnp.ones((), dtype), zero, zero, jnp.zeros((), bool))
+
+
+def _clipped(
+    updates: ArrayTree,
+    state: Any,
+    size: Array,
+    exponent: Array,
+    c: Array,
+    within: Array,
+    nonfinite: Policy,
+) -> tuple[ArrayTree, Any]:
+    """The updates scaled, or what the policy makes of them, and the state that says so."""
+    norm = times_power(size, exponent)
+    finite, one = jnp.isfinite(size), jnp.ones_like(size)
+
+    def scaled(leaf: Array) -> Array:
+        # As optax has it, (t / ‖g‖) c, so that it rounds as optax does.
+        unit = times_power(leaf.astype(size.dtype), -exponent) / jnp.where(size == 0, one, size)
+        return jnp.where(within, leaf, (unit * c).astype(leaf.dtype))
+
+    factor = times_power(c / jnp.where(size > 0, size, one), -exponent)
+    factor = jnp.where(within, one, factor)
+    state = state._replace(
+        norm=norm,
+        factor=factor,
+        clipped=state.clipped + (finite & (factor < 1)).astype(jnp.int32),
+        nonfinite=state.nonfinite + (~finite).astype(jnp.int32),
+    )
+    fallen_back = nonfinite(updates, state._replace(factor=one))
+    good = jax.tree.map(scaled, updates), state
+    return jax.tree.map(lambda a, b: jnp.where(finite, a, b), good, fallen_back)
+
+
+class QuantileState(NamedTuple):
+    """A ClipState and the threshold. log_threshold: natural log, inf before the first gradient."""
+
+    norm: Array
+    factor: Array
+    clipped: Array
+    nonfinite: Array
+    flagged: Array
+    log_threshold: Array
+
+
+def clip_by_running_quantile(
+    quantile: float, rate: float = 0.05, nonfinite: Policy = propagate
+) -> optax.GradientTransformation:
+    """Clip at a running quantile of the norms seen so far.
+
+        log c ← log c + η (q - [‖g‖ ≤ c])        c = ‖g‖ at first
+
+    The steps up and down balance where a share q of the norms lies below c. Logs, so that the
+    scale of the gradient does not matter; a gradient is held against the threshold of those before.
+
+    Args:    quantile: q in (0, 1).
+             rate: η > 0, in nats a step.
+             nonfinite: as in `clip_by_global_norm`; a gradient that is 0 or not finite leaves the
+             threshold.
+    Returns: an `optax.GradientTransformation` whose state is a QuantileState.
+    Raises:  TypeError or ValueError naming the argument; `init` and `update` as of
+             `clip_by_global_norm`.
+    Cost:    as `clip_by_global_norm`, and a few scalars.
+    Source:  Robbins & Monro 1951, for the quantile; Seetharaman et al. 2020 for clipping at one.
+
+    >>> import jax, jax.numpy as jnp, jaxrnn
+    >>> clip = jaxrnn.clipping.clip_by_running_quantile(0.9)
+    >>> state, update = clip.init(jnp.zeros(1)), jax.jit(clip.update)
+    >>> for x in jnp.exp(jax.random.normal(jax.random.key(0), (2000, 1))):
+    ...     _, state = update(x, state)
+    >>> abs(float(state.log_threshold) - 1.28) < 0.3         # of normal logs, 9 in 10 are below
+    True
+    """
+    for name, value in (("quantile", quantile), ("rate", rate)):
+        _checks.check_real(name, value, above=0.0)
+    if quantile >= 1:
+        raise ValueError(f"quantile: expected a number in (0, 1), got {quantile}")
+    _checks.check_callable("nonfinite", nonfinite, "(updates, state) -> (updates, state)")
+
+    def init(params: Any) -> QuantileState:
+        _check_tree("params", params)
+        first = _first_state(_widest(jax.tree.leaves(params)))
+        return QuantileState(*first, jnp.full_like(first.norm, jnp.inf))
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        _check_tree("updates", updates)
+        size, exponent = _scaled_norm(updates)
+        log = log_of(size, exponent)
+        seen = jnp.isfinite(log)
+        threshold = jnp.where(jnp.isinf(state.log_threshold) & seen, log, state.log_threshold)
+        # Logs are compared: e^log of a norm is not that norm, and may be beyond the dtype.
+        within = log <= threshold
+        most = jnp.asarray(jnp.finfo(log.dtype).max, log.dtype)
+        c = jnp.minimum(jnp.exp(threshold), most)
+        out, new = _clipped(updates, state, size, exponent, c, within, nonfinite)
+        step = rate * (quantile - within.astype(log.dtype))
+        return out, new._replace(log_threshold=jnp.where(seen, threshold + step, threshold))
+
+    return optax.GradientTransformation(init, update)
+
+
+def global_norm(tree: ArrayTree) -> Array:
+    """The norm over every entry of every leaf, for any magnitude; its gradient at 0 is 0.
+
+        ‖x‖ = √Σ x²        ∂‖x‖/∂x = x / ‖x‖, 0 where ‖x‖ is
+
+    Args:    tree: leaves of real floating dtypes, any shapes; 16-bit ones are summed in float32.
+    Returns: a scalar of the widest dtype; inf only where the norm itself is beyond it.
+    Raises:  TypeError or ValueError naming the leaf, or for a tree without leaves.
+    Cost:    one pass over the leaves; two more where a square might leave the dtype.
+    Source:  this library; squares are added in the order of `optax.global_norm`.
+
+    >>> import jax.numpy as jnp
+    >>> [f"{global_norm([jnp.float32([3 * s, 4 * s])]):.1g}" for s in (1e-25, 2e37)]
+    ['5e-25', '1e+38']
+    """
+    _check_tree("tree", tree)
+    return _global_norm(tree)
+
+
+@jax.custom_jvp
+def _global_norm(tree: ArrayTree) -> Array:
+    size, exponent = _scaled_norm(tree)
+    return times_power(size, exponent)
+
+
+@_global_norm.defjvp
+def _global_norm_jvp(primals: tuple[Any], tangents: tuple[Any]) -> tuple[Array, Array]:
+    """⟨x, δx⟩ / ‖x‖, with x / ‖x‖ formed first; 0 where x is."""
+    (tree,), (dtree,) = primals, tangents
+    size, exponent = _scaled_norm(tree)
+    by = jnp.where(size > 0, size, jnp.ones_like(size))
+    unit = jax.tree.map(lambda x: times_power(x.astype(size.dtype), -exponent) / by, tree)
+    parts = jax.tree.map(lambda u, d: jnp.sum(u * d.astype(u.dtype)), unit, dtree)
+    zero = jnp.zeros_like(size)
+    return times_power(size, exponent), sum(jax.tree.leaves(parts), start=zero)
+
+
+@jax.jit  # so that a call outside of any jit compiles the branches once
+def _scaled_norm(tree: ArrayTree) -> tuple[Array, Array]:
+    """(n, e) with ‖x‖ = n · 2^e; e is 0 where no square can leave the dtype."""
+    leaves = jax.tree.leaves(tree)
+    dtype = _widest(leaves)
+    info = jnp.finfo(dtype)
+    plain = _root(leaves, dtype)
+    count = sum(leaf.size for leaf in leaves)
+    # What underflows is below this in all, an eps of the least square that is trusted.
+    least = math.sqrt(count * float(info.tiny) / float(info.eps))
+    most = math.sqrt(float(info.max)) / 4
+    # A norm above most may have overflowed; NaN is neither and is looked at again.
+    trusted = (plain >= least) & (plain <= most)
+
+    def again(_: None) -> tuple[Array, Array]:
+        # Widened first: jaxlib 0.12 on the CPU has mapped maxima of bfloat16 that differ by run.
+        tops = [jnp.max(jnp.abs(leaf.astype(dtype)), initial=0) for leaf in leaves]
+        top = jnp.max(jnp.stack(tops))
+        known = jnp.isfinite(top)
+        exponent = jnp.where(known, jnp.frexp(top)[1], jnp.zeros_like(plain, jnp.int32))
+        return _root(leaves, dtype, -exponent), exponent
+
+    return jax.lax.cond(trusted, lambda _: (plain, jnp.zeros_like(plain, jnp.int32)), again, None)
+
+
+def _root(leaves: list[Array], dtype: Any, power: Array | None = None) -> Array:
+    """√Σ (x 2^power)², added up in the order in which optax adds."""
+    wide = [leaf.astype(dtype) for leaf in leaves]
+    if power is not None:
+        wide = [times_power(leaf, power) for leaf in wide]
+    squares = [jnp.sum(leaf * leaf) for leaf in wide]
+    return jnp.sqrt(sum(squares[1:], start=squares[0]))
+
+
+def _widest(leaves: list[Array]) -> Any:
+    return max((accumulator(leaf.dtype) for leaf in leaves), key=lambda dtype: dtype.itemsize)
+
+
+def _check_tree(name: str, tree: Any) -> None:
+    """Refuse a tree without leaves, and a leaf that is no array of real floats."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    if not leaves:
+        raise ValueError(f"{name}: expected a tree with arrays, got {tree!r} without any")
+    for path, leaf in leaves:
+        _checks.check_array(name + jax.tree_util.keystr(path), leaf)

@@ -1,0 +1,335 @@
+"""Weights to start from, or to go on from, so that gradients reach as far as is wanted.
+
+`Cell.init` draws each gate's block by itself: orthogonal recurrent weights are per gate without
+more ado, and any initialiser of `jax.nn.initializers` may be passed as `input_init` or
+`recurrent_init`. Here are `identity`, one more of that kind, and functions that take params and
+give better ones: the bias of a gate, biases drawn for a range of lags, gates drawn anew, recurrent
+weights scaled to a bound or to a Lyapunov exponent.
+"""
+
+import functools
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from chex import PRNGKey
+from jax import Array
+
+from jaxrnn import _checks
+from jaxrnn.analysis import lyapunov
+from jaxrnn.cells.contract import Cell
+from jaxrnn.cells.drawing import GLOROT, ORTHOGONAL, Initializer, draw
+from jaxrnn.numerics import norms
+from jaxrnn.numerics.dtypes import accumulator
+from jaxrnn.running.run import Run, check_run, precise
+
+__all__ = [
+    "Scaling",
+    "chrono",
+    "identity",
+    "redrawn",
+    "scaled_to_bound",
+    "scaled_to_exponent",
+    "with_gate_bias",
+]
+
+
+def identity(scale: float = 1.0) -> Initializer:
+    """The initialiser W = scale · 1: with relu units the IRNN, whose state stays as it was.
+
+        W[j, k] = scale · [j = k]
+
+    Args:    scale: of the identity, a finite number.
+    Returns: (key, shape, dtype) ↦ array for a square shape; the key is not used.
+    Raises:  TypeError or ValueError naming scale, or the shape if it is not square.
+    Cost:    one write of `(H, H)`.
+    Source:  Le, Jaitly & Hinton, arXiv:1504.00941.
+
+    >>> import jax, jaxrnn
+    >>> cell, init = jaxrnn.rnn(jaxrnn.activations.relu), jaxrnn.initializers.identity()
+    >>> cell.init(jax.random.key(0), 1, 2, recurrent_init=init).w_hh.tolist()
+    [[1.0, 0.0], [0.0, 1.0]]
+    """
+    _checks.check_real("scale", scale)
+
+    def init(key: PRNGKey, shape: tuple[int, ...], dtype: Any = None) -> Array:
+        if len(shape) != 2 or shape[0] != shape[1]:
+            raise ValueError(f"shape: expected a square matrix (H, H), got {shape}")
+        return jnp.asarray(scale, dtype) * jnp.eye(shape[0], dtype=dtype)
+
+    return init
+
+
+def with_gate_bias(cell: Cell, params: Any, gate: str, bias: float | Array) -> Any:
+    """The params with one gate's block of b set.
+
+        b[g·H : (g+1)·H] ← bias        g the place of the gate in `cell.gates`
+
+    Args:    cell: one in closed form; params: its own.
+             gate: one of `cell.gates`, "f" for an LSTM's forget gate.
+             bias: a number, or `(H,)` in the dtype of b.
+    Returns: the params.
+    Raises:  TypeError or ValueError naming the argument.
+    Cost:    one copy of b, O(G·H).
+    Source:  Jozefowicz, Zaremba & Sutskever, ICML 2015, for the forget gate; docs/lstm.md.
+
+    >>> import jax, jaxrnn
+    >>> cell = jaxrnn.gru()
+    >>> params = cell.init(jax.random.key(0), 1, 2)
+    >>> jaxrnn.initializers.with_gate_bias(cell, params, "z", 3.0).b.tolist()
+    [0.0, 0.0, 3.0, 3.0, 0.0, 0.0]
+    """
+    _check(cell, params)
+    _check_gate("gate", cell, gate)
+    H = params.w_hh.shape[1]
+    if getattr(bias, "shape", ()) == ():
+        _checks.check_scalar("bias", bias)
+    else:
+        _checks.check_array("bias", bias)
+        _checks.check_shape("bias", bias, (H,), "(H,)")
+        _checks.check_dtype("bias", bias, params.b.dtype, "params.b")
+    return _with_bias(cell, params, gate, jnp.broadcast_to(jnp.asarray(bias, params.b.dtype), H))
+
+
+def _with_bias(cell: Cell, params: Any, gate: str, bias: Array) -> Any:
+    blocks = jnp.asarray(params.b).reshape(len(cell.gates), -1)  # imported ones are of NumPy
+    return params._replace(b=blocks.at[cell.gates.index(gate)].set(bias).ravel())
+
+
+def chrono(cell: Cell, params: Any, key: PRNGKey, *, longest: float, shortest: float = 2.0) -> Any:
+    """Biases with which each unit forgets over a lag of its own, drawn from a range.
+
+        b_f = log(τ - 1), so that σ(b_f) = 1 - 1/τ      b_i = -b_f      τ ~ U(shortest, longest)
+
+    Args:    cell: with a forget gate f (and an input gate i), or with an update gate z that keeps,
+             as in `jaxrnn.gru`; params: its own.
+             key: one key from `jax.random.key`.
+             longest, shortest: lags in steps, 2 ≤ shortest ≤ longest.
+    Returns: the params with those blocks of b set, the others as they were.
+    Raises:  TypeError or ValueError naming the argument.
+    Cost:    H draws and a copy of b, O(G·H).
+    Source:  Tallec & Ollivier, Can recurrent neural networks warp time?, ICLR 2018.
+
+    >>> import jax, jaxrnn
+    >>> cell, key = jaxrnn.lstm(), jax.random.key(0)
+    >>> params = jaxrnn.initializers.chrono(cell, cell.init(key, 1, 100), key, longest=400)
+    >>> i, f, g, o = params.b.reshape(4, 100)
+    >>> bool((i == -f).all()), f"{jax.nn.sigmoid(f).max():.3f}"                  # 1 - 1/400
+    (True, '0.997')
+    """
+    _check(cell, params)
+    _checks.check_key(key)
+    _checks.check_real("shortest", shortest, least=2.0)
+    _checks.check_real("longest", longest, least=shortest)
+    by_role = {gate.role: gate.name for gate in cell.traits.gates}
+    keep, write = by_role.get("keeps"), by_role.get("writes")
+    if keep is None:
+        raise ValueError(
+            f"cell: expected a forget gate f or an update gate z, got {cell!r}: a cell without a "
+            "gate that keeps its state has no lag to set"
+        )
+    H, dtype = params.w_hh.shape[1], params.b.dtype
+    wide = accumulator(dtype)
+    lag = jax.random.uniform(key, (H,), wide, float(shortest), float(longest))
+    bias = jnp.log(lag - 1).astype(dtype)
+    params = _with_bias(cell, params, keep, bias)
+    return params if write is None else _with_bias(cell, params, write, -bias)
+
+
+def redrawn(
+    cell: Cell,
+    params: Any,
+    key: PRNGKey,
+    gates: tuple[str, ...],
+    *,
+    input_init: Initializer = GLOROT,
+    recurrent_init: Initializer = ORTHOGONAL,
+) -> Any:
+    """The params with the weights of some gates drawn anew, each gate by itself, their bias 0.
+
+        W_ih[g] ~ input_init    W_hh[g] ~ recurrent_init    b[g] = b_hg = 0    for each g of gates
+
+    Args:    cell: one in closed form; params: its own; key: one key from `jax.random.key`.
+             gates: some of `cell.gates`.
+             input_init, recurrent_init: as in `Cell.init`.
+    Returns: the params; every other gate as it was. The GRU's b_hn is of gate n.
+    Raises:  TypeError or ValueError naming the argument.
+    Cost:    of each gate a QR of `(H, H)`, O(H³), and H·D draws; one copy of the params.
+    Source:  this library; the draws are those of `Cell.init`.
+
+    >>> import jax, jaxrnn
+    >>> cell, key = jaxrnn.lstm(), jax.random.key(1)
+    >>> params = cell.init(jax.random.key(0), 1, 2)
+    >>> new = jaxrnn.initializers.redrawn(cell, params, key, ("o",))
+    >>> (new.w_hh == params.w_hh).reshape(4, 4).all(1).tolist()
+    [True, True, True, False]
+    """
+    _check(cell, params)
+    _checks.check_names("gates", gates)
+    for gate in gates:
+        _check_gate("gates", cell, gate)
+    H, D = params.w_hh.shape[1], params.w_ih.shape[1]
+    dtype = params.w_hh.dtype
+    drawn = draw(key, len(gates), D, H, dtype, input_init, recurrent_init)
+    at = jnp.asarray([cell.gates.index(gate) for gate in gates])
+
+    def put(old: Array, new: Array) -> Array:
+        blocks = jnp.asarray(old).reshape(len(cell.gates), H, *old.shape[1:])
+        return blocks.at[at].set(new.reshape(len(gates), H, *old.shape[1:])).reshape(old.shape)
+
+    w_ih, w_hh = (put(*pair) for pair in zip((params.w_ih, params.w_hh), drawn, strict=True))
+    b = put(params.b, jnp.zeros(len(gates) * H, params.b.dtype))
+    inner = [name for name in (f"b_h{gate}" for gate in gates) if name in params._fields]
+    zeros = {name: jnp.zeros_like(getattr(params, name)) for name in inner}
+    return params._replace(w_ih=w_ih, w_hh=w_hh, b=b, **zeros)
+
+
+def scaled_to_bound(cell: Cell, params: Any, target: float = 1.0) -> Any:
+    """The params with W_hh scaled so that γσ_max(W_hh) is the target: no step stretches more.
+
+    Up to the rounding of each weight: where that matters, as in 16 bits, aim lower.
+
+        W_hh ← W_hh · target / (γ σ_max(W_hh))        γ = sup |a'|
+
+    Args:    cell: of one gate whose slope is bounded, as `jaxrnn.rnn`; params: its own.
+             target: of γσ_max, above 0.
+    Returns: the params. W_hh = 0 stays 0.
+    Raises:  TypeError or ValueError naming the argument, also for a cell without such a bound.
+    Cost:    O(H³), once.
+    Source:  `jaxrnn.certificates.of_weights`, which then says vanishing certified for a target
+             below 1.
+
+    >>> import jax, jaxrnn
+    >>> cell = jaxrnn.rnn()
+    >>> params = cell.init(jax.random.key(0), 1, 8, recurrent_init=jax.nn.initializers.normal())
+    >>> params = jaxrnn.initializers.scaled_to_bound(cell, params, 0.95)
+    >>> f"{jax.numpy.linalg.norm(params.w_hh, 2):.3f}"
+    '0.950'
+    """
+    _check(cell, params)
+    _checks.check_real("target", target, above=0.0)
+    slope = cell.traits.slope
+    if slope is None or len(cell.gates) != 1:
+        raise ValueError(
+            f"cell: expected one gate with a bounded slope, got {cell!r}: no bound follows from "
+            "its weights alone; use scaled_to_exponent"
+        )
+    # Of entries up to 1, so that neither σ_max nor the factor leaves the dtype.
+    unit, _ = norms.scaled(params.w_hh, (0, 1))
+    bound = slope * norms.spectral(unit)
+    factor = jnp.where(bound > 0, target / jnp.where(bound > 0, bound, 1 + 0 * bound), 0 * bound)
+    return params._replace(w_hh=_times(unit, factor).astype(params.w_hh.dtype))
+
+
+class Scaling(NamedTuple):
+    """What `scaled_to_exponent` found.
+
+    params: those with W_hh multiplied by `factor`, a scalar; exponent: their leading exponent,
+        the mean over the batch, nats per step: compare it with the target.
+    """
+
+    params: Any
+    factor: Array
+    exponent: Array
+
+
+FACTORS = 2.0**6  # W_hh is made at most that much larger or smaller
+GRID, HALVINGS = 25, 24
+
+
+def scaled_to_exponent(run: Run, target: float, *, warmup: int = 0) -> Scaling:
+    """The params with W_hh scaled so that the leading Lyapunov exponent on a batch is the target.
+
+        W_hh ← α W_hh        mean over the batch of λ₁(α) = target
+
+    Factors from 1/64 to 64 are tried on a grid, then the interval next to 1 over which λ₁ - target
+    changes its sign is halved 24 times. Compare `exponent` with the target: if the sign never
+    changes, as where the forget gates alone keep λ₁ above the target, or changes in a jump, as
+    where relu units die, the nearest that was seen is taken. An example whose λ₁ is -inf, its
+    Jacobians 0 in the end, is left out of the mean. Where no exponent is finite the factor is 1.
+
+    Args:    run: a `jaxrnn.Run` of a cell in closed form, with one step of one example at least.
+             target: nats per step; warmup: as in `jaxrnn.lyapunov.exponents`.
+    Returns: Scaling(params, factor, exponent).
+    Raises:  TypeError or ValueError naming the argument.
+    Cost:    51 times the leading exponent of the batch.
+    Source:  this library; tests/test_initializers.py. For a linear net λ₁(α) = λ₁ + log α.
+
+    >>> import jax, jaxrnn
+    >>> cell = jaxrnn.rnn(jaxrnn.activations.identity)              # orthogonal: λ₁ = 0
+    >>> run = jaxrnn.Run(cell, cell.init(jax.random.key(0), 1, 8), jax.numpy.ones((100, 4, 1)))
+    >>> found = jaxrnn.initializers.scaled_to_exponent(run, -0.05)
+    >>> f"{found.factor:.3f}, {found.exponent:.3f}"                 # e^-0.05
+    '0.951, -0.050'
+    """
+    check_run(run)
+    _check(run.cell, run.params)
+    _checks.check_real("target", target)
+    if 0 in run.xs.shape[:-1]:
+        raise ValueError(
+            f"xs: expected at least one step of one example, got {_checks.describe(run.xs)}"
+        )
+    with precise():
+        return _scaled_to_exponent(run, jnp.asarray(target, run.xs.dtype), warmup)
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _scaled_to_exponent(run: Run, target: Array, warmup: int) -> Scaling:
+    params: Any = run.params
+
+    def scaled(log: Array) -> Any:
+        return params._replace(w_hh=_times(params.w_hh, jnp.exp(log)))
+
+    def off(log: Array) -> Array:
+        found = lyapunov.exponents(run.at(scaled(log)), count=1, warmup=warmup).value
+        live = found != -jnp.inf
+        mean = jnp.where(live, found, 0 * found).sum() / jnp.maximum(live.sum(), 1).astype(
+            found.dtype
+        )
+        return jnp.where(live.any(), mean, -jnp.inf) - target.astype(found.dtype)
+
+    most = math.log(FACTORS)
+    grid = jnp.linspace(-most, most, GRID, dtype=accumulator(params.w_hh.dtype))
+    values = jax.lax.map(off, grid)
+    distance = jnp.asarray([abs(i + 0.5 - (GRID - 1) / 2) for i in range(GRID - 1)], grid.dtype)
+    changes = jnp.sign(values[:-1]) * jnp.sign(values[1:]) <= 0  # NaN is no change
+    at = jnp.argmin(jnp.where(changes, distance, jnp.full_like(distance, GRID)))
+
+    def halved(ends: tuple[Array, Array], _: None) -> tuple[tuple[Array, Array], None]:
+        low, high = ends
+        half = (low + high) / 2
+        same = jnp.sign(off(half)) == jnp.sign(values[at])
+        return (jnp.where(same, half, low), jnp.where(same, high, half)), None
+
+    (low, high), _ = jax.lax.scan(halved, (grid[at], grid[at + 1]), length=HALVINGS)
+    # The root, if there was one and it was no jump, else the nearest of the grid.
+    root = (low + high) / 2
+    logs = jnp.concatenate([jnp.where(changes.any(), root, grid[at])[None], grid])
+    distances = jnp.abs(jnp.concatenate([off(logs[0])[None], values]))
+    known = jnp.isfinite(distances)
+    log = logs[jnp.argmin(jnp.where(known, distances, jnp.full_like(distances, jnp.inf)))]
+    log = jnp.where(known.any(), log, 0 * log)
+    value = off(log)
+    return Scaling(scaled(log), jnp.exp(log), value + target.astype(value.dtype))
+
+
+def _times(weight: Array, factor: Array) -> Array:
+    wide = weight.astype(accumulator(weight.dtype))
+    return (wide * jnp.broadcast_to(factor.astype(wide.dtype), wide.shape)).astype(weight.dtype)
+
+
+def _check(cell: Any, params: Any) -> None:
+    _checks.check_cell(cell)
+    if not cell.traits.gates:
+        got = getattr(cell, "name", None) or _checks.describe(cell)
+        raise TypeError(
+            "cell: expected a cell in closed form, such as jaxrnn.lstm(), whose weights are known "
+            f"by gates, got {got}"
+        )
+    cell.check_params(params)
+
+
+def _check_gate(name: str, cell: Cell, gate: Any) -> None:
+    if gate not in cell.gates:
+        raise ValueError(f"{name}: expected one of {', '.join(cell.gates)}, got {gate!r}")

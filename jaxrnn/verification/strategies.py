@@ -1,0 +1,126 @@
+"""Hypothesis strategies for property tests: cells, params, masks and whole runs.
+
+    from hypothesis import given
+    import jaxrnn
+    from jaxrnn import strategies
+
+    @given(strategies.runs())
+    def test_held_steps_change_nothing(run):
+        ...
+
+What is drawn shrinks to few steps, one example, one unit and small weights. Arrays come from a
+drawn seed, so that a failing example prints in a line. Needs hypothesis: `jaxrnn[test]`.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrnn import _checks
+from jaxrnn.cells import activations
+from jaxrnn.cells.contract import Cell
+from jaxrnn.cells.gru import gru
+from jaxrnn.cells.lstm import lstm
+from jaxrnn.cells.reset_first_gru import reset_first_gru
+from jaxrnn.cells.rnn import rnn
+from jaxrnn.running.run import Run
+
+try:
+    from hypothesis import strategies as st
+except ImportError as error:
+    raise ImportError("hypothesis is missing; pip install 'jaxrnn[test]'") from error
+
+__all__ = ["cells", "masks", "params", "runs"]
+
+ACTIVATIONS = (activations.tanh, activations.sigmoid, activations.relu, activations.identity)
+
+
+def cells() -> st.SearchStrategy[Cell]:
+    """The cells of this library, `rnn` with each of its activations.
+
+    Returns: a strategy of cells.
+    Raises:  nothing.
+    Cost:    none.
+    Source:  `hypothesis.strategies.sampled_from`.
+    """
+    ours: list[Cell] = [*map(rnn, ACTIVATIONS), lstm(), gru(), reset_first_gru()]
+    return st.sampled_from(ours)
+
+
+@st.composite
+def params(
+    draw: Any, cell: Cell, input_size: int, hidden_size: int, *, dtype: Any = jnp.float32
+) -> Any:
+    """Params of a cell with an `init`: entries N(0, scale²), scale between 0.01 and 3.
+
+    Args:    cell: with `init`; input_size, hidden_size: its D and H; dtype: of every leaf.
+    Returns: a strategy of params.
+    Raises:  TypeError or ValueError as `cell.init`, when something is drawn.
+    Cost:    a trace of `cell.init` and NumPy's draws.
+    Source:  `hypothesis.strategies.composite`.
+    """
+    _checks.check_cell(cell)
+    key = jax.random.key(0)
+    like = jax.eval_shape(lambda: cell.init(key, input_size, hidden_size, dtype=dtype))
+    scale = draw(st.sampled_from([0.1, 0.01, 1.0, 3.0]))
+    return _normal(draw, like, scale)
+
+
+@st.composite
+def masks(draw: Any, steps: int, batch: tuple[int, ...] = ()) -> dict[str, Any]:
+    """Keyword arguments lengths and resets, each None or an array: lengths `(*batch,)` in [0, T].
+
+    Args:    steps: T; batch: the batch shape.
+    Returns: a strategy of dicts, to be passed as `jaxrnn.Run(cell, params, xs, **masks)`.
+    Raises:  TypeError or ValueError naming the argument, when something is drawn.
+    Cost:    NumPy's draws.
+    Source:  `hypothesis.strategies.composite`.
+    """
+    _checks.check_integer("steps", steps, least=0)
+    _checks.check_batch_shape(batch)
+    generator = np.random.default_rng(draw(st.integers(0, 2**16)))
+    lengths = generator.integers(0, steps + 1, batch).astype(np.int32)
+    resets = generator.random((steps, *batch)) < 0.3
+    return {
+        "lengths": draw(st.sampled_from([None, jnp.asarray(lengths)])),
+        "resets": draw(st.sampled_from([None, jnp.asarray(resets)])),
+    }
+
+
+@st.composite
+def runs(
+    draw: Any,
+    cell: Cell | None = None,
+    *,
+    most: int = 6,
+    masked: bool = True,
+    dtype: Any = jnp.float32,
+) -> Run:
+    """Runs of a cell, by default of any of `cells`, up to `most` steps, examples and units.
+
+    Args:    cell: with `init`; most: of T, of each size and of the batch, at least 1; masked:
+             whether there may be lengths and resets; dtype: of every float.
+    Returns: a strategy of runs, some with a `state0` of their own and some without a batch axis.
+    Raises:  TypeError or ValueError naming the argument, when something is drawn.
+    Cost:    as `params`; every other shape compiles what it is given to anew.
+    Source:  `hypothesis.strategies.composite`.
+    """
+    _checks.check_integer("most", most, least=1)
+    cell = draw(cells()) if cell is None else cell
+    T, D, H = (draw(st.integers(1, most)) for _ in range(3))
+    batch = draw(st.sampled_from([(), (1,), (min(2, most),)]))
+    drawn = draw(params(cell, D, H, dtype=dtype))
+    xs = _normal(draw, jax.ShapeDtypeStruct((T, *batch, D), dtype), 1.0)
+    like = jax.eval_shape(lambda p: cell.init_state(p, batch), drawn)
+    state0 = draw(st.sampled_from([None, _normal(draw, like, 0.5)]))
+    given = draw(masks(T, batch)) if masked else {}
+    return Run(cell, drawn, xs, state0, **given)
+
+
+def _normal(draw: Any, like: Any, scale: float) -> Any:
+    generator = np.random.default_rng(draw(st.integers(0, 2**16)))
+    return jax.tree.map(
+        lambda leaf: jnp.asarray(scale * generator.normal(size=leaf.shape), leaf.dtype), like
+    )
