@@ -18,7 +18,7 @@ from jax import Array
 from jaxrnn.analysis import bptt, certificates, lyapunov, products
 from jaxrnn.analysis.horizon import memory_horizon
 from jaxrnn.analysis.jacobians import closed_form
-from jaxrnn.cells.contract import Cell
+from jaxrnn.cells.contract import Cell, State
 from jaxrnn.cells.lstm import lstm
 from jaxrnn.cells.rnn import rnn
 from jaxrnn.diagnosis import GradientFlow, diagnose
@@ -239,7 +239,7 @@ def _error(network: Network, data: Data) -> Callable[[Any], Array]:
     """Cross entropy of the watched images after the last pixel, summed."""
     labels = data.test_labels[:WATCHED]
 
-    def error(states: Any) -> Array:
+    def error(states: State) -> Array:
         scores = logits(network, states.h[-1])
         return optax.softmax_cross_entropy_with_integer_labels(scores, labels).sum()
 

@@ -25,6 +25,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxrnn import _checks
+from jaxrnn.cells.contract import Loss, Params, State
 from jaxrnn.numerics import norms
 from jaxrnn.numerics.time_axis import over_chunks
 from jaxrnn.running.adjoint import (
@@ -60,7 +61,7 @@ class ContributionNorms(NamedTuple):
     total: Any
 
 
-def adjoints(run: Run, loss: Callable[[Any], Array]) -> Any:
+def adjoints(run: Run, loss: Loss) -> State:
     """∂E/∂sₖ for every step k, later states following sₖ.
 
         λₖ = ∂E/∂sₖ|direct + Jₖ₊₁ᵀ λₖ₊₁
@@ -81,7 +82,7 @@ def adjoints(run: Run, loss: Callable[[Any], Array]) -> Any:
         return _adjoints(run, *direct_adjoints(run, loss))
 
 
-def temporal_contributions(run: Run, loss: Callable[[Any], Array]) -> Any:
+def temporal_contributions(run: Run, loss: Loss) -> Params:
     """∂E/∂θ|ₖ for every step k: what the use of θ in step k alone adds to the gradient.
 
         ∂E/∂θ|ₖ = (∂sₖ/∂θ)ᵀ λₖ,  sₖ₋₁ held constant        Σₖ ∂E/∂θ|ₖ = ∂E/∂θ
@@ -106,7 +107,7 @@ def temporal_contributions(run: Run, loss: Callable[[Any], Array]) -> Any:
         return _contributions(run, *direct_adjoints(run, loss))
 
 
-def contribution_norms(run: Run, loss: Callable[[Any], Array]) -> ContributionNorms:
+def contribution_norms(run: Run, loss: Loss) -> ContributionNorms:
     """The norm of every ∂E/∂θ|ₖ and its inner product with ∂E/∂θ, leaf by leaf.
 
         ‖Σ_b δᵇ ⊗ vᵇ‖² = Σ_bc (δᵇ·δᶜ)(vᵇ·vᶜ)        ⟨Σ_b δᵇ ⊗ vᵇ, g⟩ = Σ_b δᵇ·(g vᵇ)
@@ -132,7 +133,7 @@ def contribution_norms(run: Run, loss: Callable[[Any], Array]) -> ContributionNo
         return _norms(run, *direct_adjoints(run, loss))
 
 
-def credit_matrix(run: Run, losses: Callable[[Any], Array]) -> Any:
+def credit_matrix(run: Run, losses: Callable[[Any], Array]) -> State:
     """‖∂Eₜ/∂sₖ‖ for every pair of a loss Eₜ and a state sₖ.
 
         C[t, k] = ‖λₖ‖,  λₖ = ∂Eₜ/∂sₖ = ∂Eₜ/∂sₖ|direct + Jₖ₊₁ᵀ λₖ₊₁
@@ -160,13 +161,13 @@ def credit_matrix(run: Run, losses: Callable[[Any], Array]) -> Any:
         return _credit(run, states, losses)
 
 
-def _credit(run: Run, states: Any, losses: Callable[[Any], Array]) -> Any:
+def _credit(run: Run, states: State, losses: Callable[[Any], Array]) -> State:
     T = run.xs.shape[0]
     steps = _linearised(run, states)
     values, pull = jax.vjp(losses, states)
     one = jnp.ones_like(values)
 
-    def row(t: Array) -> Any:
+    def row(t: Array) -> State:
         (direct,) = pull(jnp.where(jnp.arange(T) == t, one, jnp.zeros_like(one)))
         return jax.tree.map(_norm_of_step, run_back(run, steps, direct))
 
@@ -184,23 +185,23 @@ def _norm_of_step(leaf: Array) -> Array:
 
 
 @jax.jit
-def _linearised(run: Run, states: Any) -> Steps:
+def _linearised(run: Run, states: State) -> Steps:
     return linearised(run, trajectory(run, states))
 
 
 @jax.jit
-def _adjoints(run: Run, states: Any, direct: Any) -> Any:
+def _adjoints(run: Run, states: State, direct: State) -> State:
     return run_back(run, linearised(run, trajectory(run, states)), direct)
 
 
 @jax.jit
-def _contributions(run: Run, states: Any, direct: Any) -> Any:
+def _contributions(run: Run, states: State, direct: State) -> Params:
     steps = linearised(run, trajectory(run, states))
     return to_each(run, steps, to_drive(run, steps, run_back(run, steps, direct)))
 
 
 @jax.jit
-def _norms(run: Run, states: Any, direct: Any) -> ContributionNorms:
+def _norms(run: Run, states: State, direct: State) -> ContributionNorms:
     steps = trajectory(run, states)
     parts, total = parts_and_total(run, steps, direct)
 

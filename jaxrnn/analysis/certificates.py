@@ -19,12 +19,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from chex import ArrayTree
 from jax import Array
 
 from jaxrnn import _checks
 from jaxrnn.analysis import jacobians, products
-from jaxrnn.cells.contract import Cell
+from jaxrnn.cells.contract import Cell, Params
 from jaxrnn.numerics import factorizations, norms, state_vectors
 from jaxrnn.numerics.dtypes import accumulator
 from jaxrnn.numerics.matrix_products import from_tree
@@ -224,7 +223,7 @@ def certify(run: Run) -> Certificate:
     return Certificate(of_weights(run.cell, run.params) if known else None, bounds)
 
 
-def of_weights(cell: Cell, params: ArrayTree) -> WeightBound:
+def of_weights(cell: Cell, params: Params) -> WeightBound:
     """γσ_max(W_hh) and ρ(W_hh) of a one-gate cell.
 
         ‖∂hₜ/∂hₖ‖ ≤ (γ σ_max(W_hh))^(t-k)        ρ(W_hh) = lim ‖W_hhᵐ‖^(1/m),  m = 2⁵² here
@@ -256,7 +255,7 @@ def of_weights(cell: Cell, params: ArrayTree) -> WeightBound:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _of_weights(cell: Cell, params: ArrayTree) -> WeightBound:
+def _of_weights(cell: Cell, params: Params) -> WeightBound:
     traits: Any = cell.traits
     W = traits.recurrent_weight(params)
     W = W.astype(accumulator(W.dtype))

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxrnn.cells.contract import State
 from jaxrnn.numerics import norms
 from jaxrnn.numerics.scaled import Scaled, log_of, times_power
 from jaxrnn.running.adjoint import scaled_back, scaled_nothing, to_drive, to_params
@@ -45,7 +46,7 @@ def windows(T: int) -> tuple[int, ...]:
     return tuple(2**j for j in range(max(T - 1, 0).bit_length()))
 
 
-def example_gradients(run: Run, steps: Steps, direct: Any) -> ExampleGradients:
+def example_gradients(run: Run, steps: Steps, direct: State) -> ExampleGradients:
     """Sizes of every example's gradient.
 
     Args:    run: with one batch axis; steps: its own, linearised, leaves `(T, B, ·)`; direct:

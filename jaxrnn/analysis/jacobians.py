@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from chex import ArrayTree
 from jax import Array
 
-from jaxrnn.cells.contract import Cell, over_leading_axes
+from jaxrnn.cells.contract import Cell, Jacobian, Params, State, over_leading_axes
 from jaxrnn.numerics.time_axis import previous, select
 from jaxrnn.numerics.zeros import zeros_of
 from jaxrnn.running.run import Run, analysis, first_state
@@ -37,7 +37,7 @@ Method = Callable[[Cell, ArrayTree, Any, Array], Any]
 
 
 @analysis
-def closed_form(run: Run) -> Any:
+def closed_form(run: Run) -> Jacobian:
     """∂sᵢ/∂sᵢ₋₁ for every step, in closed form.
 
         RNN   ∂h/∂h₋ = diag(a'(z)) W_hh
@@ -65,7 +65,7 @@ def closed_form(run: Run) -> Any:
 
 
 @analysis
-def forward_mode(run: Run) -> Any:
+def forward_mode(run: Run) -> Jacobian:
     """`closed_form`'s result by `jax.jacfwd` of the step, mapped over steps and batch.
 
         Jᵢ[:, k] = ∂step(θ, sᵢ₋₁, xᵢ) eₖ        a column a tangent
@@ -86,7 +86,7 @@ def forward_mode(run: Run) -> Any:
 
 
 @analysis
-def reverse_mode(run: Run) -> Any:
+def reverse_mode(run: Run) -> Jacobian:
     """`closed_form`'s result by `jax.jacrev` of the step, mapped over steps and batch.
 
         Jᵢ[j, :] = eⱼᵀ ∂step(θ, sᵢ₋₁, xᵢ)        a row an adjoint
@@ -107,7 +107,7 @@ def reverse_mode(run: Run) -> Any:
 
 
 @analysis
-def wrt_inputs(run: Run) -> Any:
+def wrt_inputs(run: Run) -> Jacobian:
     """∂sᵢ/∂xᵢ for every step, in closed form; 0 where held.
 
         ∂s/∂x = Σ_g diag(∂s/∂u_g) W_ih[g]
@@ -129,7 +129,7 @@ def wrt_inputs(run: Run) -> Any:
 
 
 @analysis
-def wrt_params(run: Run) -> Any:
+def wrt_params(run: Run) -> Jacobian:
     """∂sᵢ/∂θ for every step with sᵢ₋₁ held constant, in closed form; 0 where held.
 
         ∂s[j]/∂W_ih[g·H + j, d] = ∂s/∂u_g[j] x[d]        ∂s[j]/∂W_hh[g·H + j, k] = ∂s/∂a_g[j] h₋[k]
@@ -211,7 +211,7 @@ def c_path(run: Run) -> Array:
     return path if steps.held is None else select(steps.held, one, path)
 
 
-def of_steps(method: Method, run: Run, steps: Steps) -> Any:
+def of_steps(method: Method, run: Run, steps: Steps) -> Jacobian:
     """∂sᵢ/∂sᵢ₋₁ of each step: the identity where held, 0 where started afresh."""
     J = method(run.cell, run.params, steps.before, steps.xs)
     if steps.resets is not None:
@@ -221,7 +221,7 @@ def of_steps(method: Method, run: Run, steps: Steps) -> Any:
     return select(steps.held, identity(steps.before, J, steps.xs.ndim - 1), J)
 
 
-def _zeroed_stack(method: Method, run: Run) -> Any:
+def _zeroed_stack(method: Method, run: Run) -> Jacobian:
     steps = trajectory(run)
     J = method(run.cell, run.params, steps.before, steps.xs)
     if steps.held is None:
@@ -229,15 +229,15 @@ def _zeroed_stack(method: Method, run: Run) -> Any:
     return select(steps.held, jax.tree.map(jnp.zeros_like, J), J)
 
 
-def state_closed_form(cell: Cell, params: ArrayTree, state: Any, x: Array) -> Any:
+def state_closed_form(cell: Cell, params: Params, state: State, x: Array) -> Jacobian:
     return cell.state_jacobian(params, state, x)
 
 
-def _input_closed_form(cell: Cell, params: ArrayTree, state: Any, x: Array) -> Any:
+def _input_closed_form(cell: Cell, params: Params, state: State, x: Array) -> Jacobian:
     return cell.input_jacobian(params, state, x)
 
 
-def _param_closed_form(cell: Cell, params: ArrayTree, state: Any, x: Array) -> Any:
+def _param_closed_form(cell: Cell, params: Params, state: State, x: Array) -> Jacobian:
     # By params that vary as x does: under `shard_map` a pullback by those that are the same on all
     # devices would add up the examples of all of them.
     zero = zeros_of(x)
@@ -245,12 +245,12 @@ def _param_closed_form(cell: Cell, params: ArrayTree, state: Any, x: Array) -> A
     return cell.param_jacobian(params, state, x)
 
 
-def _state_forward_mode(cell: Cell, params: ArrayTree, state: Any, x: Array) -> Any:
+def _state_forward_mode(cell: Cell, params: Params, state: State, x: Array) -> Jacobian:
     f = jax.jacfwd(cell.step, argnums=1)
     return over_leading_axes(f, x.ndim - 1, (None, 0, 0))(params, state, x)
 
 
-def _state_reverse_mode(cell: Cell, params: ArrayTree, state: Any, x: Array) -> Any:
+def _state_reverse_mode(cell: Cell, params: Params, state: State, x: Array) -> Jacobian:
     f = jax.jacrev(cell.step, argnums=1)
     return over_leading_axes(f, x.ndim - 1, (None, 0, 0))(params, state, x)
 

@@ -18,6 +18,7 @@ import numpy as np
 from jax import Array
 
 from jaxrnn import _checks
+from jaxrnn.cells.contract import State
 from jaxrnn.numerics import factorizations, state_vectors
 from jaxrnn.numerics.dtypes import accumulator
 from jaxrnn.numerics.scaled import Scaled, log_of, rescaled
@@ -189,16 +190,16 @@ def _moved(run: Run, frame: Array, steps: Steps) -> Scaled:
     return jax.lax.scan(step, first, steps)[0]
 
 
-def _as_states(frame: Array, like: Any) -> Any:
+def _as_states(frame: Array, like: Any) -> State:
     """`(*batch, n, count)` → a state with leaves `(*batch, count, H)`."""
     return state_vectors.split(jnp.swapaxes(frame, -1, -2), like)
 
 
-def _as_frame(states: Any) -> Array:
+def _as_frame(states: State) -> Array:
     return jnp.swapaxes(state_vectors.joined(states), -1, -2)
 
 
-def _generic_frame(state0: Any, count: int) -> Array:
+def _generic_frame(state0: State, count: int) -> Array:
     """The same orthonormal columns each time, in no special position to any weights."""
     n = state_vectors.size(state0)
     columns = np.linalg.qr(np.random.default_rng(0).normal(size=(n, count)))[0]

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxrnn.cells.contract import State
 from jaxrnn.numerics.dtypes import accumulator
 from jaxrnn.numerics.scaled import Scaled, rescaled
 from jaxrnn.numerics.time_axis import over_chunks, select
@@ -36,7 +37,7 @@ class Chains(NamedTuple):
     taken: Array
 
 
-def first_rows(state0: Any, paths: int) -> Chains:
+def first_rows(state0: State, paths: int) -> Chains:
     """Lag 0: the rows of ∂cₜ/∂cₜ = 1, which owe nothing to any path yet."""
     c = state0.c.astype(accumulator(state0.c.dtype))
     H = c.shape[-1]
@@ -118,7 +119,7 @@ def _apart(run: Run, step: Steps, rows: Any) -> tuple[Any, list[Array]]:
     return direct, [jnp.matmul(rows, W) for rows, W in blocks]
 
 
-def _c_alone(like: Any, c: Array) -> Any:
+def _c_alone(like: Any, c: Array) -> State:
     """Rows (0, c)."""
     return type(like)(**{**{f: jnp.zeros_like(c) for f in like._fields}, "c": c})
 

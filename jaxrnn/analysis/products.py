@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxrnn import _checks
+from jaxrnn.cells.contract import State
 from jaxrnn.numerics import norms, state_vectors
 from jaxrnn.numerics.scaled import Scaled, log_of, rescaled
 from jaxrnn.numerics.time_axis import over_chunks
@@ -103,7 +104,7 @@ def frobenius_norms(run: Run) -> Array:
         return _norms(_frobenius_of_rows, run)
 
 
-def adjoint_norms(run: Run, cotangent: Any) -> Array:
+def adjoint_norms(run: Run, cotangent: State) -> Array:
     """How the gradient of a loss on the last state fades, for every k.
 
         log ‖(∂s_{T-1}/∂sₖ)ᵀ u‖ = log ‖Jₖ₊₁ᵀ ⋯ J_{T-1}ᵀ u‖
@@ -214,7 +215,7 @@ def _back(run: Run, steps: Steps, last: Scaled, through: Any, size: Any) -> tupl
     return over_chunks(chunk_back, last, steps, chunk_of(run), reverse=True)
 
 
-def _through_rows(run: Run, step: Steps, rows: Any) -> Any:
+def _through_rows(run: Run, step: Steps, rows: Any) -> State:
     """Jᵀ of each row; leaves `(*batch, n, H)`."""
     lead = step.xs.ndim - 1
     return jax.vmap(functools.partial(through_step, run, step), lead, lead)(rows)

@@ -17,7 +17,6 @@ a held state it reads at its sequence's last step, and lags are counted from the
 the way back. `state0` counts as given, as in `jaxrnn.bptt`.
 """
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -26,6 +25,7 @@ import numpy as np
 from jax import Array
 
 from jaxrnn import _checks
+from jaxrnn.cells.contract import Loss, Params, State
 from jaxrnn.numerics import dtypes, norms
 from jaxrnn.numerics.time_axis import select
 from jaxrnn.running.adjoint import (
@@ -92,7 +92,7 @@ class Curve(NamedTuple):
         return "\n".join(["window  bias     cosine", *rows])
 
 
-def gradient(run: Run, loss: Callable[[Any], Array], window: int) -> Any:
+def gradient(run: Run, loss: Loss, window: int) -> Params:
     """The gradient of the loss truncated to `window` steps.
 
         G_K = Σₜ Σ_{k=t-K+1..t} ∂Eₜ/∂θ|ₖ
@@ -118,7 +118,7 @@ def gradient(run: Run, loss: Callable[[Any], Array], window: int) -> Any:
         return _gradient(run, *direct_adjoints(run, loss), window)
 
 
-def curve(run: Run, loss: Callable[[Any], Array]) -> Curve:
+def curve(run: Run, loss: Loss) -> Curve:
     """Bias and cosine of the truncated gradient for every window, in one pass over the lags.
 
         bias_K = ‖G_K - g‖ / ‖g‖        cosine_K = ⟨G_K, g⟩ / (‖G_K‖ ‖g‖)
@@ -141,7 +141,7 @@ def curve(run: Run, loss: Callable[[Any], Array]) -> Curve:
         return _curve(run, *direct_adjoints(run, loss))
 
 
-def curve_of_last(run: Run, loss: Callable[[Any], Array]) -> Curve:
+def curve_of_last(run: Run, loss: Loss) -> Curve:
     """`curve` for a loss on the last state alone, at the cost of a few gradients.
 
         G_K = Σ_{k>n-K} (∂sₖ/∂θ)ᵀ λₖ        n the length of a sequence
@@ -170,7 +170,7 @@ def curve_of_last(run: Run, loss: Callable[[Any], Array]) -> Curve:
     if run.xs.shape[0] == 0:  # there is no last state to read
         return Curve(*[jnp.zeros(0, dtypes.accumulator(run.xs.dtype))] * 2)
 
-    def of_all(states: Any) -> Array:
+    def of_all(states: State) -> Array:
         return loss(jax.tree.map(lambda s: s[-1], states))
 
     with precise():
@@ -178,18 +178,18 @@ def curve_of_last(run: Run, loss: Callable[[Any], Array]) -> Curve:
 
 
 @jax.jit
-def _gradient(run: Run, states: Any, direct: Any, window: Any) -> Any:
+def _gradient(run: Run, states: State, direct: State, window: Any) -> Params:
     steps = linearised(run, trajectory(run, states))
     direct = _at_live_steps(direct, steps.held)
 
-    def longer(_: Any, adjoint: Any) -> Any:
+    def longer(_: Any, adjoint: State) -> State:
         return jax.tree.map(jnp.add, direct, _one_lag_back(run, steps, adjoint))
 
     return _pulled(run, steps, jax.lax.fori_loop(1, window, longer, direct))
 
 
 @jax.jit
-def _curve(run: Run, states: Any, direct: Any) -> Curve:
+def _curve(run: Run, states: State, direct: State) -> Curve:
     steps = linearised(run, trajectory(run, states))
     g = _pulled(run, steps, run_back(run, steps, direct))
 
@@ -203,7 +203,7 @@ def _curve(run: Run, states: Any, direct: Any) -> Curve:
 
 
 @jax.jit
-def _curve_of_last(run: Run, states: Any, direct: Any) -> Curve:
+def _curve_of_last(run: Run, states: State, direct: State) -> Curve:
     steps = linearised(run, trajectory(run, states))
     drives = to_drive(run, steps, run_back(run, steps, direct))
     g = to_params(run, steps, drives)
@@ -215,7 +215,7 @@ def _curve_of_last(run: Run, states: Any, direct: Any) -> Curve:
     return jax.lax.scan(longer, _zeros(g), _by_lag(steps, drives))[1]
 
 
-def _at_live_steps(direct: Any, held: Array | None) -> Any:
+def _at_live_steps(direct: State, held: Array | None) -> State:
     """What the loss reads of a held state, moved to the last step that its sequence takes."""
     if held is None:
         return direct
@@ -227,13 +227,13 @@ def _at_live_steps(direct: Any, held: Array | None) -> Any:
     return select(held, zero, moved)
 
 
-def _one_lag_back(run: Run, steps: Steps, adjoint: Any) -> Any:
+def _one_lag_back(run: Run, steps: Steps, adjoint: State) -> State:
     """Jₖ₊₁ᵀ λₖ₊₁ at every k; nothing comes from beyond the end."""
     back = through_step(run, steps, adjoint)
     return jax.tree.map(lambda b: jnp.concatenate([b[1:], jnp.zeros_like(b[:1])]), back)
 
 
-def _pulled(run: Run, steps: Steps, adjoint: Any) -> Any:
+def _pulled(run: Run, steps: Steps, adjoint: State) -> Params:
     """Σₖ (∂sₖ/∂θ)ᵀ λₖ."""
     return to_params(run, steps, to_drive(run, steps, adjoint))
 
@@ -253,12 +253,12 @@ def _by_lag(steps: Steps, drives: Any) -> tuple[Steps, Any]:
     return steps, select(step < 0, jax.tree.map(jnp.zeros_like, drives), drives)
 
 
-def _zeros(tree: Any) -> Any:
+def _zeros(tree: Any) -> Params:
     """Zeros wide enough to sum in."""
     return jax.tree.map(lambda g: jnp.zeros_like(g, dtypes.accumulator(g.dtype)), tree)
 
 
-def _added(total: Any, more: Any) -> Any:
+def _added(total: Any, more: Any) -> Params:
     return jax.tree.map(lambda t, m: t + m.astype(t.dtype), total, more)
 
 

@@ -13,7 +13,7 @@ Index convention: a derivative has the tree of `jax.jacfwd`. `J.h.c[..., j, k]` 
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import jax
 from chex import ArrayTree
@@ -21,7 +21,25 @@ from jax import Array
 
 from jaxrnn.cells.traits import Traits
 
-__all__ = ["Cell", "Stepper", "over_leading_axes"]
+__all__ = [
+    "Cell",
+    "Coefficients",
+    "Drive",
+    "Jacobian",
+    "Loss",
+    "Params",
+    "State",
+    "Stepper",
+    "over_leading_axes",
+]
+
+# Trees whose kind is the cell's own; the names say which one is meant.
+Params: TypeAlias = Any  # what `init` gives
+State: TypeAlias = Any  # has a leaf `.h`, the output; also adjoints and tangents of one, and stacks
+Coefficients: TypeAlias = Any  # of Jᵢ, what `partials` gives
+Drive: TypeAlias = Any  # what enters a tangent from params and input
+Jacobian: TypeAlias = Any  # a tree of the output whose leaves are trees of the input, as `jacfwd`'s
+Loss: TypeAlias = Callable[[State], Array]  # states ↦ one real scalar
 
 
 class Stepper(NamedTuple):
@@ -71,35 +89,35 @@ class Cell(Protocol):
         """Draws params: `init(key, input_size, hidden_size, *, dtype=None, …)`."""
         ...
 
-    def init_state(self, params: ArrayTree, batch_shape: tuple[int, ...] = ()) -> Any:
+    def init_state(self, params: Params, batch_shape: tuple[int, ...] = ()) -> State:
         """The state before the first input, leaves `(*batch_shape, H)`."""
         ...
 
-    def step(self, params: ArrayTree, state: Any, x: Array) -> Any:
+    def step(self, params: Params, state: State, x: Array) -> State:
         """The next state, arguments checked; x `(*lead, D)`."""
         ...
 
-    def check_params(self, params: ArrayTree) -> None:
+    def check_params(self, params: Params) -> None:
         """Raise TypeError or ValueError unless `params` belong to this cell."""
         ...
 
-    def check_input(self, params: ArrayTree, x: Any, name: str = "x") -> None:
+    def check_input(self, params: Params, x: Any, name: str = "x") -> None:
         """Raise unless x `(*lead, D)` fits checked params."""
         ...
 
-    def check_state(self, params: ArrayTree, state: Any, x: Any, name: str = "state") -> None:
+    def check_state(self, params: Params, state: State, x: Any, name: str = "state") -> None:
         """Raise unless `state` fits checked params and has the leading axes of `x`."""
         ...
 
-    def project(self, params: ArrayTree, xs: Array) -> Array:
+    def project(self, params: Params, xs: Array) -> Array:
         """uᵢ: the part of a step that needs no state; xs `(*lead, D)`."""
         ...
 
-    def update(self, params: ArrayTree, state: Any, u: Array) -> Any:
+    def update(self, params: Params, state: State, u: Array) -> State:
         """The rest of the step, unchecked: sᵢ from sᵢ₋₁ and uᵢ."""
         ...
 
-    def stepper(self, params: ArrayTree) -> "Stepper":
+    def stepper(self, params: Params) -> "Stepper":
         """The step as a scan wants it: weights laid out once, the input projected in bulk."""
         ...
 
@@ -108,7 +126,7 @@ class Cell(Protocol):
         """Whether `drive` and `push` are closed forms, so that `unroll` differentiates by them."""
         ...
 
-    def partials(self, params: ArrayTree, state: Any, u: Array, a: Any = None) -> Any:
+    def partials(self, params: Params, state: State, u: Array, a: Any = None) -> Coefficients:
         """Coefficients of Jᵢ at (sᵢ₋₁, uᵢ), a tree of arrays with the axes `*lead`.
 
         `a` is what the stepper gave for this step, where it is at hand.
@@ -117,33 +135,33 @@ class Cell(Protocol):
 
     def drive(
         self,
-        params: ArrayTree,
-        partials: Any,
-        state: Any,
+        params: Params,
+        partials: Coefficients,
+        state: State,
         x: Array,
-        dparams: ArrayTree | None,
+        dparams: Params | None,
         dx: Array | None,
     ) -> Any:
         """What enters at fixed sᵢ₋₁ from δθ and δx, None for zero; linear in both."""
         ...
 
-    def push(self, params: ArrayTree, partials: Any, dstate: Any, drive: Any) -> Any:
+    def push(self, params: Params, partials: Coefficients, dstate: State, drive: Drive) -> State:
         """δsᵢ = Jᵢ δsᵢ₋₁ + dᵢ, linear in (dstate, drive)."""
         ...
 
-    def pulled_apart(self, partials: Any, adjoint: Any) -> tuple[Any, tuple[Array, ...]]:
+    def pulled_apart(self, partials: Coefficients, adjoint: State) -> tuple[Any, tuple[Array, ...]]:
         """Jᵀ λ, apart: what passes without a weight, and what enters each gate's rows of W_hh.
 
         Of cells with a `Traits.readout` alone.
         """
         ...
 
-    def drive_parts(self, partials: Any, adjoint: Any) -> Any:
+    def drive_parts(self, partials: Coefficients, adjoint: State) -> Drive:
         """What `contribution_sizes` needs of an adjoint of dᵢ, so that it needs no coefficients."""
         ...
 
     def contribution_sizes(
-        self, params: ArrayTree, parts: Any, states: Any, xs: Array, direction: ArrayTree
+        self, params: Params, parts: Any, states: State, xs: Array, direction: ArrayTree
     ) -> tuple[ArrayTree, ArrayTree]:
         """‖Cₖ‖ and ⟨Cₖ, direction⟩ of Cₖ = (∂dₖ/∂δθ)ᵀ λₖ, leaf by leaf.
 
@@ -153,15 +171,15 @@ class Cell(Protocol):
         """
         ...
 
-    def state_jacobian(self, params: ArrayTree, state: Any, x: Array) -> Any:
+    def state_jacobian(self, params: Params, state: State, x: Array) -> Jacobian:
         """∂sᵢ/∂sᵢ₋₁, the tree of `jax.jacfwd(step, argnums=1)`, leaves `(*lead, H, H)`."""
         ...
 
-    def input_jacobian(self, params: ArrayTree, state: Any, x: Array) -> Any:
+    def input_jacobian(self, params: Params, state: State, x: Array) -> Jacobian:
         """∂sᵢ/∂xᵢ, the tree of `jax.jacfwd(step, argnums=2)`, leaves `(*lead, H, D)`."""
         ...
 
-    def param_jacobian(self, params: ArrayTree, state: Any, x: Array) -> Any:
+    def param_jacobian(self, params: Params, state: State, x: Array) -> Jacobian:
         """∂sᵢ/∂θ, sᵢ₋₁ held, the tree of `jax.jacfwd(step)`, leaves `(*lead, H, *leaf)`."""
         ...
 

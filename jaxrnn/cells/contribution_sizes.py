@@ -11,6 +11,7 @@ from typing import Any
 import jax
 from jax import Array
 
+from jaxrnn.cells.contract import Params
 from jaxrnn.numerics import norms, outer_products
 from jaxrnn.numerics.dtypes import cast
 from jaxrnn.numerics.zeros import zeros_of
@@ -21,7 +22,7 @@ WEIGHTS = ("w_ih", "w_hh")
 
 
 def sizes(
-    params: Any,
+    params: Params,
     parts: tuple[Array, ...],
     xs: Array,
     hs: Array,

@@ -26,7 +26,7 @@ from jax import Array
 from jaxrnn import _checks
 from jaxrnn.cells import affine, contribution_sizes
 from jaxrnn.cells.affine import Affine
-from jaxrnn.cells.contract import Stepper, over_leading_axes
+from jaxrnn.cells.contract import Coefficients, Jacobian, Params, State, Stepper, over_leading_axes
 from jaxrnn.cells.pointwise_map import Pointwise, Sensitivities, add, check_pointwise
 from jaxrnn.cells.traits import Gate, Traits
 from jaxrnn.numerics import dtypes
@@ -87,7 +87,7 @@ class PointwiseCell:
 
     # --- checks -------------------------------------------------------------------
 
-    def check_params(self, params: Any) -> None:
+    def check_params(self, params: Params) -> None:
         """Raise TypeError or ValueError unless every leaf has its shape and one dtype."""
         _check_pointwise(self)
         _checks.check_record("params", params, type(self.shapes(1, 1)))
@@ -106,7 +106,7 @@ class PointwiseCell:
                 SYMBOLS.get(field, "(H,)"),
             )
 
-    def _expected_shapes(self, params: Any) -> Any:
+    def _expected_shapes(self, params: Params) -> Params:
         """The shapes that params of this kind would have, transposed weights recognised."""
         G = len(self.gates)
         rows, H = params.w_hh.shape
@@ -117,7 +117,7 @@ class PointwiseCell:
             D = rows
         return self.shapes(D, H)
 
-    def check_input(self, params: Any, x: Any, name: str = "x") -> None:
+    def check_input(self, params: Params, x: Any, name: str = "x") -> None:
         """Raise unless x is `(*lead, D)` in the dtype of the params."""
         _checks.check_array(name, x)
         D = params.w_ih.shape[1]
@@ -128,7 +128,7 @@ class PointwiseCell:
             )
         _checks.check_dtype(name, x, params.w_hh.dtype, "params")
 
-    def check_state(self, params: Any, state: Any, x: Any, name: str = "state") -> None:
+    def check_state(self, params: Params, state: State, x: Any, name: str = "state") -> None:
         """Raise unless every leaf is `(*lead, H)` with the leading axes of `x`."""
         _checks.check_record(name, state, self.state_type)
         H = params.w_hh.shape[1]
@@ -144,16 +144,16 @@ class PointwiseCell:
 
     # --- the step -----------------------------------------------------------------
 
-    def input_map(self, params: Any) -> Affine:
+    def input_map(self, params: Params) -> Affine:
         """(W_ih, b)."""
         return Affine(params.w_ih, params.b)
 
-    def recurrent_map(self, params: Any) -> Affine:
+    def recurrent_map(self, params: Params) -> Affine:
         """(W_hh, b_hh)."""
         bias = None if self.recurrent_bias is None else self.recurrent_bias(params)
         return Affine(params.w_hh, bias)
 
-    def init_state(self, params: Any, batch_shape: tuple[int, ...] = ()) -> Any:
+    def init_state(self, params: Params, batch_shape: tuple[int, ...] = ()) -> State:
         """All zeros, leaves `(*batch_shape, H)` in the dtype of the params.
 
         Raises: TypeError or ValueError for foreign params or a batch shape that is no tuple.
@@ -163,7 +163,7 @@ class PointwiseCell:
         leaf = jnp.zeros((*batch_shape, params.w_hh.shape[1]), params.w_hh.dtype)
         return self.state_type(*[leaf for _ in self.state_type._fields])
 
-    def step(self, params: Any, state: Any, x: Array) -> Any:
+    def step(self, params: Params, state: State, x: Array) -> State:
         """sᵢ = φ(sᵢ₋₁, W_ih xᵢ + b, W_hh hᵢ₋₁).
 
         Args:    params, state `(*lead, H)`, x `(*lead, D)`; one dtype for all.
@@ -175,15 +175,15 @@ class PointwiseCell:
         self.check_state(params, state, x)
         return self.update(params, state, self.project(params, x))
 
-    def project(self, params: Any, xs: Array) -> Array:
+    def project(self, params: Params, xs: Array) -> Array:
         """The projection u = W_ih x + b, `(*lead, G·H)`; half precision gives float32."""
         return affine.apply(self.input_map(params), xs)
 
-    def recur(self, params: Any, h: Array) -> Array:
+    def recur(self, params: Params, h: Array) -> Array:
         """The projection a = W_hh h (+ b_hh), `(*lead, G·H)`; half precision gives float32."""
         return affine.apply(self.recurrent_map(params), h)
 
-    def stepper(self, params: Any) -> Stepper:
+    def stepper(self, params: Params) -> Stepper:
         """The step with its weights laid out for a scan, on CPU up to twice as fast.
 
         A matmul in a loop wants the columns of W contiguous; the barrier keeps XLA from
@@ -201,7 +201,7 @@ class PointwiseCell:
         def prepare(xs: Array) -> Any:
             return xs if inside else affine.apply_columns(into, xs)
 
-        def step(state: Any, item: Any) -> tuple[Any, Array]:
+        def step(state: State, item: Any) -> tuple[Any, Array]:
             blocks = affine.apply_columns(into, item) if inside else item
             u = affine.joined(blocks)
             a = affine.joined(affine.apply_columns(back, state.h))
@@ -209,11 +209,11 @@ class PointwiseCell:
 
         return Stepper(prepare, step)
 
-    def update(self, params: Any, state: Any, u: Array) -> Any:
+    def update(self, params: Params, state: State, u: Array) -> State:
         """sᵢ = φ(sᵢ₋₁, uᵢ, W_hh hᵢ₋₁), rounded to the dtype of the state."""
         return self.advance(state, u, self.recur(params, state.h))
 
-    def advance(self, state: Any, u: Array, a: Array) -> Any:
+    def advance(self, state: State, u: Array, a: Array) -> State:
         """sᵢ = φ(sᵢ₋₁, uᵢ, aᵢ), rounded to the dtype of the state."""
         new = self.phi.update(dtypes.cast(state, u.dtype), u, a)
         return dtypes.cast(new, state.h.dtype)
@@ -225,13 +225,21 @@ class PointwiseCell:
         """True: `drive` and `push` are closed forms."""
         return True
 
-    def partials(self, params: Any, state: Any, u: Array, a: Array | None = None) -> Any:
+    def partials(
+        self, params: Params, state: State, u: Array, a: Array | None = None
+    ) -> Coefficients:
         """The derivatives of φ at (sᵢ₋₁, uᵢ), a tree of `(*lead, H)`; a if it is at hand."""
         a = self.recur(params, state.h) if a is None else a
         return self.phi.partials(dtypes.cast(state, u.dtype), u, a)
 
     def drive(
-        self, params: Any, partials: Any, state: Any, x: Array, dparams: Any, dx: Array | None
+        self,
+        params: Params,
+        partials: Coefficients,
+        state: State,
+        x: Array,
+        dparams: Params,
+        dx: Array | None,
     ) -> Array:
         """δv = merge(δW_ih x + W_ih δx + δb, δW_hh h + δb_hh), `(*lead, G·H)`. None is zero."""
         shape = jax.eval_shape(self.project, params, x)
@@ -247,7 +255,7 @@ class PointwiseCell:
             du = du + affine.apply(self.input_map(params)._replace(bias=None), dx)
         return self.phi.merge(partials, du, da)
 
-    def push(self, params: Any, partials: Any, dstate: Any, drive: Array) -> Any:
+    def push(self, params: Params, partials: Coefficients, dstate: State, drive: Array) -> State:
         """δsᵢ: the tangent of φ fed with W_hh δh₋ and the drive. O(B·G·H²)."""
         linear = self.recurrent_map(params)._replace(bias=None)
         da = affine.apply(linear, dstate.h)
@@ -255,7 +263,7 @@ class PointwiseCell:
         fed = self.phi.tangent(partials, dtypes.cast(dstate, dv.dtype), dv)
         return dtypes.cast(fed, dstate.h.dtype)
 
-    def drive_parts(self, partials: Any, adjoint: Array) -> tuple[Array, ...]:
+    def drive_parts(self, partials: Coefficients, adjoint: Array) -> tuple[Array, ...]:
         """The adjoints of δu and δa; one for both where they enter as their sum."""
         if self.phi.merge is add:
             return (adjoint,)
@@ -263,12 +271,12 @@ class PointwiseCell:
         return jax.linear_transpose(merge, adjoint, adjoint)(adjoint)
 
     def contribution_sizes(
-        self, params: Any, parts: tuple[Array, ...], states: Any, xs: Array, direction: Any
+        self, params: Params, parts: tuple[Array, ...], states: State, xs: Array, direction: Any
     ) -> tuple[Any, Any]:
         """‖Cₖ‖ and ⟨Cₖ, direction⟩ of each step's Cₖ = (∂dₖ/∂δθ)ᵀ λₖ; see `affine_gradients`."""
         return contribution_sizes.sizes(params, parts, xs, states.h, direction, self._biases)
 
-    def _biases(self, params: Any) -> tuple[Array | None, Array | None]:
+    def _biases(self, params: Params) -> tuple[Array | None, Array | None]:
         return self.input_map(params).bias, self.recurrent_map(params).bias
 
     @property
@@ -284,15 +292,15 @@ class PointwiseCell:
             recurrent_weight=self._recurrent_weight,
         )
 
-    def _gate_values(self, params: Any, state: Any, x: Array) -> tuple[Array, ...]:
+    def _gate_values(self, params: Params, state: State, x: Array) -> tuple[Array, ...]:
         u = self.project(params, x)
         assert self.phi.gate_values is not None
         return self.phi.gate_values(dtypes.cast(state, u.dtype), u, self.recur(params, state.h))
 
-    def _recurrent_weight(self, params: Any) -> Array:
+    def _recurrent_weight(self, params: Params) -> Array:
         return self.recurrent_map(params).weight
 
-    def pulled_apart(self, partials: Any, adjoint: Any) -> tuple[Any, tuple[Array, ...]]:
+    def pulled_apart(self, partials: Coefficients, adjoint: State) -> tuple[Any, tuple[Array, ...]]:
         """Jᵀ λ, apart: what passes without a weight, and what enters each gate's rows of W_hh."""
         G = len(self.gates)
         # Made of the adjoint, so that it varies as the adjoint does under `shard_map`.
@@ -301,20 +309,20 @@ class PointwiseCell:
         direct, dv = jax.linear_transpose(tangent, adjoint, dv)(adjoint)
         return direct, tuple(jnp.split(self.drive_parts(partials, dv)[-1], G, axis=-1))
 
-    def sensitivities(self, params: Any, state: Any, u: Array) -> Sensitivities:
+    def sensitivities(self, params: Params, state: State, u: Array) -> Sensitivities:
         """Every diagonal of ∂φ, from the tangent fed with ones. O(B·G·H)."""
         p = self.partials(params, state, u)
         S, G = self.state_type, len(self.gates)
         zero_s = dtypes.cast(jax.tree.map(jnp.zeros_like, state), u.dtype)
         zero_u, one = jnp.zeros_like(u), jnp.ones_like(zero_s.h)
 
-        def fed(dv: Array) -> Any:
+        def fed(dv: Array) -> State:
             return self.phi.tangent(p, zero_s, dv)
 
-        def from_leaf(leaf: str) -> Any:
+        def from_leaf(leaf: str) -> State:
             return self.phi.tangent(p, zero_s._replace(**{leaf: one}), zero_u)
 
-        def from_gates(feed: Callable[[Array], Any]) -> Any:
+        def from_gates(feed: Callable[[Array], Any]) -> Jacobian:
             blocks = [[one if g == k else zero_s.h for k in range(G)] for g in range(G)]
             fed = [feed(jnp.concatenate(row, axis=-1)) for row in blocks]
             return S(*[tuple(getattr(gate, leaf) for gate in fed) for leaf in S._fields])
@@ -327,7 +335,7 @@ class PointwiseCell:
             a=from_gates(lambda ones: fed(self.phi.merge(p, zero_u, ones))),
         )
 
-    def state_jacobian(self, params: Any, state: Any, x: Array) -> Any:
+    def state_jacobian(self, params: Params, state: State, x: Array) -> Jacobian:
         """∂sᵢ/∂sᵢ₋₁ in closed form.
 
             ∂s.l/∂h₋ = Σ_g diag(∂s.l/∂a_g) W_hh[g] + diag(∂s.l/∂h₋|ₐ)
@@ -350,7 +358,7 @@ class PointwiseCell:
 
         return S(*[S(*[block(j, k) for k in S._fields]) for j in S._fields])
 
-    def input_jacobian(self, params: Any, state: Any, x: Array) -> Any:
+    def input_jacobian(self, params: Params, state: State, x: Array) -> Jacobian:
         """∂sᵢ/∂xᵢ = Σ_g diag(∂s/∂u_g) W_ih[g].
 
         Returns: the tree of `jax.jacfwd(step, argnums=2)`, leaves `(*lead, H, D)`.
@@ -361,7 +369,7 @@ class PointwiseCell:
             *[affine.scaled_rows(gates, weight).astype(x.dtype) for gates in s.u]
         )
 
-    def param_jacobian(self, params: Any, state: Any, x: Array) -> Any:
+    def param_jacobian(self, params: Params, state: State, x: Array) -> Jacobian:
         """∂sᵢ/∂θ with sᵢ₋₁ held constant: ∂s[j]/∂W_ih[g·H + j, d] = ∂s/∂u_g[j] x[d], else 0.
 
         Returns: the tree of `jax.jacfwd(step, argnums=0)`, leaves `(*lead, H, *leaf shape)`.
@@ -370,7 +378,7 @@ class PointwiseCell:
         s = self.sensitivities(params, state, self.project(params, x))
         H = state.h.shape[-1]
 
-        def one(h: Array, x: Array, du: tuple[Array, ...], da: tuple[Array, ...]) -> Any:
+        def one(h: Array, x: Array, du: tuple[Array, ...], da: tuple[Array, ...]) -> Jacobian:
             _, transpose = jax.vjp(lambda p: (self.project(p, x), self.recur(p, h)), params)
             unit = jnp.eye(H, dtype=du[0].dtype)[:, None, :]  # (H, 1, H): one output at a time
             u, a = jnp.stack(du), jnp.stack(da)  # (G, H)

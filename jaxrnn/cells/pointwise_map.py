@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from jax import Array
 
 from jaxrnn import _checks
+from jaxrnn.cells.contract import Coefficients, State
 from jaxrnn.cells.traits import ROLES, Gate
 
 __all__ = ["Pointwise", "Sensitivities", "add", "check_pointwise"]
@@ -18,7 +19,7 @@ SIGNATURES = {
 }
 
 
-def add(partials: Any, du: Array, da: Array) -> Array:
+def add(partials: Coefficients, du: Array, da: Array) -> Array:
     """δv = δu + δa, for a map that reads u and a only as their sum."""
     return du + da
 
@@ -78,7 +79,7 @@ class Sensitivities(NamedTuple):
         a: diag ∂s.l/∂a_g, likewise.
     """
 
-    state: Any
+    state: State
     u: Any
     a: Any
 

@@ -15,7 +15,15 @@ from chex import ArrayTree
 from jax import Array
 
 from jaxrnn import _checks
-from jaxrnn.cells.contract import Stepper, over_leading_axes
+from jaxrnn.cells.contract import (
+    Coefficients,
+    Drive,
+    Jacobian,
+    Params,
+    State,
+    Stepper,
+    over_leading_axes,
+)
 from jaxrnn.cells.traits import Traits
 from jaxrnn.numerics import norms
 
@@ -58,18 +66,18 @@ class StepCell:
 
     # --- checks -------------------------------------------------------------------
 
-    def check_params(self, params: ArrayTree) -> None:
+    def check_params(self, params: Params) -> None:
         """Raise TypeError unless every leaf is a real floating array."""
         for path, leaf in jax.tree_util.tree_leaves_with_path(params):
             _checks.check_array("params" + jax.tree_util.keystr(path), leaf)
 
-    def check_input(self, params: ArrayTree, x: Any, name: str = "x") -> None:
+    def check_input(self, params: Params, x: Any, name: str = "x") -> None:
         """Raise unless x is a real floating array `(*lead, D)`."""
         _checks.check_array(name, x)
         if x.ndim == 0:
             raise ValueError(f"{name}: expected shape (*lead, D), got a scalar")
 
-    def check_state(self, params: ArrayTree, state: Any, x: Any, name: str = "state") -> None:
+    def check_state(self, params: Params, state: State, x: Any, name: str = "state") -> None:
         """Raise unless the leading axes are those of x and the step gives back a like state."""
         lead = x.shape[:-1]
         for path, leaf in jax.tree_util.tree_leaves_with_path(state):
@@ -84,7 +92,7 @@ class StepCell:
         got = self._stepped(params, given, jax.ShapeDtypeStruct(x.shape[-1:], x.dtype))
         _checks.check_tree("step's result", got, given, name)
 
-    def _stepped(self, params: ArrayTree, state: Any, x: Any) -> Any:
+    def _stepped(self, params: Params, state: State, x: Any) -> State:
         """The shapes that the step gives; what it refuses is told with what it was given."""
         try:
             return jax.eval_shape(self.apply, params, state, x)
@@ -101,7 +109,7 @@ class StepCell:
 
     # --- the step -----------------------------------------------------------------
 
-    def init_state(self, params: ArrayTree, batch_shape: tuple[int, ...] = ()) -> Any:
+    def init_state(self, params: Params, batch_shape: tuple[int, ...] = ()) -> State:
         """The given initial state repeated over the batch.
 
         Raises: ValueError if the cell was made without one.
@@ -120,18 +128,18 @@ class StepCell:
             lambda leaf: jnp.broadcast_to(leaf, (*batch_shape, *leaf.shape)), example
         )
 
-    def step(self, params: ArrayTree, state: Any, x: Array) -> Any:
+    def step(self, params: Params, state: State, x: Array) -> State:
         """The step mapped over the leading axes of `x (*lead, D)`, arguments checked."""
         self.check_params(params)
         self.check_input(params, x)
         self.check_state(params, state, x)
         return self.update(params, state, x)
 
-    def project(self, params: ArrayTree, xs: Array) -> Array:
+    def project(self, params: Params, xs: Array) -> Array:
         """The input itself: nothing can be taken out of the step."""
         return xs
 
-    def update(self, params: ArrayTree, state: Any, u: Array) -> Any:
+    def update(self, params: Params, state: State, u: Array) -> State:
         """The step, mapped over the leading axes."""
         return over_leading_axes(self.apply, u.ndim - 1, (None, 0, 0))(params, state, u)
 
@@ -142,7 +150,7 @@ class StepCell:
         """None: of a bare step nothing is known."""
         return Traits()
 
-    def pulled_apart(self, partials: Any, adjoint: Any) -> tuple[Any, tuple[Array, ...]]:
+    def pulled_apart(self, partials: Coefficients, adjoint: State) -> tuple[Any, tuple[Array, ...]]:
         """Refused: a bare step has no gates to tell apart."""
         raise TypeError(f"cell: expected one with gates, got {self.name}")
 
@@ -151,21 +159,21 @@ class StepCell:
         """False: `drive` and `push` differentiate the step."""
         return False
 
-    def stepper(self, params: ArrayTree) -> Stepper:
+    def stepper(self, params: Params) -> Stepper:
         """The step as it is: nothing can be taken out of it."""
         return Stepper(lambda xs: xs, lambda state, x: (self.update(params, state, x), None))
 
-    def partials(self, params: ArrayTree, state: Any, u: Array, a: Any = None) -> Any:
+    def partials(self, params: Params, state: State, u: Array, a: Any = None) -> Coefficients:
         """The point at which to linearise."""
         return state, u
 
     def drive(
         self,
-        params: ArrayTree,
-        partials: Any,
-        state: Any,
+        params: Params,
+        partials: Coefficients,
+        state: State,
         x: Array,
-        dparams: ArrayTree | None,
+        dparams: Params | None,
         dx: Array | None,
     ) -> Any:
         """∂s/∂θ δθ + ∂s/∂x δx; None is zero."""
@@ -173,18 +181,18 @@ class StepCell:
         dx = jnp.zeros_like(x) if dx is None else dx
         return jax.jvp(lambda p, x: self.update(p, state, x), (params, x), (dparams, dx))[1]
 
-    def push(self, params: ArrayTree, partials: Any, dstate: Any, drive: Any) -> Any:
+    def push(self, params: Params, partials: Coefficients, dstate: State, drive: Drive) -> State:
         """∂s/∂s₋ δs₋ + drive. One step's cost."""
         state, x = partials
         pushed = jax.jvp(lambda s: self.update(params, s, x), (state,), (dstate,))[1]
         return jax.tree.map(jnp.add, pushed, drive)
 
-    def drive_parts(self, partials: Any, adjoint: Any) -> Any:
+    def drive_parts(self, partials: Coefficients, adjoint: State) -> Drive:
         """The adjoint itself."""
         return adjoint
 
     def contribution_sizes(
-        self, params: ArrayTree, parts: Any, states: Any, xs: Array, direction: ArrayTree
+        self, params: Params, parts: Any, states: State, xs: Array, direction: ArrayTree
     ) -> tuple[ArrayTree, ArrayTree]:
         """‖Cₖ‖ and ⟨Cₖ, direction⟩ of Cₖ = (∂sₖ/∂θ)ᵀ parts[k], leaf by leaf.
 
@@ -201,7 +209,7 @@ class StepCell:
 
         return jax.lax.map(measure, (states, xs, parts))
 
-    def state_jacobian(self, params: ArrayTree, state: Any, x: Array) -> Any:
+    def state_jacobian(self, params: Params, state: State, x: Array) -> Jacobian:
         """The hand-written `jacobian` where there is one, else `jax.jacfwd` of the step."""
         by_autodiff = jax.jacfwd(self.apply, argnums=1)
         f = self.jacobian or by_autodiff
@@ -212,12 +220,12 @@ class StepCell:
             _checks.check_tree("jacobian's result", J, expected, "jax.jacfwd of the step")
         return J
 
-    def input_jacobian(self, params: ArrayTree, state: Any, x: Array) -> Any:
+    def input_jacobian(self, params: Params, state: State, x: Array) -> Jacobian:
         """`jax.jacfwd` of the step in x."""
         f = jax.jacfwd(self.apply, argnums=2)
         return over_leading_axes(f, x.ndim - 1, (None, 0, 0))(params, state, x)
 
-    def param_jacobian(self, params: ArrayTree, state: Any, x: Array) -> Any:
+    def param_jacobian(self, params: Params, state: State, x: Array) -> Jacobian:
         """`jax.jacrev` of the step in θ."""
         f = jax.jacrev(self.apply, argnums=0)
         return over_leading_axes(f, x.ndim - 1, (None, 0, 0))(params, state, x)

@@ -2,17 +2,19 @@
 
 import functools
 import math
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrnn.cells.contract import Cell
+from jaxrnn.cells.contract import Cell, State
 from jaxrnn.diagnosis.measurement import first_nonfinite
 from jaxrnn.nets.layers import Layer, runs
 
 __all__ = ["Batch", "chunk_size", "chunks", "finite_lengths", "lengths_of", "made", "taken"]
+
+Tree = TypeVar("Tree")
 
 NUMBERS = 2**28  # that a chunk of examples may hold at a time
 
@@ -32,7 +34,7 @@ def chunks(B: int, size: int) -> list[Any]:
     return [np.arange(first, first + size) for first in range(0, B, size)]
 
 
-def taken(rows: Any, tree: Any, axis: int) -> Any:
+def taken(rows: Any, tree: Tree, axis: int) -> Tree:
     """The examples of a chunk; beyond the last one, the last again."""
     return jax.tree.map(
         lambda leaf: jnp.asarray(
@@ -56,7 +58,7 @@ class Batch(NamedTuple):
     """What a net reads, with one batch axis; state0 is a tuple of Layer. All but xs may be None."""
 
     xs: Any  # (T, B, D)
-    state0: Any = None  # leaves (B, H)
+    state0: State = None  # leaves (B, H)
     lengths: Any = None  # (B,)
     resets: Any = None  # (T, B)
 

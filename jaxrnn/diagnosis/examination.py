@@ -8,12 +8,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from chex import ArrayTree, PRNGKey
+from chex import PRNGKey
 from jax import Array
 
 from jaxrnn import _checks
 from jaxrnn.analysis.gate_statistics import of_sums
-from jaxrnn.cells.contract import Cell
+from jaxrnn.cells.contract import Cell, Loss, Params, State
 from jaxrnn.diagnosis.batches import Batch, chunk_size, chunks, finite_lengths, made, taken
 from jaxrnn.diagnosis.flow import GradientFlow, LayerFlow
 from jaxrnn.diagnosis.measurement import Part, measure
@@ -30,11 +30,11 @@ Bar = Callable[[Iterable[Any]], Iterable[Any]]
 
 def diagnose(
     cell: Cell,
-    params: ArrayTree | Sequence[Layer],
+    params: Params | Sequence[Layer],
     xs: Array,
-    loss: Callable[[Any], Array] | None = None,
+    loss: Loss | None = None,
     *,
-    state0: Any = None,
+    state0: State = None,
     lengths: Array | None = None,
     resets: Array | None = None,
     draws: int = 4,
@@ -133,7 +133,7 @@ def _check_options(draws: Any, chunk: Any, key: Any, progress: Any) -> None:
 
 
 def _checked(
-    cell: Cell, params: Any, batch: Batch
+    cell: Cell, params: Params, batch: Batch
 ) -> tuple[tuple[Layer, ...], Batch, tuple[int, ...]]:
     """(net, batch with one axis of examples, its shape before) of arguments that fit."""
     for name, value in (("params", params), *batch._asdict().items()):
@@ -198,10 +198,10 @@ def _last_reset(resets: Any, ends: np.ndarray) -> np.ndarray:
     return np.where(resets & (step < ends), step, 0).max(0).astype(ends.dtype)
 
 
-def _of_layers(loss: Any, batch: tuple[int, ...], single: bool) -> Any:
+def _of_layers(loss: Any, batch: tuple[int, ...], single: bool) -> Loss:
     """The loss as a function of the states of layers with one batch axis."""
 
-    def whole(states: Any) -> Array:
+    def whole(states: State) -> Array:
         shaped = jax.tree.map(lambda s: s.reshape(s.shape[0], *batch, *s.shape[2:]), states)
         return loss(shaped[0].forward if single else shaped)
 

@@ -11,6 +11,7 @@ from jax import Array
 from jaxrnn.analysis.example_gradients import ExampleGradients, example_gradients
 from jaxrnn.analysis.gate_statistics import sums
 from jaxrnn.analysis.horizon import memory_horizon
+from jaxrnn.cells.contract import State
 from jaxrnn.nets.layers import Layer
 from jaxrnn.running.run import Run
 from jaxrnn.running.steps import linearised, trajectory
@@ -55,7 +56,7 @@ def measure(
     return found
 
 
-def _measured(run: Run, direct: Any, examples: Array, keys: Array, probed: bool) -> Part:
+def _measured(run: Run, direct: State, examples: Array, keys: Array, probed: bool) -> Part:
     states = run.states()
     steps = trajectory(run, states)
     gate_sums = sums(run, steps)
@@ -84,7 +85,7 @@ def _measured(run: Run, direct: Any, examples: Array, keys: Array, probed: bool)
     )
 
 
-def _probes(states: Any, key: PRNGKey, examples: Array) -> Any:
+def _probes(states: State, key: PRNGKey, examples: Array) -> State:
     """Unit random cotangents on the last output, 0 on all else; each example has its own."""
 
     def one(example: Array) -> Array:

@@ -16,11 +16,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from chex import ArrayTree
 from jax import Array
 
 from jaxrnn import _checks
 from jaxrnn.analysis import bptt, jacobians
-from jaxrnn.cells.contract import Cell
+from jaxrnn.cells.contract import Cell, Loss, State
 from jaxrnn.numerics.time_axis import flipped
 from jaxrnn.running.run import Run
 
@@ -147,7 +148,7 @@ def _turned_resets(resets: Array | None, lengths: Array | None) -> Array | None:
     return flipped(after, lengths)
 
 
-def adjoints(runs: Sequence[Layer], loss: Callable[[Any], Array]) -> tuple[Layer, ...]:
+def adjoints(runs: Sequence[Layer], loss: Loss) -> tuple[Layer, ...]:
     """∂E/∂sₖ of every layer and direction: later states of its own follow, and all layers above.
 
         λₖˡ = ∂E/∂sₖˡ|direct + (Jₖ₊₁ˡ)ᵀ λₖ₊₁ˡ + (∂sˡ⁺¹/∂hₖˡ)ᵀ λˡ⁺¹        of layer l
@@ -179,7 +180,7 @@ def adjoints(runs: Sequence[Layer], loss: Callable[[Any], Array]) -> tuple[Layer
 
 
 def direct_adjoints(
-    runs: Sequence[Layer], loss: Callable[[Any], Array]
+    runs: Sequence[Layer], loss: Loss
 ) -> tuple[tuple[Layer, ...], tuple[Layer, ...]]:
     """(runs, ∂E/∂sₖ at fixed other states of its own layer), both in each direction's own time.
 
@@ -244,7 +245,7 @@ def state_jacobians(runs: Sequence[Layer]) -> tuple[Layer, ...]:
     (7, 2, 5, 5)
     """
 
-    def back(run: Run | None) -> Any:
+    def back(run: Run | None) -> State:
         return None if run is None else _turned(jacobians.closed_form(run), run.lengths)
 
     return tuple(
@@ -282,8 +283,8 @@ def _again(made: Any) -> tuple[Layer, ...]:
 def _passed_down(layer: Layer, direct: Layer) -> Array:
     """The adjoint of what a layer reads, `(T, *batch, ·)`; direct is aligned with the states."""
 
-    def one(run: Run, direct: Any) -> Array:
-        def states(xs: Array) -> Any:
+    def one(run: Run, direct: State) -> Array:
+        def states(xs: Array) -> State:
             return dataclasses.replace(run, xs=xs).states()
 
         return jax.vjp(states, run.xs)[1](direct)[0]
@@ -295,17 +296,17 @@ def _passed_down(layer: Layer, direct: Layer) -> Array:
     return found + flipped(one(layer.reverse, _turned(direct.reverse, lengths)), lengths)
 
 
-def _linear(direct: Any) -> Callable[[Any], Array]:
+def _linear(direct: State) -> Callable[[Any], Array]:
     """The loss whose derivative by the states is `direct`."""
 
-    def loss(states: Any) -> Array:
+    def loss(states: State) -> Array:
         products = jax.tree.map(lambda s, d: jnp.sum(s * d), states, direct)
         return sum(jax.tree.leaves(products), start=jnp.zeros((), jax.tree.leaves(direct)[0].dtype))
 
     return loss
 
 
-def _turned(tree: Any, lengths: Any) -> Any:
+def _turned(tree: Any, lengths: Any) -> ArrayTree:
     return jax.tree.map(lambda leaf: flipped(leaf, lengths), tree)
 
 

@@ -1,18 +1,21 @@
 """The 16-bit rule: what is stored in 16 bits is added up in float32."""
 
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 __all__ = ["accumulator", "cast"]
 
+Tree = TypeVar("Tree")
 
-def accumulator(dtype: Any) -> Any:
+
+def accumulator(dtype: Any) -> np.dtype:
     """The dtype that sums are kept in: float32 for 16-bit numbers, else their own."""
     return jnp.dtype(jnp.float32) if jnp.dtype(dtype).itemsize < 4 else jnp.dtype(dtype)
 
 
-def cast(tree: Any, dtype: Any) -> Any:
+def cast(tree: Tree, dtype: Any) -> Tree:
     """Every leaf in `dtype`."""
     return jax.tree.map(lambda leaf: leaf.astype(dtype), tree)

@@ -35,7 +35,7 @@ class Scaled(NamedTuple):
     value: Any
     exponent: Array
 
-    def unscaled(self) -> Any:
+    def unscaled(self) -> ArrayTree:
         """The tree itself: inf or 0 where its dtype cannot hold it."""
         return jax.tree.map(lambda leaf: times_power(leaf, self.exponent), self.value)
 

@@ -2,7 +2,7 @@
 
 import functools
 import itertools
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,8 @@ from jaxrnn.numerics import norms
 from jaxrnn.numerics.scaled import Scaled, log_of, rescaled
 
 __all__ = ["cast_like", "ends", "joined", "log_norm", "size", "split", "unit_rows"]
+
+Tree = TypeVar("Tree")
 
 
 def size(state: Any) -> int:
@@ -29,13 +31,13 @@ def joined(state: Any) -> Array:
     return jnp.concatenate(jax.tree.leaves(state), axis=-1)
 
 
-def split(vector: Array, like: Any) -> Any:
+def split(vector: Array, like: Tree) -> Tree:
     """`(*lead, n)` → the tree of `like`, in its dtypes."""
     parts = jnp.split(vector, ends(like), axis=-1)
     return cast_like(like, jax.tree.unflatten(jax.tree.structure(like), parts))
 
 
-def cast_like(like: Any, tree: Any) -> Any:
+def cast_like(like: Tree, tree: Any) -> Tree:
     """The tree in the dtypes of `like`."""
     return jax.tree.map(lambda leaf, of: leaf.astype(of.dtype), tree, like)
 

@@ -1,7 +1,7 @@
 """The first axis of every array: its steps in chunks, turned round, held back, one step before."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,8 @@ __all__ = [
     "previous",
     "select",
 ]
+
+Tree = TypeVar("Tree")
 
 
 def over_chunks(
@@ -68,7 +70,7 @@ def _joined(*parts: Array) -> Array:
     return jnp.concatenate(parts)
 
 
-def entering(state0: Any, states: Any, size: int) -> Any:
+def entering(state0: Tree, states: Tree, size: int) -> Tree:
     """The state before each chunk of `size` steps, a leading axis of chunks."""
 
     def leaf(first: Array, rest: Array) -> Array:
@@ -77,14 +79,14 @@ def entering(state0: Any, states: Any, size: int) -> Any:
     return jax.tree.map(leaf, state0, states)
 
 
-def previous(state0: Any, states: Any) -> Any:
+def previous(state0: Tree, states: Tree) -> Tree:
     """s₀ … s_{T-1} from s₀ and s₁ … s_T."""
     return jax.tree.map(
         lambda first, rest: jnp.concatenate([first[None], rest])[: rest.shape[0]], state0, states
     )
 
 
-def entering_states(state0: Any, states: Any, resets: Array | None = None) -> Any:
+def entering_states(state0: Tree, states: Tree, resets: Array | None = None) -> Tree:
     """The state that each step starts from: the one before, or `state0` where reset."""
     before = previous(state0, states)
     if resets is None:
@@ -93,7 +95,7 @@ def entering_states(state0: Any, states: Any, resets: Array | None = None) -> An
     return select(resets, again, before)
 
 
-def select(where: Array, chosen: Any, other: Any) -> Any:
+def select(where: Array, chosen: Tree, other: Tree) -> Tree:
     """`chosen` where True, by whole examples: `where (*batch,)`, leaves `(*batch, ·)`."""
 
     def leaf(a: Array, b: Array) -> Array:

@@ -8,15 +8,14 @@ Every transpose is JAX's own of the cell's two linear maps, so no cell writes on
 """
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from chex import ArrayTree
-from jax import Array
 
 from jaxrnn import _checks
+from jaxrnn.cells.contract import Drive, Loss, Params, State
 from jaxrnn.numerics.dtypes import accumulator
 from jaxrnn.numerics.scaled import Scaled, added, rescaled
 from jaxrnn.numerics.time_axis import over_chunks, select
@@ -37,7 +36,7 @@ __all__ = [
 ]
 
 
-def direct_adjoints(run: Run, loss: Callable[[Any], Array]) -> tuple[Any, Any]:
+def direct_adjoints(run: Run, loss: Loss) -> tuple[Any, Any]:
     """(states, ḡ) of a checked run: ∂loss/∂states at fixed other states.
 
     Not jitted: with the loss a static argument, every new lambda would compile everything again.
@@ -51,7 +50,7 @@ def direct_adjoints(run: Run, loss: Callable[[Any], Array]) -> tuple[Any, Any]:
     return states, jax.grad(loss)(states)
 
 
-def run_back(run: Run, steps: Steps, direct: Any) -> Any:
+def run_back(run: Run, steps: Steps, direct: State) -> State:
     """λᵢ = ḡᵢ + Jᵢ₊₁ᵀ λᵢ₊₁ for every i, leaves `(T, *batch, ·)`."""
 
     def body(later: Any, step: tuple[Any, Steps]) -> tuple[Any, Any]:
@@ -69,12 +68,12 @@ def scaled_back(run: Run, later: Scaled, step: tuple[Any, Steps]) -> tuple[Scale
     return rescaled(through_step(run, at, value), adjoint.exponent), adjoint, value
 
 
-def scaled_nothing(direct: Any, batch: tuple[int, ...]) -> Scaled:
+def scaled_nothing(direct: State, batch: tuple[int, ...]) -> Scaled:
     """No adjoint yet, for `scaled_back`; leaves of `direct` are `(T, *batch, ·)`."""
     return rescaled(_nothing(direct), jnp.zeros(batch, jnp.int32))
 
 
-def parts_and_total(run: Run, steps: Steps, direct: Any) -> tuple[Any, ArrayTree]:
+def parts_and_total(run: Run, steps: Steps, direct: State) -> tuple[Any, ArrayTree]:
     """`drive_parts` of every step, and ∂E/∂θ; coefficients are formed once, a chunk at a time."""
 
     def body(later: Any, step: tuple[Any, Steps]) -> tuple[Any, Any]:
@@ -95,11 +94,11 @@ def parts_and_total(run: Run, steps: Steps, direct: Any) -> tuple[Any, ArrayTree
     return parts, jax.tree.map(lambda t, p: t.astype(p.dtype), total, run.params)
 
 
-def _nothing(direct: Any) -> Any:
+def _nothing(direct: State) -> State:
     return jax.tree.map(lambda g: zeros_of(g, 0), direct)
 
 
-def through_step(run: Run, step: Steps, adjoint: Any) -> Any:
+def through_step(run: Run, step: Steps, adjoint: State) -> State:
     """Jᵀ λ for any leading axes: λ itself where held, 0 where started afresh."""
     back, _ = _pushed_back(run, step, adjoint)
     if step.resets is not None:
@@ -107,7 +106,7 @@ def through_step(run: Run, step: Steps, adjoint: Any) -> Any:
     return back if step.held is None else select(step.held, adjoint, back)
 
 
-def to_drive(run: Run, step: Steps, adjoint: Any) -> Any:
+def to_drive(run: Run, step: Steps, adjoint: State) -> Drive:
     """The adjoint of the drive d for any leading axes; 0 where held."""
     _, drive = _pushed_back(run, step, adjoint)
     if step.held is None:
@@ -115,17 +114,17 @@ def to_drive(run: Run, step: Steps, adjoint: Any) -> Any:
     return select(step.held, jax.tree.map(jnp.zeros_like, drive), drive)
 
 
-def _pushed_back(run: Run, step: Steps, adjoint: Any) -> tuple[Any, Any]:
+def _pushed_back(run: Run, step: Steps, adjoint: State) -> tuple[Any, Any]:
     at = run.params, step.partials, step.before, step.xs
     drive = jax.eval_shape(run.cell.drive, *at, run.params, None)
     push = functools.partial(run.cell.push, run.params, step.partials)
     return jax.linear_transpose(push, adjoint, drive)(adjoint)
 
 
-def to_params(run: Run, step: Steps, drive: Any) -> ArrayTree:
+def to_params(run: Run, step: Steps, drive: Drive) -> ArrayTree:
     """(∂s/∂θ)ᵀ λ summed over all leading axes, from the drive's adjoint: a matmul for a matrix."""
 
-    def driven(dparams: ArrayTree) -> Any:
+    def driven(dparams: Params) -> State:
         at = run.params, step.partials, step.before, step.xs
         return run.cell.drive(*at, dparams, None)
 

@@ -12,7 +12,7 @@ from jax import Array
 from jax.tree_util import GetAttrKey
 
 from jaxrnn import _checks
-from jaxrnn.cells.contract import Cell
+from jaxrnn.cells.contract import Cell, Params, State
 from jaxrnn.running.unrolling import check, start, unroll
 
 __all__ = ["Run", "analysis", "check_run", "check_vector_state", "first_state", "precise", "until"]
@@ -63,9 +63,9 @@ class Run:
     """
 
     cell: Cell
-    params: Any
+    params: Params
     xs: Array
-    state0: Any = None
+    state0: State = None
     _: dataclasses.KW_ONLY
     lengths: Array | None = None
     resets: Array | None = None
@@ -77,7 +77,7 @@ class Run:
         """Raise TypeError or ValueError unless the parts fit; nothing is computed."""
         check(self.cell, self.params, self.xs, self.state0, self.lengths, self.resets)
 
-    def at(self, params: Any) -> "Run":
+    def at(self, params: Params) -> "Run":
         """The same run with other params, which are checked."""
         return dataclasses.replace(self, params=params)
 
@@ -97,7 +97,7 @@ class Run:
             raise TypeError(f"axes: expected names of {', '.join(PARTS)}, got {unknown[0]}")
         return _unchecked(self.cell, *[axes.get(part) for part in PARTS])
 
-    def states(self) -> Any:
+    def states(self) -> State:
         """`jaxrnn.unroll` of the run, leaves `(T, *batch, H)`; computed anew at each call."""
         masks = {"lengths": self.lengths, "resets": self.resets}
         return unroll(self.cell, self.params, self.xs, self.state0, **masks)
@@ -151,7 +151,7 @@ def check_run(run: Any) -> Run:
     return run
 
 
-def check_vector_state(run: Any) -> Any:
+def check_vector_state(run: Any) -> State:
     """`check_run`, and the shapes of a state whose leaves are vectors, to be stacked as one."""
     check_run(run)
     state = jax.eval_shape(first_state, run)
@@ -166,7 +166,7 @@ def check_vector_state(run: Any) -> Any:
     return state
 
 
-def first_state(run: Run) -> Any:
+def first_state(run: Run) -> State:
     """The state before the first input: `state0`, or the cell's own in its place."""
     return start(run.cell, run.params, run.xs, run.state0)
 
@@ -180,7 +180,7 @@ def until(run: Run, t: int) -> Run:
     return _unchecked(run.cell, run.params, run.xs[: t + 1], run.state0, lengths, resets)
 
 
-def precise() -> Any:
+def precise() -> contextlib.AbstractContextManager[None]:
     """A context in which matmuls are of the highest precision, unless the user has chosen one.
 
     On accelerators a float32 matmul is TF32 or bfloat16 by default, and so would be a Jacobian.

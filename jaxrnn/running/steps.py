@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxrnn.cells.contract import Coefficients, Jacobian, State
 from jaxrnn.numerics.time_axis import entering_states, padded, select
 from jaxrnn.running.run import Run, first_state
 from jaxrnn.running.tangent_scan import plan
@@ -19,12 +20,12 @@ class Steps(NamedTuple):
 
     before: Any  # the state that a step starts from
     xs: Array  # its input, padding made harmless
-    partials: Any  # the coefficients of J at (before, xs), None if not formed
+    partials: Coefficients  # the coefficients of J at (before, xs), None if not formed
     held: Array | None  # (T, *batch): the step lies beyond its sequence's length
     resets: Array | None  # (T, *batch): the step starts afresh
 
 
-def trajectory(run: Run, states: Any = None) -> Steps:
+def trajectory(run: Run, states: State = None) -> Steps:
     """The steps of a run, no coefficients formed; `states` are its own, where at hand."""
     states = run.states() if states is None else states
     xs, held = padded(run.xs, run.lengths)
@@ -44,7 +45,7 @@ def chunk_of(run: Run) -> int:
     return plan(run.cell, run.params, run.xs, first_state(run), None).chunk
 
 
-def push_through(run: Run, step: Steps, tangent: Any) -> Any:
+def push_through(run: Run, step: Steps, tangent: Any) -> State:
     """J v for any leading axes: v itself where held, 0 where started afresh."""
     at = run.params, step.partials, step.before, step.xs
     drive = jax.tree.map(
@@ -57,7 +58,7 @@ def push_through(run: Run, step: Steps, tangent: Any) -> Any:
     return pushed if step.held is None else select(step.held, tangent, pushed)
 
 
-def identity(state: Any, J: Any, lead: int) -> Any:
+def identity(state: State, J: Any, lead: int) -> Jacobian:
     """∂s/∂s: the tree of J, ones where an entry of the state is differentiated by itself."""
     outs = jax.tree.structure(state)
     rows = [jax.tree.leaves(row) for row in outs.flatten_up_to(J)]

@@ -22,7 +22,7 @@ from chex import ArrayTree
 from jax import Array
 from jax.custom_derivatives import SymbolicZero
 
-from jaxrnn.cells.contract import Cell
+from jaxrnn.cells.contract import Cell, Params, State
 from jaxrnn.numerics.time_axis import entering, over_chunks, previous, select
 
 __all__ = ["Plan", "plan", "states"]
@@ -44,7 +44,7 @@ class Plan(NamedTuple):
     keep: bool
 
 
-def plan(cell: Cell, params: ArrayTree, xs: Array, state: Any, chunk: int | None) -> Plan:
+def plan(cell: Cell, params: Params, xs: Array, state: State, chunk: int | None) -> Plan:
     """The given chunk, or one with about 2¹⁹ gate values; an even division of T if one is near."""
     T = xs.shape[0]
     u = jax.eval_shape(cell.project, params, xs[:1] if T else xs)
@@ -64,12 +64,12 @@ def plan(cell: Cell, params: ArrayTree, xs: Array, state: Any, chunk: int | None
 def states(
     cell: Cell,
     plan: Plan,
-    params: ArrayTree,
+    params: Params,
     xs: Array,
     begin: tuple[Any, Any],
     held: Array | None,
     resets: Array | None,
-) -> Any:
+) -> State:
     """The states of a sequence; arguments unchecked, padding made harmless.
 
     `begin` is the state before the sequence and the one that a reset goes back to.
@@ -78,20 +78,20 @@ def states(
 
 
 def _forward(
-    cell: Any, plan: Plan, params: Any, xs: Array, begin: Any, held: Any, resets: Any, keep: bool
+    cell: Any, plan: Plan, params: Params, xs: Array, begin: Any, held: Any, resets: Any, keep: bool
 ) -> tuple[Any, Any]:
     """States and, if kept, recurrent projections, leading T."""
     first, state0 = begin
     stepper = cell.stepper(params)
 
-    def step(state: Any, item: tuple[Any, Any, Any]) -> tuple[Any, Any]:
+    def step(state: State, item: tuple[Any, Any, Any]) -> tuple[Any, Any]:
         prepared, hold, reset = item
         before = state if reset is None else select(reset, state0, state)
         new, a = stepper.step(before, prepared)
         new = new if hold is None else select(hold, state, new)
         return new, (new, a if keep else None)
 
-    def chunk(state: Any, item: tuple[Any, Any, Any]) -> tuple[Any, Any]:
+    def chunk(state: State, item: tuple[Any, Any, Any]) -> tuple[Any, Any]:
         x, hold, reset = item
         return jax.lax.scan(step, state, (stepper.prepare(x), hold, reset))
 
@@ -109,7 +109,7 @@ def _tangent(cell: Any, plan: Plan, primals: Any, tangents: Any) -> tuple[Any, A
     dfirst, dstate0 = jax.tree.map(_instantiate, begin, tangents[2])
     after, kept = _forward(cell, plan, params, xs, begin, held, resets, keep=plan.keep)
 
-    def chunk(dstate: Any, item: Any) -> tuple[Any, Any]:
+    def chunk(dstate: State, item: Any) -> tuple[Any, Any]:
         return _tangent_chunk(cell, params, dparams, state0, dstate0, dstate, item)
 
     firsts = entering(first, after, plan.chunk)
@@ -120,7 +120,13 @@ def _tangent(cell: Any, plan: Plan, primals: Any, tangents: Any) -> tuple[Any, A
 
 
 def _tangent_chunk(
-    cell: Any, params: Any, dparams: Any, state0: Any, dstate0: Any, dstate: Any, item: Any
+    cell: Any,
+    params: Params,
+    dparams: Params,
+    state0: State,
+    dstate0: Any,
+    dstate: State,
+    item: Any,
 ) -> tuple[Any, Any]:
     (x, dx, after, a, hold, reset), first = item
     before = previous(first, after)
@@ -132,7 +138,7 @@ def _tangent_chunk(
     partials = jax.lax.optimization_barrier(partials)
     drive = cell.drive(params, partials, before, x, dparams, dx)
 
-    def step(dstate: Any, item: Any) -> tuple[Any, Any]:
+    def step(dstate: State, item: Any) -> tuple[Any, Any]:
         partials, drive, hold, reset = item
         begin = dstate if reset is None else select(reset, dstate0, dstate)
         new = cell.push(params, partials, begin, drive)
@@ -146,7 +152,7 @@ def _is_symbolic(leaf: Any) -> bool:
     return isinstance(leaf, SymbolicZero)
 
 
-def _or_none(primal: Any, tangent: Any) -> Any:
+def _or_none(primal: Any, tangent: Any) -> ArrayTree | None:
     """A tangent as arrays, or None if all of it is 0: what is not asked for is not computed."""
     if all(map(_is_symbolic, jax.tree.leaves(tangent, is_leaf=_is_symbolic))):
         return None

@@ -5,11 +5,10 @@ import math
 from typing import Any
 
 import jax
-from chex import ArrayTree
 from jax import Array
 
 from jaxrnn import _checks
-from jaxrnn.cells.contract import Cell
+from jaxrnn.cells.contract import Cell, Params, State
 from jaxrnn.numerics.time_axis import over_chunks, padded, select
 from jaxrnn.numerics.zeros import zeros_of
 from jaxrnn.running import tangent_scan
@@ -19,14 +18,14 @@ __all__ = ["by_autodiff", "last_state", "unroll"]
 
 def unroll(
     cell: Cell,
-    params: ArrayTree,
+    params: Params,
     xs: Array,
-    state0: Any = None,
+    state0: State = None,
     *,
     lengths: Array | None = None,
     resets: Array | None = None,
     chunk: int | None = None,
-) -> Any:
+) -> State:
     """The states of a whole sequence.
 
         sᵢ = step(θ, sᵢ₋₁, xᵢ)             i = 1 … T, s₀ = state0; xᵢ is xs[i-1]
@@ -69,13 +68,13 @@ def unroll(
 @functools.partial(jax.jit, static_argnums=(0, 6))
 def _unroll(
     cell: Cell,
-    params: ArrayTree,
+    params: Params,
     xs: Array,
-    state0: Any,
+    state0: State,
     lengths: Array | None,
     resets: Array | None,
     chunk: int | None,
-) -> Any:
+) -> State:
     state0 = start(cell, params, xs, state0)
     xs, held = padded(xs, lengths)
     return _driven(cell, params, xs, state0, held, resets, chunk, state0)
@@ -83,14 +82,14 @@ def _unroll(
 
 def _driven(
     cell: Cell,
-    params: ArrayTree,
+    params: Params,
     xs: Array,
-    state: Any,
+    state: State,
     held: Array | None,
     resets: Array | None,
     chunk: int | None,
-    state0: Any,
-) -> Any:
+    state0: State,
+) -> State:
     """States from `state` on, reset to `state0`; by the closed-form tangent if there is one."""
     if not cell.closed_form:
         return _scan(cell, params, xs, state, held, resets, state0)
@@ -100,14 +99,14 @@ def _driven(
 
 def last_state(
     cell: Cell,
-    params: ArrayTree,
+    params: Params,
     xs: Array,
-    state0: Any = None,
+    state0: State = None,
     *,
     lengths: Array | None = None,
     resets: Array | None = None,
     segment: int | None = None,
-) -> Any:
+) -> State:
     """The state after the last step, for sequences whose states do not fit into memory.
 
         s_T,  sᵢ = step(θ, sᵢ₋₁, xᵢ)       held and reset as in `jaxrnn.unroll`
@@ -137,19 +136,19 @@ def last_state(
 @functools.partial(jax.jit, static_argnums=(0, 6))
 def _last_state(
     cell: Cell,
-    params: ArrayTree,
+    params: Params,
     xs: Array,
-    state0: Any,
+    state0: State,
     lengths: Array | None,
     resets: Array | None,
     segment: int | None,
-) -> Any:
+) -> State:
     state0 = start(cell, params, xs, state0)
     if xs.shape[0] == 0:
         return state0
     xs, held = padded(xs, lengths)
 
-    def run(state: Any, item: tuple[Array, Array | None, Array | None]) -> tuple[Any, None]:
+    def run(state: State, item: tuple[Array, Array | None, Array | None]) -> tuple[Any, None]:
         x, hold, reset = item
         # A reset goes back to the state before the whole sequence, not before the segment.
         after = _driven(cell, params, x, state, hold, reset, None, state0)
@@ -163,13 +162,13 @@ def _last_state(
 
 def by_autodiff(
     cell: Cell,
-    params: ArrayTree,
+    params: Params,
     xs: Array,
-    state0: Any = None,
+    state0: State = None,
     *,
     lengths: Array | None = None,
     resets: Array | None = None,
-) -> Any:
+) -> State:
     """`jaxrnn.unroll` as a plain `lax.scan` that JAX differentiates: what it is held against.
 
         sᵢ = step(θ, sᵢ₋₁, xᵢ)             held and reset as in `jaxrnn.unroll`
@@ -193,17 +192,17 @@ def by_autodiff(
 
 @functools.partial(jax.jit, static_argnums=0)
 def _by_autodiff(
-    cell: Cell, params: ArrayTree, xs: Array, state0: Any, lengths: Any, resets: Any
-) -> Any:
+    cell: Cell, params: Params, xs: Array, state0: State, lengths: Any, resets: Any
+) -> State:
     state0 = start(cell, params, xs, state0)
     xs, held = padded(xs, lengths)
     return _scan(cell, params, xs, state0, held, resets, state0)
 
 
 def _scan(
-    cell: Cell, params: ArrayTree, xs: Array, state: Any, held: Any, resets: Any, state0: Any
-) -> Any:
-    def body(state: Any, step: tuple[Array, Array | None, Array | None]) -> tuple[Any, Any]:
+    cell: Cell, params: Params, xs: Array, state: State, held: Any, resets: Any, state0: State
+) -> State:
+    def body(state: State, step: tuple[Array, Array | None, Array | None]) -> tuple[Any, Any]:
         u, hold, reset = step
         begin = state if reset is None else select(reset, state0, state)
         new = cell.update(params, begin, u)
@@ -215,9 +214,9 @@ def _scan(
 
 def check(
     cell: Cell,
-    params: ArrayTree,
+    params: Params,
     xs: Array,
-    state0: Any = None,
+    state0: State = None,
     lengths: Array | None = None,
     resets: Array | None = None,
 ) -> None:
@@ -239,7 +238,7 @@ def check(
         _checks.check_resets(resets, xs)
 
 
-def start(cell: Cell, params: ArrayTree, xs: Array, state0: Any) -> Any:
+def start(cell: Cell, params: Params, xs: Array, state0: State) -> State:
     """state0, or the cell's own in its place; arguments unchecked."""
     if state0 is not None:
         return state0

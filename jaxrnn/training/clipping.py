@@ -21,6 +21,7 @@ from chex import ArrayTree
 from jax import Array
 
 from jaxrnn import _checks
+from jaxrnn.cells.contract import Params, State
 from jaxrnn.numerics.dtypes import accumulator
 from jaxrnn.numerics.scaled import log_of, times_power
 
@@ -55,7 +56,7 @@ class ClipState(NamedTuple):
 Policy = Callable[[ArrayTree, Any], tuple[ArrayTree, Any]]
 
 
-def propagate(updates: ArrayTree, state: Any) -> tuple[ArrayTree, Any]:
+def propagate(updates: ArrayTree, state: State) -> tuple[ArrayTree, Any]:
     """Pass a gradient that is not finite on as it is.
 
     Args:    updates: the gradient, a tree; state: a ClipState or QuantileState.
@@ -71,7 +72,7 @@ def propagate(updates: ArrayTree, state: Any) -> tuple[ArrayTree, Any]:
     return updates, state
 
 
-def skip(updates: ArrayTree, state: Any) -> tuple[ArrayTree, Any]:
+def skip(updates: ArrayTree, state: State) -> tuple[ArrayTree, Any]:
     """Put zeros in its place. What comes after in the chain still takes a step of its own.
 
     Args:    as `propagate`.
@@ -87,7 +88,7 @@ def skip(updates: ArrayTree, state: Any) -> tuple[ArrayTree, Any]:
     return jax.tree.map(jnp.zeros_like, updates), state
 
 
-def flag(updates: ArrayTree, state: Any) -> tuple[ArrayTree, Any]:
+def flag(updates: ArrayTree, state: State) -> tuple[ArrayTree, Any]:
     """Put zeros in its place and raise `flagged`, which stays up.
 
     Args:    as `propagate`.
@@ -133,11 +134,11 @@ def clip_by_global_norm(
     _checks.check_scalar("max_norm", max_norm, above=0.0)
     _checks.check_callable("nonfinite", nonfinite, "(updates, state) -> (updates, state)")
 
-    def init(params: Any) -> ClipState:
+    def init(params: Params) -> ClipState:
         _check_tree("params", params)
         return _first_state(_widest(jax.tree.leaves(params)))
 
-    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+    def update(updates: Any, state: State, params: Params = None) -> tuple[Any, Any]:
         _check_tree("updates", updates)
         size, exponent = _scaled_norm(updates)
         c = jnp.asarray(max_norm, size.dtype)
@@ -154,7 +155,7 @@ def _first_state(dtype: Any) -> ClipState:
 
 def _clipped(
     updates: ArrayTree,
-    state: Any,
+    state: State,
     size: Array,
     exponent: Array,
     c: Array,
@@ -228,12 +229,12 @@ def clip_by_running_quantile(
         raise ValueError(f"quantile: expected a number in (0, 1), got {quantile}")
     _checks.check_callable("nonfinite", nonfinite, "(updates, state) -> (updates, state)")
 
-    def init(params: Any) -> QuantileState:
+    def init(params: Params) -> QuantileState:
         _check_tree("params", params)
         first = _first_state(_widest(jax.tree.leaves(params)))
         return QuantileState(*first, jnp.full_like(first.norm, jnp.inf))
 
-    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+    def update(updates: Any, state: State, params: Params = None) -> tuple[Any, Any]:
         _check_tree("updates", updates)
         size, exponent = _scaled_norm(updates)
         log = log_of(size, exponent)

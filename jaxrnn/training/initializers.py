@@ -18,7 +18,7 @@ from jax import Array
 
 from jaxrnn import _checks
 from jaxrnn.analysis import lyapunov
-from jaxrnn.cells.contract import Cell
+from jaxrnn.cells.contract import Cell, Params
 from jaxrnn.cells.drawing import GLOROT, ORTHOGONAL, Initializer, draw
 from jaxrnn.numerics import norms
 from jaxrnn.numerics.dtypes import accumulator
@@ -61,7 +61,7 @@ def identity(scale: float = 1.0) -> Initializer:
     return init
 
 
-def with_gate_bias(cell: Cell, params: Any, gate: str, bias: float | Array) -> Any:
+def with_gate_bias(cell: Cell, params: Params, gate: str, bias: float | Array) -> Params:
     """The params with one gate's block of b set.
 
         b[g·H : (g+1)·H] ← bias        g the place of the gate in `cell.gates`
@@ -92,12 +92,14 @@ def with_gate_bias(cell: Cell, params: Any, gate: str, bias: float | Array) -> A
     return _with_bias(cell, params, gate, jnp.broadcast_to(jnp.asarray(bias, params.b.dtype), H))
 
 
-def _with_bias(cell: Cell, params: Any, gate: str, bias: Array) -> Any:
+def _with_bias(cell: Cell, params: Params, gate: str, bias: Array) -> Params:
     blocks = jnp.asarray(params.b).reshape(len(cell.gates), -1)  # imported ones are of NumPy
     return params._replace(b=blocks.at[cell.gates.index(gate)].set(bias).ravel())
 
 
-def chrono(cell: Cell, params: Any, key: PRNGKey, *, longest: float, shortest: float = 2.0) -> Any:
+def chrono(
+    cell: Cell, params: Params, key: PRNGKey, *, longest: float, shortest: float = 2.0
+) -> Params:
     """Biases with which each unit forgets over a lag of its own, drawn from a range.
 
         b_f = log(τ - 1), so that σ(b_f) = 1 - 1/τ      b_i = -b_f      τ ~ U(shortest, longest)
@@ -139,13 +141,13 @@ def chrono(cell: Cell, params: Any, key: PRNGKey, *, longest: float, shortest: f
 
 def redrawn(
     cell: Cell,
-    params: Any,
+    params: Params,
     key: PRNGKey,
     gates: tuple[str, ...],
     *,
     input_init: Initializer = GLOROT,
     recurrent_init: Initializer = ORTHOGONAL,
-) -> Any:
+) -> Params:
     """The params with the weights of some gates drawn anew, each gate by itself, their bias 0.
 
         W_ih[g] ~ input_init    W_hh[g] ~ recurrent_init    b[g] = b_hg = 0    for each g of gates
@@ -185,7 +187,7 @@ def redrawn(
     return params._replace(w_ih=w_ih, w_hh=w_hh, b=b, **zeros)
 
 
-def scaled_to_bound(cell: Cell, params: Any, target: float = 1.0) -> Any:
+def scaled_to_bound(cell: Cell, params: Params, target: float = 1.0) -> Params:
     """The params with W_hh scaled so that γσ_max(W_hh) is the target: no step stretches more.
 
     Up to the rounding of each weight: where that matters, as in 16 bits, aim lower.
@@ -229,7 +231,7 @@ class Scaling(NamedTuple):
         the mean over the batch, nats per step: compare it with the target.
     """
 
-    params: Any
+    params: Params
     factor: Array
     exponent: Array
 
@@ -276,9 +278,9 @@ def scaled_to_exponent(run: Run, target: float, *, warmup: int = 0) -> Scaling:
 
 @functools.partial(jax.jit, static_argnums=2)
 def _scaled_to_exponent(run: Run, target: Array, warmup: int) -> Scaling:
-    params: Any = run.params
+    params: Params = run.params
 
-    def scaled(log: Array) -> Any:
+    def scaled(log: Array) -> Params:
         return params._replace(w_hh=_times(params.w_hh, jnp.exp(log)))
 
     def off(log: Array) -> Array:
@@ -319,7 +321,7 @@ def _times(weight: Array, factor: Array) -> Array:
     return (wide * jnp.broadcast_to(factor.astype(wide.dtype), wide.shape)).astype(weight.dtype)
 
 
-def _check(cell: Any, params: Any) -> None:
+def _check(cell: Any, params: Params) -> None:
     _checks.check_cell(cell)
     if not cell.traits.gates:
         got = getattr(cell, "name", None) or _checks.describe(cell)

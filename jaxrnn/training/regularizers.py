@@ -11,7 +11,6 @@ still sees the direction of a gradient that has faded below 1e-38.
 
 import functools
 import math
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -20,6 +19,7 @@ from jax import Array
 
 from jaxrnn import _checks
 from jaxrnn.analysis import lyapunov
+from jaxrnn.cells.contract import Loss, State
 from jaxrnn.numerics.dtypes import accumulator
 from jaxrnn.numerics.scaled import Scaled, rescaled, times_power
 from jaxrnn.numerics.time_axis import over_chunks
@@ -30,7 +30,7 @@ from jaxrnn.running.steps import Steps, chunk_of, linearised, trajectory
 __all__ = ["flossing", "omega", "omega_at_fixed_adjoints"]
 
 
-def omega(run: Run, loss: Callable[[Any], Array]) -> Array:
+def omega(run: Run, loss: Loss) -> Array:
     """Ω: how far each step is from keeping the length of the adjoint that passes through it.
 
         Ω = Σᵢ (‖Jᵢᵀ λᵢ‖ / ‖λᵢ‖ - 1)²        λᵢ = ∂E/∂sᵢ, the whole state
@@ -57,7 +57,7 @@ def omega(run: Run, loss: Callable[[Any], Array]) -> Array:
         return _omega(run, states, _scaled_adjoints(run, states, direct))
 
 
-def omega_at_fixed_adjoints(run: Run, loss: Callable[[Any], Array]) -> Array:
+def omega_at_fixed_adjoints(run: Run, loss: Loss) -> Array:
     """Ω again, differentiable in the parameters of each Jᵢ alone: states and adjoints are held.
 
         ∂⁺Ω/∂θ: sᵢ₋₁ and λᵢ count as constants in Jᵢ(θ)ᵀ λᵢ
@@ -123,7 +123,7 @@ def flossing(
 
 
 @jax.jit
-def _scaled_adjoints(run: Run, states: Any, direct: Any) -> Any:
+def _scaled_adjoints(run: Run, states: State, direct: State) -> Scaled:
     """λᵢ / 2^eᵢ for every i and example, its largest entry in [½, 1): a direction, or 0."""
 
     def body(later: Scaled, step: tuple[Any, Steps]) -> tuple[Scaled, Any]:
@@ -139,7 +139,7 @@ def _scaled_adjoints(run: Run, states: Any, direct: Any) -> Any:
 
 
 @jax.jit
-def _omega(run: Run, states: Any, adjoints: Any) -> Array:
+def _omega(run: Run, states: State, adjoints: Any) -> Array:
     lead = run.xs.shape[:-1]
     moved = through_step(run, linearised(run, trajectory(run, states)), adjoints)
     # Scaled again: a step may shrink an adjoint beyond what the dtype can square.
@@ -157,7 +157,7 @@ def _omega(run: Run, states: Any, adjoints: Any) -> Array:
     return jnp.sum(jnp.where(counted, off * off, 0 * one)) / max(math.prod(lead[1:]), 1)
 
 
-def _square(state: Any, lead: int) -> Array:
+def _square(state: State, lead: int) -> Array:
     """‖s‖² over all leaves, `(T, *batch)`."""
     wide = [leaf.astype(accumulator(leaf.dtype)) for leaf in jax.tree.leaves(state)]
     squares = [jnp.sum(leaf * leaf, axis=tuple(range(lead, leaf.ndim))) for leaf in wide]

@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from chex import PRNGKey
+from chex import ArrayTree, PRNGKey
 from jax import Array
 
-from jaxrnn.cells.contract import Cell
+from jaxrnn.cells.contract import Cell, Params, State
 
 __all__ = ["Case", "Template", "draw", "template"]
 
@@ -17,21 +17,21 @@ __all__ = ["Case", "Template", "draw", "template"]
 class Template(NamedTuple):
     """Shapes of one example's params, state and input."""
 
-    params: Any
-    state: Any
+    params: Params
+    state: State
     x: Any
 
 
 class Case(NamedTuple):
     """One point at which a step is linearised, with a tangent and a cotangent."""
 
-    params: Any
-    state: Any
+    params: Params
+    state: State
     x: Array
-    dparams: Any
-    dstate: Any
+    dparams: Params
+    dstate: State
     dx: Array
-    cotangent: Any  # of the next state
+    cotangent: State  # of the next state
 
     @property
     def point(self) -> tuple[Any, Any, Array]:
@@ -64,7 +64,7 @@ def draw(shapes: Template, scale: Array, key: PRNGKey, dtype: Any) -> Case:
     drawn = [part.reshape(leaf.shape) for part, leaf in zip(flat, leaves, strict=True)]
     case = jax.tree.unflatten(structure, drawn)
 
-    def times(factor: Array, tree: Any) -> Any:
+    def times(factor: Array, tree: Any) -> ArrayTree:
         return jax.tree.map(lambda leaf: factor * leaf, tree)
 
     mild = jnp.minimum(scale, 1.0)

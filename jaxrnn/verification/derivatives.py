@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from chex import ArrayTree
 from jax import Array
 
 from jaxrnn.cells.contract import Cell
@@ -26,7 +27,7 @@ MILD = 1.0  # up to this scale a case is judged by the size of its Jacobian alon
 def at_point(cell: Cell) -> Callable[[tuple[Any, Any, Array]], Any]:
     """The step at (params, state, x), without its checks, which refuse complex numbers."""
 
-    def step(point: tuple[Any, Any, Array]) -> Any:
+    def step(point: tuple[Any, Any, Array]) -> ArrayTree:
         params, state, x = point
         return cell.update(params, state, cell.project(params, x))
 
@@ -74,7 +75,7 @@ def _cast(tree: Any, dtype: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf.astype(dtype), tree)
 
 
-def _nudged(case: Case, point: Any, eps: float) -> Any:
+def _nudged(case: Case, point: Any, eps: float) -> ArrayTree:
     """The point moved by one rounding of every entry; the case's tangents give the signs."""
     return jax.tree.map(lambda p, d: p * (1 + eps * jnp.sign(d)), point, case.direction)
 
@@ -85,7 +86,7 @@ def _blocks(method: Method, f: Any, point: tuple[Any, Any, Array]) -> list[Refer
     outs = jax.tree.structure(jax.eval_shape(f, point))
 
     def part(argnum: int) -> Reference:
-        def pick(tree: Any) -> Any:
+        def pick(tree: Any) -> ArrayTree:
             return outs.unflatten([triple[argnum] for triple in outs.flatten_up_to(tree)])
 
         return Reference(pick(whole.value), pick(whole.error))
@@ -110,7 +111,7 @@ def _jacobian(
     for name, mode in modes.items():
         if argnum != 0 or name == "jacrev":  # forward mode has one pass for each parameter
 
-            def step(*point: Any) -> Any:
+            def step(*point: Any) -> ArrayTree:
                 return at_point(cell)(point)
 
             by_autodiff = mode(step, argnums=argnum)(*case.point)
@@ -128,7 +129,7 @@ def _rough_size(here: Reference, nudged: Reference, case: Case, eps: float) -> A
     return largest(here.value) + largest(change) / eps + largest(case.params)
 
 
-def _change(here: Reference, nudged: Reference) -> Any:
+def _change(here: Reference, nudged: Reference) -> ArrayTree:
     """|difference| of two derivatives, as far as it exceeds what the method admits."""
 
     def leaf(a: Array, b: Array, ea: Array, eb: Array) -> Array:
@@ -151,7 +152,7 @@ def _adjoint_identity(cell: Cell, case: Case) -> Pairs:
     return {"jax.vjp": Pair(left, right, None, 1 + _terms(case) * (1 + total(case.cotangent)))}
 
 
-def _linearised(cell: Cell, case: Case) -> Any:
+def _linearised(cell: Cell, case: Case) -> ArrayTree:
     partials = cell.partials(case.params, case.state, cell.project(case.params, case.x))
     drive = cell.drive(case.params, partials, case.state, case.x, case.dparams, case.dx)
     return cell.push(case.params, partials, case.dstate, drive)

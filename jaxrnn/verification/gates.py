@@ -9,8 +9,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from chex import ArrayTree
 from jax import Array
 
+from jaxrnn.cells.contract import State
 from jaxrnn.verification.cases import Case
 from jaxrnn.verification.pair import Pair, Pairs, largest
 from jaxrnn.verification.reference import Method, Reference, complex_step
@@ -36,7 +38,7 @@ def families(cell: Any, method: Method, case: Case, single: Any) -> dict[str, Pa
     # One mapped call: φ is traced and compiled once for all points.
     value, error = (_named(cell, part) for part in jax.vmap(diagonals)(points))
 
-    def pick(tree: Any, which: Any) -> Any:
+    def pick(tree: Any, which: Any) -> ArrayTree:
         return {name: leaf[which] for name, leaf in tree.items()}
 
     reference_size = 1 + largest(pick(value, 0))
@@ -77,7 +79,7 @@ def _rows(first: Array, second: Array, rest: Array) -> Array:
     return jnp.concatenate([first[None], second[None], rest])
 
 
-def _directions(state: Any, gates: int) -> Any:
+def _directions(state: State, gates: int) -> State:
     """Ones for one leaf of the state, then one gate of u, then of a: a row a diagonal."""
     H, L = state.h.shape[-1], len(state)
     on = jnp.repeat(jnp.eye(L + 2 * gates), H, axis=1)
@@ -85,7 +87,7 @@ def _directions(state: Any, gates: int) -> Any:
     return type(state)(*leaves), on[:, L * H : (L + gates) * H], on[:, (L + gates) * H :]
 
 
-def _named(cell: Any, state: Any) -> dict[str, Array]:
+def _named(cell: Any, state: State) -> dict[str, Array]:
     """A state whose leaves have rows of diagonals `(…, rows, H)`, as a dict by name."""
     labels = _labels(cell, state._fields)
     return {
@@ -103,7 +105,7 @@ def _labels(cell: Any, leaves: tuple[str, ...]) -> dict[str, list[str]]:
     }
 
 
-def names(cell: Any, state: Any) -> list[str]:
+def names(cell: Any, state: State) -> list[str]:
     """The labels of the gate derivatives in tree order; a dict's is alphabetical."""
     labels = _labels(cell, state._fields) if cell.gates else {}
     return sorted(label for row in labels.values() for label in row)

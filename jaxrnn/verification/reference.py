@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from chex import ArrayTree
 from jax import Array
 from jax.flatten_util import ravel_pytree
 
@@ -57,7 +58,7 @@ def differences(f: Function, point: Any, direction: Any) -> Reference:
     first = 0.01 / jnp.maximum(_largest(point), 1.0) / jnp.maximum(_largest(direction), 1.0)
     steps = first * jnp.asarray([0.5**level for level in range(LEVELS)], first.dtype)
 
-    def central(h: Array) -> Any:
+    def central(h: Array) -> ArrayTree:
         up = f(jax.tree.map(lambda p, d: p + h * d, point, direction))
         down = f(jax.tree.map(lambda p, d: p - h * d, point, direction))
         return jax.tree.map(lambda a, b: (a - b) / (2 * h), up, down)
@@ -119,7 +120,7 @@ def jacobian(method: Method, f: Function, point: Any) -> Reference:
     flat, unravel = ravel_pytree(point)
     columns = jax.vmap(lambda e: method(f, point, unravel(e)))(jnp.eye(flat.size))  # (n, *out)
 
-    def blocks(leaf: Array) -> Any:
+    def blocks(leaf: Array) -> ArrayTree:
         rows = jnp.moveaxis(leaf, 0, -1)  # (*out, n)
         return over_leading_axes(unravel, rows.ndim - 1)(rows)
 

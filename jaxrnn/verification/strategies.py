@@ -17,6 +17,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from chex import ArrayTree
 
 from jaxrnn import _checks
 from jaxrnn.cells import activations
@@ -52,7 +53,7 @@ def cells() -> st.SearchStrategy[Cell]:
 @st.composite
 def params(
     draw: Any, cell: Cell, input_size: int, hidden_size: int, *, dtype: Any = jnp.float32
-) -> Any:
+) -> ArrayTree:
     """Params of a cell with an `init`: entries N(0, scale²), scale between 0.01 and 3.
 
     Args:    cell: with `init`; input_size, hidden_size: its D and H; dtype: of every leaf.

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from jaxrnn.cells.activations import Activation, tanh
+from jaxrnn.cells.contract import Params
 from jaxrnn.cells.gru import GRUParams
 from jaxrnn.cells.lstm import LSTMParams
 from jaxrnn.cells.rnn import RNNParams
@@ -48,7 +49,7 @@ def read(arrays: Any, *, activation: Activation = tanh, prefix: str = "") -> Mod
     w_ih = leaves.take("dense_i.kernel", None, columns).T
     b = leaves.take("dense_h.bias" if gates == 4 else "dense_i.bias", columns)
     leaves.done()
-    params: Any = (
+    params: Params = (
         filled(GRUParams, w_ih, kernel.T, b, np.zeros(H, b.dtype))
         if gates == 3
         else filled(LSTMParams if gates == 4 else RNNParams, w_ih, kernel.T, b)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from jaxrnn import _checks
-from jaxrnn.cells.contract import Cell
+from jaxrnn.cells.contract import Cell, Params
 from jaxrnn.cells.gru import GRUParams, gru
 from jaxrnn.cells.lstm import LSTMParams, lstm
 from jaxrnn.cells.rnn import RNNParams
@@ -101,16 +101,16 @@ def check_layers(model: Model, layout: str) -> None:
                 )
 
 
-def _widths(params: Any) -> tuple[int, int]:
+def _widths(params: Params) -> tuple[int, int]:
     return params.w_ih.shape[1], params.w_hh.shape[1]
 
 
-def filled(params: Any, *leaves: Any) -> Any:
+def filled(params: Params, *leaves: Any) -> Any:
     """Params of NumPy arrays, which are annotated as JAX's."""
     return params(*leaves)
 
 
-def single(cell: Any, params: Any, layout: str, **kept: Any) -> Model:
+def single(cell: Any, params: Params, layout: str, **kept: Any) -> Model:
     """A model of one layer and one direction."""
     return Model(cell, (Layer(params),), layout, kept)
 

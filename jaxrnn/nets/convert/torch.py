@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from jaxrnn.cells.activations import Activation, tanh
+from jaxrnn.cells.contract import Params
 from jaxrnn.cells.gru import GRUParams
 from jaxrnn.cells.lstm import LSTMParams
 from jaxrnn.cells.rnn import RNNParams
@@ -116,7 +117,7 @@ def _params(gates: int, w_ih: Any, w_hh: Any, biases: Any) -> Any:
     )
 
 
-def _biases(kind: str, params: Any, kept: Any) -> tuple[Any, Any]:
+def _biases(kind: str, params: Params, kept: Any) -> tuple[Any, Any]:
     b = np.asarray(params.b)
     if kind != "gru":
         return parted(b, kept)
