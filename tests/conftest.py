@@ -5,42 +5,19 @@ import itertools
 import os
 
 import jax
-import jaxlib
 import pytest
-from hypothesis import Phase, settings
 
-from tests import modes, short
+from tests.support import modes, profiles
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_legacy_prng_key", "error")
 
-settings.register_profile(
-    "short",
-    derandomize=True,
-    max_examples=6,
-    deadline=None,
-    database=None,
-    phases=[Phase.explicit, Phase.generate],
-)
-settings.register_profile("long", max_examples=200, deadline=None, print_blob=True)
-
-
-# Nearly all of the short profile's time is compiling programs that run once or twice: without
-# LLVM's optimisation and MLIR's emitters it is a third.
-# The long profile compiles as users do; in `.ci/run` so do `verify` and the demo.
-QUICK = ["--xla_backend_optimization_level=0", "--xla_llvm_disable_expensive_passes=true"]
-if jaxlib.__version__.startswith("0.10."):  # XLA ends a process that gives it a flag it has not
-    QUICK.append("--xla_cpu_use_fusion_emitters=false")
-
 
 def pytest_configure(config):
-    profile = "short" if config.option.markexpr == "not long" else "long"
-    settings.load_profile(profile)
     keep_to_a_core()
+    profiles.configure(config)
     modes.configure(config)
-    if profile == "short":
-        os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *QUICK])
 
 
 def keep_to_a_core():
@@ -80,9 +57,8 @@ def mappings():
         return 0
 
 
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(config, items):
+    profiles.mark_long_cases(config, items)
     for item in items:
-        if short.is_long(item.nodeid):
-            item.add_marker(pytest.mark.long)
         for reason in modes.reasons(item.nodeid):
             item.add_marker(pytest.mark.skip(reason=reason))

@@ -1476,7 +1476,7 @@ def public_functions():
                 yield name
 
 
-# Refused in tests/test_diagnosis.py; policies, which get what the library gives them.
+# Refused in tests/diagnosis/test_diagnosis.py; policies, which get what the library gives them.
 ELSEWHERE = {"diagnose", "propagate", "skip", "flag", "without_cell_state"}
 
 

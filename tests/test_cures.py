@@ -13,6 +13,7 @@ import jaxrnn
 from benchmarks.cures import adding, horizon, results, temporal_order
 from benchmarks.cures.training import Network, Recipe, Run, answers, error, train
 from jaxrnn import regularizers, tasks
+from tests.support.profiles import short
 
 
 @pytest.fixture(autouse=True)
@@ -81,6 +82,7 @@ NAMES = {
 
 
 @pytest.mark.parametrize("module", NAMES, ids=lambda module: module.__name__.split(".")[-1])
+@short(module={horizon, adding})
 def test_each_command_prints_its_table_and_writes_json_and_picture(
     module, tmp_path, monkeypatch, capsys
 ):

@@ -13,7 +13,8 @@ import pytest
 
 import jaxrnn
 from jaxrnn import clipping, jacobians, lyapunov
-from tests.table import CELLS
+from tests.support.profiles import short
+from tests.support.table import CELLS
 
 # Matmuls that XLA gives to several threads, in the long profile without `-n`.
 T, B, D, H = 8, 16, 8, 64
@@ -61,6 +62,7 @@ def fingerprint(name, dtype):
 
 
 @pytest.mark.parametrize(("name", "dtype"), [("lstm", "float32"), ("gru", "bfloat16")])
+@short(name="lstm", dtype="float32")
 def test_a_hundred_runs_and_three_fresh_processes_give_the_same_bits(name, dtype):
     here = {fingerprint(name, dtype) for _ in range(100)}
     assert len(here) == 1
@@ -69,7 +71,7 @@ def test_a_hundred_runs_and_three_fresh_processes_give_the_same_bits(name, dtype
     for _ in range(3):
         done = subprocess.run(
             [sys.executable, "-c", code],
-            cwd=pathlib.Path(__file__).parent.parent, capture_output=True, text=True,
+            cwd=pathlib.Path(__file__).parents[1], capture_output=True, text=True,
         )  # fmt: skip
         assert {done.stdout.strip()} == here, done.stderr[-3000:]
 
@@ -95,6 +97,8 @@ def gradients_of_checkpoint(cell, case):
 
 @each_dtype
 @each_kind
+@short(name="lstm", dtype="float32")
+@short(name="gru", dtype="bfloat16")
 def test_eager_jit_and_checkpoint_give_the_same_bits(name, dtype):
     """States, gradients, and states beside gradients."""
     cell = CELLS[name]
@@ -111,6 +115,8 @@ def test_eager_jit_and_checkpoint_give_the_same_bits(name, dtype):
 @pytest.mark.parametrize("chunk", [1, 5])
 @each_dtype
 @each_kind
+@short(name="lstm", dtype="float32", chunk=5)
+@short(name="gru", dtype="bfloat16", chunk=1)
 def test_a_chunk_changes_a_few_ulp_at_most(name, dtype, chunk):
     """XLA sums another matmul in another order, in the states seldom and in gradients as a rule.
 

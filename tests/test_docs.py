@@ -11,7 +11,7 @@ import pytest
 import jaxrnn
 from benchmarks import render
 from docs import docstrings
-from tests import transform_table
+from tests.support import transform_table
 from tests.test_bad_input import ROWS as BAD_INPUT
 
 ROOT = pathlib.Path(__file__).parents[1]

@@ -13,8 +13,9 @@ import pytest
 
 import jaxrnn
 from jaxrnn import activations, certificates, initializers, lstm, rnn, tasks
-from tests.edges import FUNCTIONS, KINDS, MET, NOTHING, SIZES, drawn, one_of, refusal, truth
-from tests.modes import WIDEST, tol
+from tests.support.edges import FUNCTIONS, KINDS, MET, NOTHING, SIZES, drawn, one_of, refusal, truth
+from tests.support.modes import WIDEST, tol
+from tests.support.profiles import short
 
 # --- the grid ---------------------------------------------------------------------------
 
@@ -61,6 +62,15 @@ def difference_quotient(f, name, case, way, h=1e-4):
 
 @pytest.mark.parametrize("f", FUNCTIONS)
 @pytest.mark.parametrize(("name", "size"), [(name, size) for name in MET for size in MET[name]])
+@short(name="rnn-tanh", size="T0-alone")
+@short(name="lstm", size="T0", f={"unroll", "c_path", "decompose"})
+@short(
+    name="lstm",
+    size="B0",
+    f={"unroll", "adjoints", "curve", "transport_norms", "certify", "layers.adjoints"},
+)
+@short(name="lstm", size="T1-B1-D1-H1", f={"unroll", "adjoints", "transport_norms"})
+@short(name="step", size="T1-alone", f={"wrt_params", "gradient"})
 def test_value_gradient_jit_and_vmap(name, size, f):
     call, slopes = functools.partial(FUNCTIONS[f].call, KINDS[name]), with_slopes(f, name)
     cases = drawn(name, SIZES[size], many=(2,))
@@ -113,6 +123,9 @@ def bits(tree):
 
 
 @each(lambda function: function.rows is not None)
+@short(name="lstm", f={"unroll", "closed_form", "c_path", "adjoints", "transport_norms"})
+@short(name="lstm", f={"certify", "exponents", "layers.adjoints"})
+@short(name="step", f={"last_state", "wrt_params", "temporal_contributions", "sequential"})
 def test_an_example_is_the_same_alone_and_beside_one_that_is_not_finite(name, f):
     """NaN shows in its own row alone and, where nothing reads ahead, from its step on."""
     rows, program = FUNCTIONS[f].rows, jax.jit(functools.partial(FUNCTIONS[f].call, KINDS[name]))
@@ -139,6 +152,11 @@ def test_an_example_is_the_same_alone_and_beside_one_that_is_not_finite(name, f)
 
 
 @each(lambda function: function.masked)
+@short(
+    name="lstm",
+    f={"unroll", "wrt_params", "c_path", "contribution_norms", "curve", "omega", "layers.adjoints"},
+)
+@short(name="step", f={"last_state", "closed_form", "temporal_contributions", "tangent_norms"})
 def test_padding_reaches_neither_value_nor_gradient(name, f):
     params, xs, state0 = drawn(name, (T, 3, 3, 4))
     lengths = np.array([2, 0, 3])

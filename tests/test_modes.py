@@ -1,4 +1,4 @@
-"""The profiles and modes name tests that there are, and in 32 bits no tolerance lets all pass."""
+"""The modes name tests that there are, and in 32 bits no tolerance lets all pass."""
 
 import pathlib
 import re
@@ -7,20 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests import modes, short
+from tests.support import modes
 
 ROOT = pathlib.Path(__file__).parents[1]
 
 
-@pytest.mark.parametrize("test", short.KEPT)
-def test_the_short_profile_names_a_test(test):
-    file, name = test.split("::")
-    assert f"def {name}(" in (ROOT / "tests" / file).read_text()
-
-
 @pytest.mark.parametrize("mode", modes.LEFT_OUT)
 def test_what_a_mode_leaves_out_is_a_test(mode):
-    sources = "".join(path.read_text() for path in (ROOT / "tests").glob("test_*.py"))
+    sources = "".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
     for words in modes.LEFT_OUT[mode]:
         if words.startswith("docs/"):
             assert (ROOT / words).exists()

@@ -8,10 +8,12 @@ import pytest
 import jaxrnn
 from jaxrnn import phenomena
 from jaxrnn.running.unrolling import by_autodiff
-from tests.modes import tol
+from tests.support.modes import tol
+from tests.support.profiles import short
 
 
 @pytest.mark.parametrize("case", phenomena.ALL, ids=lambda case: case.__name__)
+@short(case={phenomena.exploding_lstm, phenomena.vanishing})
 def test_norms_are_those_of_autodiff_and_the_record_prints(case):
     """σ_max of jacrev through the last steps of a plain scan, from where `unroll` has come.
 

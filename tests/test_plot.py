@@ -6,7 +6,7 @@ import pytest
 
 import jaxrnn
 from jaxrnn import demo, plot
-from tests.untied import drawn
+from tests.support.untied import drawn
 
 
 def curves(axes):

@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import jaxrnn
-from tests.modes import tol
-from tests.oracle import Net, Truth
-from tests.properties import PROPERTIES
-from tests.table import CELLS
+from tests.support.modes import tol
+from tests.support.oracle import Net, Truth
+from tests.support.properties import PROPERTIES
+from tests.support.table import CELLS
 
 NETS = 8  # in one program
 SCALES = (1e-6, 0.1, 0.5, 1.0, 2.0)  # of all weights of a net

@@ -25,9 +25,9 @@ import re
 import numpy as np
 import pytest
 
-from tests import recorded
+from tests.support import recorded
 
-RECORD = recorded.read(pathlib.Path(__file__).with_name("recorded.npz"))
+RECORD = recorded.read(pathlib.Path(recorded.__file__).with_name("recorded.npz"))
 TIMES = 64  # eps: T steps of sums over H, and their gradients, which go through twice
 
 # By the name of the call and the place of the leaf.

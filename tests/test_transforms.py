@@ -20,10 +20,10 @@ import numpy as np
 import pytest
 
 import jaxrnn
-from tests.table import CELLS
-from tests.test_unrolling import BARE_LSTM
-from tests.transform_table import OVER_DEVICES, REFUSED, errors, largest, told
-from tests.transforms import (
+from tests.running.test_unrolling import BARE_LSTM
+from tests.support.table import CELLS
+from tests.support.transform_table import OVER_DEVICES, REFUSED, errors, largest, told
+from tests.support.transforms import (
     DERIVATIVES,
     DTYPES,
     MAIN,
@@ -108,8 +108,8 @@ def test_it_agrees_over_two_devices_or_refuses(dtype, names):
     flags = "--xla_force_host_platform_device_count=2"
     environment = dict(os.environ, XLA_FLAGS=flags, JAX_PLATFORMS="cpu", PYTHONWARNINGS="error")
     done = subprocess.run(
-        [sys.executable, "-m", "tests.transform_table", "devices", dtype, *names],
-        cwd=pathlib.Path(__file__).parent.parent, env=environment, capture_output=True, text=True,
+        [sys.executable, "-m", "tests.support.transform_table", "devices", dtype, *names],
+        cwd=pathlib.Path(__file__).parents[1], env=environment, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout)

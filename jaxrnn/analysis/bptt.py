@@ -70,7 +70,7 @@ def adjoints(run: Run, loss: Loss) -> State:
     Returns: the tree of the states, leaves `(T, *batch, H)`.
     Raises:  TypeError or ValueError as `jaxrnn.unroll`, or naming `loss`.
     Cost:    one `unroll`, one recurrent matmul for all steps, one reverse scan of O(T·B·G·H²).
-    Source:  docs/derivations/bptt.md; tests/test_bptt.py, against complex steps and `jax.grad`.
+    Source:  docs/derivations/bptt.md; tests/analysis/test_bptt.py, against complex steps and `jax.grad`.
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.lstm()
@@ -93,7 +93,7 @@ def temporal_contributions(run: Run, loss: Loss) -> Params:
     Raises:  as `adjoints`.
     Cost:    as `adjoints`, then O(T·B·P) time and O(T·P) memory for P parameters;
              `contribution_norms` does without the latter.
-    Source:  docs/derivations/bptt.md; tests/test_bptt.py, against the gradient with one copy of θ
+    Source:  docs/derivations/bptt.md; tests/analysis/test_bptt.py, against the gradient with one copy of θ
              for each step.
 
     >>> import jax, jaxrnn
@@ -144,7 +144,7 @@ def credit_matrix(run: Run, losses: Callable[[Any], Array]) -> State:
     Raises:  TypeError or ValueError as `adjoints`, naming `losses`.
     Cost:    one `unroll`, then T times the reverse scan of `adjoints`, O(T²·B·G·H²), some rows at
              once so that about 2²² numbers are held; O(T²) result.
-    Source:  docs/derivations/bptt.md for λₖ; tests/test_bptt.py, against `adjoints` of each loss.
+    Source:  docs/derivations/bptt.md for λₖ; tests/analysis/test_bptt.py, against `adjoints` of each loss.
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.gru()

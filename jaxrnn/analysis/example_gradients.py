@@ -53,7 +53,7 @@ def example_gradients(run: Run, steps: Steps, direct: State) -> ExampleGradients
              ∂E/∂sₖ at fixed other states, likewise.
     Cost:    an adjoint, and a matmul of a gradient's size for each example by itself; O(P) memory
              beside what is given.
-    Source:  tests/test_example_gradients.py, against `jax.grad` of each example by itself.
+    Source:  tests/analysis/test_example_gradients.py, against `jax.grad` of each example by itself.
     """
 
     def back(later: Scaled, step: tuple[Any, Steps]) -> tuple[Scaled, Any]:

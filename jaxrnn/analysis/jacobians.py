@@ -51,7 +51,7 @@ def closed_form(run: Run) -> Jacobian:
     Raises:  TypeError or ValueError as `jaxrnn.unroll`.
     Cost:    one `unroll`, one recurrent matmul, then O(T·B·G·H²): about one write of the result.
              A cell from `from_step` takes a tangent step for each state entry, or your `jacobian`.
-    Source:  docs/derivations/ rnn.md, lstm.md and gru.md; tests/test_jacobians.py, against complex
+    Source:  docs/derivations/ rnn.md, lstm.md and gru.md; tests/analysis/test_jacobians.py, against complex
              steps.
 
     >>> import jax, jaxrnn

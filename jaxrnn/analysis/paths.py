@@ -99,7 +99,7 @@ def decompose(run: Run) -> CellPaths:
     Raises:  TypeError for a cell without c or without a read-out; else as `jaxrnn.unroll`.
     Cost:    one `unroll`, then T adjoint steps of 7H + 1 rows: O(T·B·G²·H³) time, O(B·G·H²)
              memory beside the trajectory.
-    Source:  docs/lstm.md; tests/test_paths.py, against NumPy products of complex-step Jacobians and
+    Source:  docs/lstm.md; tests/analysis/test_paths.py, against NumPy products of complex-step Jacobians and
              autodiff.
 
     >>> import jax, jaxrnn

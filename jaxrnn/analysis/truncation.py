@@ -104,7 +104,7 @@ def gradient(run: Run, loss: Loss, window: int) -> Params:
     Cost:    K - 1 adjoint steps, each for all T at once: O(K·T·B·G·H²). One compilation for all K.
              Its loop is as long as the window, so JAX differentiates it forward (`jax.jvp`) alone.
     Source:  Williams & Peng, Neural Computation 2, 1990, whose window slides as well;
-             tests/test_truncation.py.
+             tests/analysis/test_truncation.py.
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.rnn()
@@ -155,7 +155,7 @@ def curve_of_last(run: Run, loss: Loss) -> Curve:
     Raises:   as `curve`.
     Cost:     one `unroll`, one adjoint scan, then O(B·P) for each of T lags.
     Accuracy: as `curve`.
-    Source:   as `curve`; tests/test_truncation.py, against `curve`.
+    Source:   as `curve`; tests/analysis/test_truncation.py, against `curve`.
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.lstm()

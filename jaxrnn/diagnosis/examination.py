@@ -64,7 +64,7 @@ def diagnose(
              and a batch without a step.
     Cost:    about 2 + draws gradients, and for a few examples products of whole Jacobians. Chunks
              bound the memory, but for a loss, which reads the states of all examples at once.
-    Source:  docs/guides/diagnose.md; tests/test_diagnosis.py, against autodiff and planted
+    Source:  docs/guides/diagnose.md; tests/diagnosis/test_diagnosis.py, against autodiff and planted
              illnesses.
 
     >>> import jax, jaxrnn

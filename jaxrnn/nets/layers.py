@@ -159,7 +159,7 @@ def adjoints(runs: Sequence[Layer], loss: Loss) -> tuple[Layer, ...]:
     Returns: the tree of the states, each aligned with them.
     Raises:  as `unroll_layers`, or naming `runs` or `loss`.
     Cost:    about two gradients of the net.
-    Source:  tests/test_layers.py, against autodiff of a copy of every state.
+    Source:  tests/nets/test_layers.py, against autodiff of a copy of every state.
 
     >>> import jax, jaxrnn
     >>> cell, (k1, k2) = jaxrnn.gru(), jax.random.split(jax.random.key(0))
@@ -235,7 +235,7 @@ def state_jacobians(runs: Sequence[Layer]) -> tuple[Layer, ...]:
     Returns: for each direction the tree of `jaxrnn.jacobians.closed_form`, aligned with the states.
     Raises:  as `unroll_layers`, or naming `runs`.
     Cost:    two `unroll_layers`, then O(T·B·G·H²) a direction: about one write of the result.
-    Source:  as `jaxrnn.jacobians.closed_form`; tests/test_layers.py.
+    Source:  as `jaxrnn.jacobians.closed_form`; tests/nets/test_layers.py.
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.lstm()

@@ -7,7 +7,7 @@ cores, wait for each other for good. They meet within one program, or from two p
 or from the parts of one program on several devices. A call with one matrix, or with so few small
 ones that they are not worth cutting, waits for nothing: with those versions a CPU is given no more
 than that here, under `jax.vmap` too, and the derivatives keep to it. docs/performance.md tells the
-story; tests/hang.py reproduces it in ten lines.
+story; tests/support/hang.py reproduces it in ten lines.
 
 Later versions cut nothing (jax-ml/jax, commit 8599924), and the functions here are JAX's own.
 """
@@ -28,7 +28,7 @@ from jax.sharding import PartitionSpec as P
 __all__ = ["eigenvalues", "orthogonal", "qr", "singular_values", "symmetric_eigenvalues"]
 
 VERSION = tuple(int(part) for part in jaxlib.__version__.split(".")[:3])
-MAY_WAIT_FOR_ITSELF = VERSION < (0, 11, 1)  # tests/test_factorizations.py tries both sides
+MAY_WAIT_FOR_ITSELF = VERSION < (0, 11, 1)  # tests/numerics/test_factorizations.py tries both sides
 
 # Of jaxlib/cpu/lapack_kernels.cc in those versions: a stack is cut from kMinWorkPerTask operations
 # on, and no kernel counts more than 10 m n min(m, n) for a real matrix, three times that for a

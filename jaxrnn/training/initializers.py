@@ -256,7 +256,7 @@ def scaled_to_exponent(run: Run, target: float, *, warmup: int = 0) -> Scaling:
     Returns: Scaling(params, factor, exponent).
     Raises:  TypeError or ValueError naming the argument.
     Cost:    51 times the leading exponent of the batch.
-    Source:  this library; tests/test_initializers.py. For a linear net λ₁(α) = λ₁ + log α.
+    Source:  this library; tests/training/test_initializers.py. For a linear net λ₁(α) = λ₁ + log α.
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.rnn(jaxrnn.activations.identity)              # orthogonal: λ₁ = 0

@@ -42,7 +42,7 @@ def omega(run: Run, loss: Loss) -> Array:
     Cost:    an adjoint and one step of it more. Its own gradient goes through the adjoints as
              well, a second derivative through time, which `omega_at_fixed_adjoints` does without.
     Source:  Pascanu, Mikolov & Bengio, ICML 2013, eq. 9, there for the pre-activations of a tanh
-             network; tests/test_regularizers.py, against Ω from `jax.jacfwd` of each step.
+             network; tests/training/test_regularizers.py, against Ω from `jax.jacfwd` of each step.
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.rnn(jaxrnn.activations.identity)          # with orthogonal weights: Ω = 0

@@ -1,0 +1,301 @@
+"""Closed-form Jacobians against complex steps, forward mode, reverse mode."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxrnn
+from jaxrnn import jacobians
+from jaxrnn.numerics.time_axis import previous
+from tests.support import reference
+from tests.support.modes import WIDEST, tol
+from tests.support.profiles import short
+from tests.support.table import CELLS, SCALES, SHAPES, draw_params, draw_state
+
+# Of a shape and scale, of which there are 6 cells × 12 shapes × 3 scales: 108,000, and 1,080,000.
+CASES, MANY = 500, 5000
+
+
+def drawn(cell, D, H, seed, scale, cases=CASES):
+    """Params N(0, scale²), states and inputs N(0, 1); NumPy's generator compiles nothing."""
+    normal = np.random.default_rng(seed).normal
+    params = cell.shapes(D, H)
+    params = type(params)(*[scale * normal(size=(cases, *shape)) for shape in params])
+    state = cell.state_type(*[normal(size=(cases, H)) for _ in cell.state_type._fields])
+    return jax.tree.map(jnp.asarray, (params, state, normal(size=(cases, D))))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def closed(cell, params, state, x):
+    return jax.vmap(cell.state_jacobian)(params, state, x)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def autodiff(mode, cell, params, state, x):
+    return jax.vmap(mode(cell.step, argnums=1))(params, state, x)
+
+
+def worst(blocks, expected):
+    """The largest error of each case, (N,)."""
+    return np.max(
+        [
+            np.abs(np.asarray(got) - want).max((1, 2))
+            for out, row in zip(blocks, expected, strict=True)
+            for got, want in zip(out, row, strict=True)
+        ],
+        axis=0,
+    )
+
+
+@pytest.mark.parametrize("cases", [CASES, pytest.param(MANY, marks=pytest.mark.long)])
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda s: f"D{s[0]}H{s[1]}")
+@pytest.mark.parametrize("name", CELLS)
+def test_closed_form_equals_numpy_complex_step_in_every_entry(name, shape, cases):
+    cell = CELLS[name]
+    for index, scale in enumerate(SCALES):
+        if scale == 10.0 and WIDEST == "float32":
+            continue  # pre-activations of size 30 are rounded by more than saturation forgives
+        case = drawn(cell, *shape, index + (cases > CASES) * len(SCALES), scale, cases)
+        J = closed(cell, *case)
+        params, state, x = jax.tree.map(np.asarray, case)
+        expected = reference.complex_step_jacobian(name, tuple(params), tuple(state), x)
+        largest = np.max([np.abs(block).max((1, 2)) for row in expected for block in row], axis=0)
+        error, allowed = worst(J, expected), tol(2e-14) * (1 + largest)
+        if scale == 10.0 and np.any(error > allowed):
+            # Pre-activations of size 30, and of the GRU's candidate one of them times r: the
+            # rounding of these sums alone moves the Jacobian further than the bound, of the GRU
+            # in one case of a thousand, of the LSTM in one of 10⁵, in NumPy's float64 as in
+            # ours. Such a case may err by what its sums' rounding does.
+            moved = reference.rounded_sums(params, tuple(state), x, np.random.default_rng(index))
+            nearby = reference.complex_step_jacobian(name, moved, tuple(state), x)
+            assert np.mean(error > allowed) <= 0.005
+            allowed = np.maximum(allowed, 4 * worst(nearby, expected))
+        assert np.all(error <= allowed), (scale, (error / allowed).max())
+
+
+@pytest.mark.parametrize("mode", [jax.jacfwd, jax.jacrev])
+@pytest.mark.parametrize("name", CELLS)
+def test_closed_form_equals_both_modes_of_autodiff(name, mode):
+    cell = CELLS[name]
+    for index, scale in enumerate(SCALES):
+        case = drawn(cell, 3, 4, index, scale)
+        J, expected = closed(cell, *case), autodiff(mode, cell, *case)
+        assert jax.tree.structure(J) == jax.tree.structure(expected)
+        for got, want in zip(jax.tree.leaves(J), jax.tree.leaves(expected), strict=True):
+            error = np.linalg.norm(np.ravel(got - want)) / np.linalg.norm(np.ravel(want))
+            assert error <= tol(1e-13)
+
+
+def trajectory(cell, T=6, batch=(2,), D=3, H=4):
+    keys = jax.random.split(jax.random.key(7), 3)
+    params = draw_params(cell, D, H, keys[0], 0.8)
+    return params, jax.random.normal(keys[1], (T, *batch, D)), draw_state(cell, H, batch, keys[2])
+
+
+@pytest.mark.parametrize("batch", [(), (2,), (2, 3)])
+@pytest.mark.parametrize("name", CELLS)
+def test_stack_entry_i_is_the_derivative_of_state_i_by_state_i_minus_one(name, batch):
+    """Against NumPy along the trajectory: a stack shifted by one step would fail."""
+    cell = CELLS[name]
+    params, xs, state0 = trajectory(cell, batch=batch)
+    stacks = [f(jaxrnn.Run(cell, params, xs, state0)) for f in (
+        jacobians.closed_form, jacobians.forward_mode, jacobians.reverse_mode)]  # fmt: skip
+    state = tuple(np.asarray(leaf).reshape(-1, 4) for leaf in state0)
+    N = state[0].shape[0]
+    repeated = tuple(np.broadcast_to(leaf, (N, *leaf.shape)) for leaf in params)
+    for i in range(xs.shape[0]):
+        x = np.asarray(xs[i]).reshape(N, -1)
+        expected = reference.complex_step_jacobian(name, repeated, state, x)
+        for J in stacks:
+            for out, row in zip(J, expected, strict=True):
+                for got, want in zip(out, row, strict=True):
+                    assert got.shape == (6, *batch, 4, 4)
+                    np.testing.assert_allclose(
+                        np.asarray(got[i]).reshape(N, 4, 4), want, atol=1e-14
+                    )
+        state = reference.step(name, repeated, state, x)
+
+
+@pytest.mark.parametrize("name", CELLS)
+@short(name={"rnn-tanh", "lstm", "gru"})
+def test_input_and_param_jacobians_equal_autodiff_of_the_step(name):
+    cell = CELLS[name]
+    params, xs, state0 = trajectory(cell)
+    before = previous(state0, jaxrnn.unroll(cell, params, xs, state0))
+    for f, argnum in ((jacobians.wrt_inputs, 2), (jacobians.wrt_params, 0)):
+        step = jax.jacfwd(cell.step, argnums=argnum)
+        expected = jax.vmap(jax.vmap(step, (None, 0, 0)), (None, 0, 0))(params, before, xs)
+        got = f(jaxrnn.Run(cell, params, xs, state0))
+        assert jax.tree.structure(got) == jax.tree.structure(expected)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-14), got, expected)
+
+
+def test_default_state0_is_the_cells_own():
+    cell = jaxrnn.lstm()
+    params, xs, _ = trajectory(cell)
+    a = jacobians.closed_form(jaxrnn.Run(cell, params, xs))
+    b = jacobians.closed_form(jaxrnn.Run(cell, params, xs, cell.init_state(params, (2,))))
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def numpy_lstm_blocks(params, state0, xs):
+    """F, B and the read-out of each step, written out in NumPy (facts of the LSTM step)."""
+    w_ih, w_hh, b = map(np.asarray, params)
+    H = w_hh.shape[1]
+    h, c = np.asarray(state0.h), np.asarray(state0.c)
+    W = [w_hh[k * H : (k + 1) * H] for k in range(4)]
+    blocks = []
+    for x in np.asarray(xs):
+        z = w_ih @ x + w_hh @ h + b
+        i, f, o = (reference.logistic(z[k * H : (k + 1) * H]) for k in (0, 1, 3))
+        g = np.tanh(z[2 * H : 3 * H])
+        B = (
+            np.diag(c * f * (1 - f)) @ W[1]
+            + np.diag(g * i * (1 - i)) @ W[0]
+            + np.diag(i * (1 - g**2)) @ W[2]
+        )
+        c = f * c + i * g
+        blocks.append((np.diag(f), B, np.diag(o * (1 - np.tanh(c) ** 2))))
+        h = o * np.tanh(c)
+    return blocks
+
+
+def test_c_partial_is_the_forget_gate_and_c_path_adds_the_way_through_h():
+    cell = jaxrnn.lstm()
+    params, xs, state0 = trajectory(cell, batch=())
+    blocks = numpy_lstm_blocks(params, state0, xs)
+    partial = jacobians.c_partial(jaxrnn.Run(cell, params, xs, state0))
+    path = jacobians.c_path(jaxrnn.Run(cell, params, xs, state0))
+    for i, (F, B, _) in enumerate(blocks):
+        np.testing.assert_allclose(partial[i], F, atol=1e-15)
+        readout = blocks[i - 1][2] if i else np.zeros_like(F)
+        np.testing.assert_allclose(path[i], F + B @ readout, atol=1e-14)
+
+
+def test_c_path_is_the_derivative_of_c_when_h_follows_c_at_fixed_output_gate():
+    cell = jaxrnn.lstm()
+    params, xs, state0 = trajectory(cell, T=2, batch=())
+    first = jaxrnn.unroll(cell, params, xs[:1], state0)
+    h, c = np.asarray(first.h[0]), np.asarray(first.c[0])
+    o = h / np.tanh(c)
+    weights = tuple(np.asarray(leaf)[None] for leaf in params)
+    columns = []
+    for k in range(4):
+        moved = c.astype(complex)
+        moved[k] += 1e-200j
+        state = ((o * np.tanh(moved))[None], moved[None])
+        columns.append(reference.step("lstm", weights, state, np.asarray(xs[1])[None])[1][0].imag)
+    exact = np.stack(columns, axis=-1) / 1e-200
+    np.testing.assert_allclose(
+        jacobians.c_path(jaxrnn.Run(cell, params, xs, state0))[1], exact, atol=1e-14
+    )
+
+
+def test_product_of_c_path_is_exact_through_lag_two_and_not_beyond():
+    """From lag 3 on it drops the way through the output gate, ∂oᵢ/∂hᵢ₋₁."""
+    cell = jaxrnn.lstm()
+    params, xs, state0 = trajectory(cell, T=3, batch=())
+    path = jacobians.c_path(jaxrnn.Run(cell, params, xs, state0))
+    J = jacobians.reverse_mode(jaxrnn.Run(cell, params, xs, state0))
+    dense = np.block([[np.asarray(block) for block in row] for row in J]).reshape(3, 8, 8)
+    lag2 = (dense[1] @ dense[0])[4:, 4:]
+    lag3 = (dense[2] @ dense[1] @ dense[0])[4:, 4:]
+    np.testing.assert_allclose(path[1] @ path[0], lag2, atol=1e-14)
+    assert np.linalg.norm(path[2] @ path[1] @ path[0] - lag3) > 1e-3 * np.linalg.norm(lag3)
+
+
+@pytest.mark.parametrize("name", CELLS)
+@short(name={"rnn-tanh", "lstm", "gru"})
+def test_lengths_hold_and_resets_cut(name):
+    """Against the derivative of the whole unroll: a state held is carried on, one reset is not."""
+    cell = CELLS[name]
+    params, xs, state0 = trajectory(cell)
+    lengths, resets = jnp.array([4, 0]), jnp.zeros((6, 2), bool).at[2, 0].set(True)
+    xs = np.array(xs)
+    xs[4:, 0] = xs[:, 1] = np.nan
+    options = {"lengths": lengths, "resets": resets}
+    states = jaxrnn.unroll(cell, params, xs, state0, **options)
+    before = previous(state0, states)
+    J = jacobians.closed_form(jaxrnn.Run(cell, params, xs, state0, **options))
+    for other in (jacobians.forward_mode, jacobians.reverse_mode):
+        again = other(jaxrnn.Run(cell, params, xs, state0, **options))
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-13), J, again)
+
+    def one_step(state, i, b):
+        only = jnp.array(i < lengths[b], int)
+        # Started from `state`, reset to state0: two arguments in one step of unroll.
+        start = jax.tree.map(lambda s, r: jnp.where(resets[i, b], r[b], s), state, state0)
+        out = jaxrnn.unrolling.unroll(cell, params, xs[i : i + 1, b], start, lengths=only)
+        return jax.tree.map(lambda leaf: leaf[0], out)
+
+    for i, b in ((0, 0), (2, 0), (3, 0), (4, 0), (5, 0), (0, 1), (5, 1)):
+        state = jax.tree.map(lambda leaf: leaf[i, b], before)  # noqa: B023
+        expected = jax.jacfwd(one_step)(state, i, b)
+        got = jax.tree.map(lambda leaf: leaf[i, b], J)  # noqa: B023
+        jax.tree.map(lambda a, e: np.testing.assert_allclose(a, e, atol=1e-13), got, expected)
+    eye = np.eye(4)
+    np.testing.assert_array_equal(J.h.h[4:, 0], np.broadcast_to(eye, (2, 4, 4)))
+    np.testing.assert_array_equal(J.h.h[2, 0], 0 * eye)
+    for stack in (jacobians.wrt_inputs, jacobians.wrt_params):
+        for leaf in jax.tree.leaves(stack(jaxrnn.Run(cell, params, xs, state0, **options))):
+            assert not leaf[4:, 0].any()
+            assert leaf[:4, 0].any() or leaf.size == 0 or not leaf[:, 0].any()
+            assert np.isfinite(leaf).all()
+
+
+def test_c_path_and_c_partial_hold_and_cut_likewise():
+    cell = jaxrnn.lstm()
+    params, xs, state0 = trajectory(cell)
+    options = {
+        "lengths": jnp.array([4, 6]),
+        "resets": jnp.zeros((6, 2), bool).at[2, 0].set(True),
+    }
+    for f in (jacobians.c_path, jacobians.c_partial):
+        got = f(jaxrnn.Run(cell, params, xs, state0, **options))
+        np.testing.assert_array_equal(got[4:, 0], np.broadcast_to(np.eye(4), (2, 4, 4)))
+        np.testing.assert_array_equal(got[2, 0], np.zeros((4, 4)))
+        np.testing.assert_allclose(got[:2], f(jaxrnn.Run(cell, params, xs, state0))[:2], atol=1e-15)
+
+
+def test_c_partial_serves_any_cell_with_c_and_c_path_asks_for_a_readout():
+    ours = jaxrnn.lstm()
+    params, xs, state0 = trajectory(ours)
+    bare = jaxrnn.from_step(ours.step)
+    partial = jacobians.c_partial(jaxrnn.Run(bare, params, xs, state0))
+    expected = jacobians.c_partial(jaxrnn.Run(ours, params, xs, state0))
+    np.testing.assert_allclose(partial, expected, atol=1e-14)
+    with pytest.raises(TypeError, match="cell: expected a cell whose phi declares its read-out"):
+        jacobians.c_path(jaxrnn.Run(bare, params, xs, state0))
+
+
+@pytest.mark.parametrize("f", [jacobians.c_partial, jacobians.c_path])
+def test_c_derivatives_refuse_a_cell_without_c(f):
+    cell = jaxrnn.gru()
+    params, xs, _ = trajectory(cell)
+    with pytest.raises(TypeError, match=r"cell: expected a cell with a state \(h, c\).*gru"):
+        f(jaxrnn.Run(cell, params, xs))
+
+
+@pytest.mark.parametrize("w", [0.5, 0.9, 1.0, 1.1, 2.0])
+def test_scalar_linear_network_of_the_articles(w):
+    """hₜ = wᵗ x and dhₜ/dw = t wᵗ⁻¹ x."""
+    cell = jaxrnn.rnn(activation=jaxrnn.activations.identity)
+    x, one = 0.7, jnp.ones((1, 1))
+
+    @functools.partial(jax.jit, static_argnums=1)
+    def last(w, t):
+        params = jaxrnn.RNNParams(w_ih=0 * one, w_hh=w * one, b=jnp.zeros(1))
+        state0 = jaxrnn.RNNState(h=jnp.full(1, x))
+        return jaxrnn.unroll(cell, params, jnp.zeros((t, 1)), state0).h[-1, 0]
+
+    for t in (1, 2, 3, 10, 100, 400, 1000):
+        value, slope = jax.value_and_grad(last)(jnp.asarray(w, WIDEST), t)
+        np.testing.assert_allclose(value, w**t * x, rtol=1e-12)
+        np.testing.assert_allclose(slope, t * w ** (t - 1) * x, rtol=1e-12)
+        J = jacobians.closed_form(
+            jaxrnn.Run(cell, jaxrnn.RNNParams(0 * one, w * one, jnp.zeros(1)), jnp.zeros((t, 1)))
+        )
+        np.testing.assert_allclose(J.h.h.ravel(), w, rtol=1e-15)

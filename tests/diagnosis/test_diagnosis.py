@@ -1,0 +1,776 @@
+"""A diagnosis against autodiff and the rest of the library; planted illnesses named rightly."""
+
+import json
+import math
+import re
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxrnn
+from jaxrnn import activations, bptt, products
+from jaxrnn.diagnosis import GradientFlow, advising, illnesses
+from jaxrnn.diagnosis.batches import Batch, chunk_size, chunks, finite_lengths
+from jaxrnn.diagnosis.summary import by_lag, curve
+from jaxrnn.diagnosis.watching import sizes
+from jaxrnn.nets.layers import Layer
+from tests.support import untied
+from tests.support.modes import WIDEST, tol
+from tests.support.profiles import short
+from tests.support.table import CELLS, draw_params
+
+T, B, D, H = 40, 6, 3, 5
+
+
+def with_nan(x, at):
+    x = np.array(x)  # by NumPy, since jax_debug_nans lets nobody make NaN
+    x[at] = np.nan
+    return x
+
+
+def normal(*shape, seed=0, dtype=WIDEST):
+    return jax.random.normal(jax.random.key(seed), shape, dtype)
+
+
+def orthogonal(H, seed=0):
+    return jnp.asarray(np.linalg.qr(np.random.default_rng(seed).normal(size=(H, H)))[0])
+
+
+@pytest.fixture(scope="module")
+def of_last_loss():
+    cell = jaxrnn.lstm()
+    params, xs = cell.init(jax.random.key(0), D, H), normal(T, B, D)
+    loss = lambda states: (states.h[-1] ** 2).sum()  # noqa: E731
+    return cell, params, xs, loss, jaxrnn.diagnose(cell, params, xs, loss)
+
+
+def test_curves_of_a_loss_are_those_of_bptt(of_last_loss):
+    cell, params, xs, loss, flow = of_last_loss
+    (layer,) = flow.layers
+    assert flow.loss == "last"
+    assert layer.random_adjoint is None
+    whole = bptt.adjoints(jaxrnn.Run(cell, params, xs), loss)
+    want = np.sqrt(sum((leaf**2).sum(-1) for leaf in jax.tree.leaves(whole)))
+    np.testing.assert_allclose(np.exp(layer.adjoint), want, rtol=1e-11)
+    for b in range(B):
+        own = xs[:, b : b + 1]
+        sizes = bptt.contribution_norms(jaxrnn.Run(cell, params, own), loss)
+        want = np.sqrt(sum(leaf**2 for leaf in jax.tree.leaves(sizes.norm)))
+        np.testing.assert_allclose(np.exp(layer.contribution[:, b]), want, rtol=1e-11)
+        grads = jax.grad(lambda p, own=own: loss(jaxrnn.unrolling.by_autodiff(cell, p, own)))(
+            params
+        )
+        want = np.sqrt(sum((leaf**2).sum() for leaf in jax.tree.leaves(grads)))
+        np.testing.assert_allclose(np.exp(layer.gradient[b]), want, rtol=1e-11)
+        for horizon, part in ((layer.horizon_10, 0.1), (layer.horizon_1, 0.01)):
+            assert int(horizon[b]) == int(jaxrnn.memory_horizon(layer.contribution[:, b], part))
+
+
+def test_what_is_watched_is_what_the_library_says(of_last_loss):
+    cell, params, xs, _, flow = of_last_loss
+    (layer,) = flow.layers
+    own = xs[:, jnp.array(flow.watched)]
+    exponents = jaxrnn.lyapunov.exponents(jaxrnn.Run(cell, params, own), count=8, warmup=T // 10)
+    np.testing.assert_allclose(layer.exponents.value, exponents.value, atol=1e-12)
+    S = len(layer.bounds.product)
+    states = jaxrnn.unroll(cell, params, own)
+    entering = jax.tree.map(lambda s: s[T - S - 1], states) if S < T else None
+    bounds = jaxrnn.certificates.along(jaxrnn.Run(cell, params, own[T - S :], entering))
+    np.testing.assert_allclose(layer.bounds.product, bounds.product, atol=1e-11)
+    paths = jaxrnn.paths.decompose(jaxrnn.Run(cell, params, own[T - S :], entering))
+    np.testing.assert_allclose(layer.paths.exact, paths.exact, atol=1e-11)
+    J = jaxrnn.jacobians.closed_form(jaxrnn.Run(cell, params, own[:, :1]))
+    dense = np.block([[J.h.h, J.h.c], [J.c.h, J.c.c]])[:, 0]
+    sigma = np.linalg.svd(dense, compute_uv=False)
+    at = np.linspace(0, T - 1, len(layer.spectrum)).astype(int)
+    np.testing.assert_allclose(layer.spectrum, sigma[at], rtol=1e-10, atol=1e-14)
+
+
+def test_a_loss_on_many_steps_has_its_curves_and_random_ones_for_the_lags():
+    cell = jaxrnn.gru()
+    params, xs = cell.init(jax.random.key(0), D, H), normal(T, B, D)
+    flow = jaxrnn.diagnose(cell, params, xs, lambda states: states.h.sum())
+    random = jaxrnn.diagnose(cell, params, xs)
+    (layer,), (alone,) = flow.layers, random.layers
+    assert (flow.loss, random.loss) == ("steps", "random")
+    whole = bptt.adjoints(jaxrnn.Run(cell, params, xs), lambda states: states.h.sum())
+    np.testing.assert_allclose(np.exp(layer.adjoint), np.linalg.norm(whole.h, axis=-1), rtol=1e-11)
+    for field in ("adjoint", "contribution"):
+        got, want = getattr(layer, f"random_{field}"), getattr(alone, field)
+        np.testing.assert_allclose(got, want, atol=1e-12)
+        np.testing.assert_allclose(getattr(layer, f"{field}_by_lag"), want, atol=1e-12)
+    np.testing.assert_array_equal(layer.horizon_1, alone.horizon_1)
+    np.testing.assert_allclose(layer.bias, alone.bias, atol=1e-12)
+
+
+def test_random_cotangents_are_unit_vectors_on_the_output():
+    """Of a linear orthogonal net each keeps its length 1; mean of norms, whatever the draws."""
+    cell = jaxrnn.rnn(activations.identity)
+    params = jaxrnn.RNNParams(normal(H, D), orthogonal(H), jnp.zeros(H))
+    flow = jaxrnn.diagnose(cell, params, normal(T, B, D), draws=3)
+    np.testing.assert_allclose(flow.layers[0].adjoint, 0.0, atol=tol(1e-12))
+    lstm = jaxrnn.lstm()
+    of_lstm = jaxrnn.diagnose(lstm, lstm.init(jax.random.key(0), D, H), normal(T, B, D), draws=1)
+    np.testing.assert_allclose(of_lstm.layers[0].adjoint[-1], 0.0, atol=tol(1e-12))
+
+
+def test_one_draw_is_the_adjoint_norm_of_that_cotangent():
+    cell = jaxrnn.lstm()
+    params, xs = cell.init(jax.random.key(0), D, H), normal(T, 2, D)
+    many = [
+        jaxrnn.diagnose(cell, params, xs, draws=1, key=jax.random.key(n)).layers[0].adjoint
+        for n in range(3)
+    ]
+    assert not np.allclose(many[0], many[1])
+    # Between σ_min and σ_max of the transport, whatever the cotangent.
+    top = products.transport_norms(jaxrnn.Run(cell, params, xs))
+    assert all((each <= top + 1e-9).all() for each in many)
+
+
+@pytest.mark.parametrize("kind", ["random", "last", "steps"])
+@pytest.mark.parametrize("masked", [False, "lengths", "all"])
+@short(masked=False, kind="last")
+def test_chunks_give_what_the_whole_gives(masked, kind):
+    cell = CELLS["rnn-tanh"]
+    keys = jax.random.split(jax.random.key(3), 4)
+    net = [
+        Layer(draw_params(cell, D, H, keys[0], 0.5), draw_params(cell, D, H, keys[1], 0.5)),
+        Layer(draw_params(cell, 2 * H, 4, keys[2], 0.5)),
+    ]
+    xs = normal(13, 7, D)
+    given = {
+        "lengths": jnp.array([13, 2, 5, 13, 0, 1, 9]),
+        "resets": jax.random.bernoulli(keys[3], 0.2, (13, 7)),
+        "state0": [
+            Layer(jaxrnn.RNNState(normal(7, H, seed=1)), jaxrnn.RNNState(normal(7, H, seed=2))),
+            Layer(jaxrnn.RNNState(normal(7, 4, seed=3))),
+        ],
+    }
+    given = {name: given[name] for name in given if masked in (name, "all")}
+    loss = {
+        "random": None,
+        "last": lambda s: (s[-1].forward.h[-1] ** 2).sum() + s[0].reverse.h[0].sum(),
+        "steps": lambda s: (jaxrnn.layers.outputs(s) ** 2).sum(),
+    }[kind]
+    whole = jaxrnn.diagnose(cell, net, xs, loss, **given, chunk=7)
+    parts = jaxrnn.diagnose(cell, net, xs, loss, **given, chunk=3)
+    assert whole.loss == parts.loss == kind
+    assert jax.tree.structure(whole) == jax.tree.structure(parts)
+    for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(parts), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-10)
+    assert [advice.illness for advice in whole.advice] == [a.illness for a in parts.advice]
+
+
+def test_layers_have_the_curves_of_their_adjoints():
+    cell = CELLS["rnn-tanh"]
+    keys = jax.random.split(jax.random.key(3), 2)
+    net = [
+        Layer(draw_params(cell, D, H, keys[0], 0.5)),
+        Layer(draw_params(cell, H, 4, keys[1], 0.5)),
+    ]
+    xs, loss = normal(13, 4, D), lambda states: (states[-1].forward.h[-1] ** 2).sum()
+    flow = jaxrnn.diagnose(cell, net, xs, loss)
+    assert flow.names == ("layer 1", "layer 2")
+    whole = jaxrnn.layers.adjoints(jaxrnn.layers.runs(cell, net, xs), loss)
+    for layer, want in zip(flow.layers, whole, strict=True):
+        norms = np.linalg.norm(want.forward.h, axis=-1)
+        np.testing.assert_allclose(np.exp(layer.adjoint), norms, rtol=1e-10)
+
+
+def test_batch_axes_are_flattened_and_none_is_one():
+    cell = jaxrnn.gru()
+    params, xs = cell.init(jax.random.key(0), D, H), normal(9, 2, 3, D)
+    loss = lambda states: (states.h[-1] ** 2).sum()  # noqa: E731
+    lengths = jnp.array([[9, 2, 3], [4, 5, 9]])
+    both = jaxrnn.diagnose(cell, params, xs, loss, lengths=lengths)
+    flat = jaxrnn.diagnose(cell, params, xs.reshape(9, 6, D), loss, lengths=lengths.ravel())
+    for a, b in zip(jax.tree.leaves(both), jax.tree.leaves(flat), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-12)
+    one = jaxrnn.diagnose(cell, params, xs[:, 0, 0], loss)
+    np.testing.assert_allclose(
+        one.layers[0].adjoint[:, 0], both.layers[0].adjoint[:, 0], atol=1e-12
+    )
+
+
+def test_a_cell_of_your_own_is_diagnosed_by_its_step():
+    step = lambda p, s, x: jaxrnn.RNNState(jnp.tanh(p.w_ih @ x + p.w_hh @ s.h + p.b))  # noqa: E731
+    ours = jaxrnn.rnn()
+    cell = jaxrnn.from_step(step, init=ours.init, init_state=ours.init_state)
+    params, xs = ours.init(jax.random.key(0), D, H), normal(9, B, D)
+    mine, theirs = jaxrnn.diagnose(cell, params, xs), jaxrnn.diagnose(ours, params, xs)
+    assert mine.layers[0].gates is None
+    assert "gates" not in mine.summary()["layers"][0]
+    assert not any("gates" in each.illness for each in mine.advice)
+    np.testing.assert_allclose(mine.layers[0].adjoint, theirs.layers[0].adjoint, atol=1e-11)
+    np.testing.assert_allclose(mine.layers[0].gradient, theirs.layers[0].gradient, atol=1e-11)
+
+
+def test_the_record_is_a_pytree_and_prints(of_last_loss):
+    *_, flow = of_last_loss
+    again = jax.jit(lambda flow: flow)(flow)
+    assert isinstance(again, GradientFlow)
+    assert again.names == flow.names
+    lines = str(flow).splitlines()
+    assert max(map(len, lines[2:])) <= 80
+    assert "horizon" in lines[2]
+    page = flow._repr_html_()
+    assert page.count("<tr>") == 1 + len(flow.layers)
+    assert "polyline" in page
+    json.dumps(flow.summary(), allow_nan=False)
+    lengths = np.sort(np.asarray(flow.lengths))
+    names = ("least", "lower", "median", "upper", "nine_in_ten", "most")
+    ranks = [round(q * (len(lengths) - 1)) for q in (0, 0.25, 0.5, 0.75, 0.9, 1)]
+    assert flow.summary()["length"] == dict(zip(names, lengths[ranks], strict=True))
+
+
+# --- resets and states that are given ---------------------------------------------------
+
+EDGES = [(3, 11), (5,), (2, 8), (0, 9)]  # resets of each example; the last one is beyond its length
+ENDS = [12, 12, 10, 7]
+
+
+def size(tree, axes=None):
+    return np.sqrt(sum((np.asarray(leaf) ** 2).sum(axes) for leaf in jax.tree.leaves(tree)))
+
+
+def size_of_steps(tree):
+    rows = [np.asarray(leaf).reshape(len(leaf), -1) for leaf in jax.tree.leaves(tree)]
+    return np.linalg.norm(np.concatenate(rows, 1), axis=1)
+
+
+def of_one(cell, net, xs, first, resets, loss):
+    """Of one example and each direction, in its own time, by `jax.grad` of plain scans.
+
+    (‖∂E/∂sₖ‖, ‖∂E/∂θ|ₖ‖, ‖∂E/∂θ‖)
+    """
+    steps = len(xs)
+    # Read from the end, a sequence begins where the next one ended.
+    turned = jnp.concatenate([resets[1:], jnp.zeros_like(resets[:1])])[::-1]
+    each = [untied.copies(layer, steps) for layer in net]
+    nudges = jax.tree.map(jnp.zeros_like, [untied.copies(layer, steps) for layer in first])
+
+    @jax.grad
+    def grads(both):
+        found, read = [], xs
+        for copies, start, nudge in zip(*both[:1], first, *both[1:], strict=True):
+            states = untied.run(
+                cell, copies.forward, read, start.forward, resets=resets, nudges=nudge.forward
+            )
+            layer = Layer(states)
+            if copies.reverse is not None:
+                back = untied.run(
+                    cell, copies.reverse, read[::-1], start.reverse,
+                    resets=turned, nudges=nudge.reverse,
+                )  # fmt: skip
+                layer = Layer(states, jax.tree.map(lambda leaf: leaf[::-1], back))
+            found.append(layer)
+            read = jaxrnn.layers.outputs(found)
+        return loss(found)
+
+    contributions, adjoints = grads((each, nudges))
+    for layer, sides in zip(contributions, adjoints, strict=True):
+        for terms, adjoint in zip(layer, sides, strict=True):
+            if terms is not None:
+                whole = jax.tree.map(lambda leaf: leaf.sum(0), terms)
+                yield size_of_steps(adjoint), size_of_steps(terms), size(whole)
+
+
+def of_a_stack(states):
+    top = states[-1].forward
+    return (top.c[-1] ** 2).sum() + top.h[-1].sum() + (states[0].reverse.h[0] ** 2).sum()
+
+
+def of_many_steps(states):
+    return of_a_stack(states) + jnp.sin(states[0].forward.h[3]).sum()
+
+
+def of_one_layer(states):
+    return (states.c[-1] ** 2).sum() + states.h[-1].sum()
+
+
+@pytest.mark.parametrize("loss", [of_one_layer, of_a_stack, of_many_steps])
+def test_resets_and_given_states_have_the_sizes_that_autodiff_finds_for_each_example(loss):
+    cell, many = LSTM, len(ENDS)
+    keys = jax.random.split(jax.random.key(5), 3)
+    below, back = (draw_params(cell, D, H, key, 0.5) for key in keys[:2])
+    net = [Layer(below, back), Layer(draw_params(cell, 2 * H, 4, keys[2], 0.5))]
+    if loss is of_one_layer:
+        net = [Layer(below)]
+    zeros = [[None if p is None else cell.init_state(p, (many,)) for p in layer] for layer in net]
+    first = [
+        Layer(*jax.tree.map(lambda s, n=n: normal(*s.shape, seed=n), sides))
+        for n, sides in enumerate(zeros)
+    ]
+    xs, resets = normal(12, many, D), np.zeros((12, many), bool)
+    for b, steps in enumerate(EDGES):
+        resets[list(steps), b] = True
+    masks = {"lengths": jnp.array(ENDS), "resets": jnp.asarray(resets), "chunk": 3}
+    if loss is of_one_layer:
+        flow = jaxrnn.diagnose(cell, below, xs, loss, state0=first[0].forward, **masks)
+    else:
+        flow = jaxrnn.diagnose(cell, net, xs, loss, state0=first, **masks)
+    assert flow.loss == ("steps" if loss is of_many_steps else "last")
+    np.testing.assert_array_equal(flow.lengths, ENDS)
+    np.testing.assert_array_equal(flow.spans, [1, 7, 2, 7])
+    whole = (lambda states: loss(states[0].forward)) if loss is of_one_layer else loss
+    for b, n in enumerate(ENDS):
+        own = jax.tree.map(lambda s, b=b: s[b], first)
+        want = of_one(cell, net, xs[:n, b], own, jnp.asarray(resets[:n, b]), whole)
+        for layer, (adjoint, terms, gradient) in zip(flow.layers, want, strict=True):
+            np.testing.assert_allclose(np.exp(layer.adjoint[:n, b]), adjoint, rtol=1e-11)
+            np.testing.assert_allclose(np.exp(layer.contribution[:n, b]), terms, rtol=1e-11)
+            np.testing.assert_allclose(np.exp(layer.gradient[b]), gradient, rtol=1e-11)
+
+    # What is watched is the longest stretch without a reset, which starts from the given state.
+    assert flow.watched == (0,)
+    start = jax.tree.map(lambda s: s[:1], first)
+    runs = jaxrnn.layers.runs(cell, net, xs[3:11, :1], start)
+    sides = [run for layer in runs for run in layer if run is not None]
+    for layer, run in zip(flow.layers, sides, strict=True):
+        exponents = jaxrnn.lyapunov.exponents(run, count=8).value
+        np.testing.assert_allclose(layer.exponents.value, exponents, atol=1e-12)
+        bounds = jaxrnn.certificates.along(run)
+        np.testing.assert_allclose(layer.bounds.product, bounds.product, atol=1e-11)
+
+
+# --- planted illnesses ----------------------------------------------------------------
+
+
+def rnn_with(W, activation=activations.tanh, inputs=0.5):
+    cell = jaxrnn.rnn(activation)
+    H = len(W)
+    return cell, jaxrnn.RNNParams(inputs * normal(H, D, seed=1), jnp.asarray(W), jnp.zeros(H))
+
+
+def gated(cell, scale=1.0, recurrent=1.0, **biases):
+    """Usual weights, the named blocks of b at a value."""
+    H = 16
+    params = cell.init(jax.random.key(0), D, H, dtype=WIDEST)
+    params = jax.tree.map(lambda leaf: scale * leaf, params)
+    params = params._replace(w_hh=recurrent * params.w_hh)
+    for gate, value in biases.items():
+        at = cell.gates.index(gate) * H
+        params = params._replace(b=params.b.at[at : at + H].set(value))
+    return cell, params
+
+
+LSTM, GRU = jaxrnn.lstm(), jaxrnn.gru()
+Q = orthogonal(16)
+ILL = {
+    "forget gates shut": (gated(LSTM, f=-5.0), {"forget gates shut"}),
+    "forget gates shut, GRU": (gated(GRU, z=-5.0), {"update gates shut"}),
+    "half forgotten": (gated(LSTM, scale=0.3, f=0.0), {"vanishing"}),
+    "input gates shut": (gated(LSTM, i=-6.0, f=5.0), {"input gates shut"}),
+    "input and forget gates shut": (
+        gated(LSTM, i=-6.0, f=-6.0), {"input gates shut", "forget gates shut"},
+    ),
+    "output gates shut": (gated(LSTM, o=-6.0, f=5.0), {"output gates shut"}),
+    "nothing new taken in": (gated(GRU, z=6.0), {"update gates open"}),
+    "exploding tanh RNN": (rnn_with(3 * normal(64, 64) / 8, inputs=0.05), {"exploding"}),
+    "exploding relu RNN": (rnn_with(1.5 * Q, activations.identity, 0.1), {"exploding"}),
+    "exploding LSTM": (gated(LSTM, recurrent=20.0, f=1.0), {"exploding"}),
+    "saturated tanh RNN": (rnn_with(0.5 * Q, inputs=20.0), {"saturated"}),
+    "dead relu RNN": (
+        (rnn_with(Q, activations.relu)[0],
+         rnn_with(Q, activations.relu)[1]._replace(b=-20.0 * jnp.ones(16))),
+        {"dead units"},
+    ),
+    "contracting tanh RNN": (rnn_with(0.3 * Q), {"vanishing"}),
+    "healthy orthogonal RNN": (rnn_with(Q, activations.identity, 0.1), set()),
+    "healthy tanh RNN": (rnn_with(Q, inputs=0.02), set()),
+    "healthy LSTM": (gated(LSTM, scale=0.3, f=5.0), set()),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("loss", [None, lambda states: (states.h[-1] ** 2).sum()])
+@pytest.mark.parametrize("case", ILL)
+@short(loss=None)
+@short(case={"forget gates shut", "exploding tanh RNN"})
+def test_a_planted_illness_is_named_and_no_other(case, loss):
+    (cell, params), want = ILL[case]
+    flow = jaxrnn.diagnose(cell, params, normal(100, 8, D), loss)
+    advice = flow.advice
+    assert {each.illness for each in advice if each.illness} == want, flow
+    assert all(each.finding and each.remedy for each in advice)
+    cures = re.findall(r"(initializers|regularizers|clipping)\.(\w+)", str(advice))
+    assert all(hasattr(getattr(jaxrnn, module), name) for module, name in cures)
+    assert cures or not want - {"saturated"}
+    assert all(any(c.isdigit() for c in each.finding) for each in advice)
+    if not want:
+        assert advice[0].remedy == "Nothing to do."
+        assert len(advice) == 1
+
+
+@pytest.mark.parametrize("name", ["forget gates shut", "forget gates shut, GRU", "input gates shut",
+                                  "output gates shut", "half forgotten"])  # fmt: skip
+def test_the_number_of_the_remedy_cures_the_gate(name):
+    (cell, params), (illness,) = ILL[name]
+    xs = normal(100, 8, D)
+    (advice, *_) = jaxrnn.diagnose(cell, params, xs).advice
+    assert advice.illness == illness
+    gate = {"f": "f", "u": "z", "i": "i", "o": "o", "v": "f"}[illness[0]]
+    at = cell.gates.index(gate) * 16
+    cured = params._replace(b=params.b.at[at : at + 16].add(advice.value))
+    again = jaxrnn.diagnose(cell, cured, xs)
+    assert illness not in {each.illness for each in again.advice}
+    if gate in "fz":
+        before = jaxrnn.diagnose(cell, params, xs).layers[0].horizon_1
+        assert float(jnp.median(again.layers[0].horizon_1)) > 3 * float(jnp.median(before))
+
+
+def test_the_factor_against_an_explosion_excludes_it():
+    (cell, params), _ = ILL["exploding tanh RNN"]
+    xs = normal(100, 8, D)
+    advice = jaxrnn.diagnose(cell, params, xs).advice[0]
+    assert advice.illness == "exploding"
+    scaled = params._replace(w_hh=advice.value * params.w_hh)
+    verdict = jaxrnn.certificates.of_weights(cell, scaled).statement().verdict
+    assert verdict in ("explosion excluded", "vanishing certified")
+    again = jaxrnn.diagnose(cell, scaled, xs)
+    assert "exploding" not in {each.illness for each in again.advice}
+
+
+def test_an_illness_of_one_layer_is_not_that_of_another():
+    both = [Layer(gated(LSTM, f=5.0, scale=0.3)[1], gated(LSTM, f=-5.0)[1])]
+    flow = jaxrnn.diagnose(LSTM, both, normal(100, 8, D))
+    ill = {(each.illness, each.layer) for each in flow.advice if each.illness}
+    assert ill == {("forget gates shut", "layer 1, reverse")}
+
+
+@pytest.mark.parametrize("loss", [None, lambda states: (states.h[-1] ** 2).sum()])
+def test_nan_from_a_step_on_is_named_and_the_rest_measured_before_it(loss):
+    cell, params = gated(LSTM, f=-5.0)
+    xs = normal(100, 8, D)
+    bad = with_nan(xs.at[60, 5, 1].set(jnp.inf), (slice(37, None), 2))
+    flow = jaxrnn.diagnose(cell, params, bad, loss)
+    want = np.full(8, -1)
+    want[[2, 5]] = 37, 60
+    np.testing.assert_array_equal(flow.nonfinite, want)
+    np.testing.assert_array_equal(flow.source, np.where(want < 0, -1, 0))
+    first, *rest = flow.advice
+    assert (first.illness, first.value) == ("not finite", 37.0)
+    assert "step 37 of example 2" in first.finding
+    assert "forget gates shut" in {each.illness for each in rest}
+    cut = jnp.where(want < 0, 100, want)
+    clean = jaxrnn.diagnose(cell, params, xs, loss, lengths=jnp.asarray(cut))
+    for field in ("adjoint", "contribution", "gradient", "horizon_1", "bias"):
+        got, own = getattr(flow.layers[0], field), getattr(clean.layers[0], field)
+        np.testing.assert_allclose(got, own, atol=1e-12)
+
+
+def test_a_state_that_overflows_is_named_with_its_layer_and_step():
+    cell, params = rnn_with(1e3 * Q, activations.relu)
+    params = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), params)
+    xs = jnp.abs(normal(100, 4, D, dtype=jnp.float32))
+    states = jaxrnn.unroll(cell, params, xs)
+    finite = np.isfinite(np.asarray(states.h)).all((1, 2))
+    flow = jaxrnn.diagnose(cell, params, xs)
+    assert flow.advice[0].illness == "not finite"
+    assert flow.advice[0].layer == "layer 1"
+    assert int(flow.nonfinite.min()) == int(np.flatnonzero(~finite)[0])
+    assert "exploding" in {each.illness for each in flow.advice}
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_nothing_finite_at_all_is_said_and_nothing_else(debug):
+    cell, params = gated(LSTM)
+    with jax.debug_nans(debug):  # NaN is what is asked for
+        flow = jaxrnn.diagnose(cell, params, np.full((9, 2, D), np.nan, WIDEST))
+    assert [each.illness for each in flow.advice] == ["not finite"]
+    assert flow.layers[0].exponents is None
+    assert "–" in str(flow)
+    flow._repr_html_()
+
+
+@pytest.mark.parametrize("read", [0, 1])
+def test_a_layer_that_the_loss_does_not_reach_is_said_to_have_no_gradient(read):
+    cell, params = rnn_with(Q, activations.identity, 0.1)
+    top = cell.init(jax.random.key(1), 16, 4)
+    net = [Layer(params), Layer(top._replace(b=top.b + 0.1))]
+    loss = [
+        lambda states: states[0].forward.h[-1].sum(),
+        lambda states: 0 * states[1].forward.h.sum(),
+    ]
+    flow = jaxrnn.diagnose(cell, net, normal(100, 8, D), loss[read])
+    ill = [(each.illness, each.layer) for each in flow.advice]
+    assert ill == [("no gradient", "layer 1"), ("no gradient", "layer 2")][1 - read :]
+    assert "–" not in str(flow).splitlines()[-1]
+
+
+def test_products_that_are_all_0_are_said_to_be():
+    """Every unit is off at every other step, and none throughout."""
+    cell, params = rnn_with(0.1 * Q, activations.relu, inputs=1.0)
+    xs = normal(100, 8, D).at[::2].set(-3.0).at[1::2].set(3.0)
+    params = params._replace(w_ih=jnp.ones_like(params.w_ih))
+    (advice, *_) = jaxrnn.diagnose(cell, params, xs).advice
+    assert advice.illness == "vanishing"
+    assert "exactly 0" in advice.remedy
+
+
+def test_advice_counts_steps_from_the_last_reset():
+    """A reset is no illness: what a gradient could reach is what it is held against."""
+    cell, params = rnn_with(1.05 * Q, activations.identity, 0.1)
+    resets = jnp.zeros((400, 8), bool).at[::10].set(True)
+    flow = jaxrnn.diagnose(cell, params, normal(400, 8, D), resets=resets)
+    (advice,) = flow.advice  # over 400 steps it would explode; no window of it is shorter
+    assert not advice.illness
+    assert "10 steps of 10 and do not grow" in advice.finding
+    alone = jaxrnn.diagnose(cell, params, normal(400, 8, D))
+    assert "exploding" in {each.illness for each in alone.advice}
+    # One late reset hides no explosion before it.
+    late = jaxrnn.diagnose(cell, params, normal(400, 8, D), resets=resets.at[:390].set(False))
+    assert "exploding" in {each.illness for each in late.advice}
+
+
+def test_a_relu_of_ones_own_is_told_by_its_range():
+    """Neither the name nor the object: what rests at its only end is dead, and not saturated."""
+    relu = activations.relu
+    own = activations.Activation("ReLU", relu.value, relu.derivative, 1.0, range=(0.0, math.inf))
+    xs = normal(100, 8, D)
+    for share in (4, 16):
+        told = []
+        for activation in (relu, own):
+            cell, params = rnn_with(Q, activation)
+            params = params._replace(b=params.b.at[:share].set(-20.0))
+            flow = jaxrnn.diagnose(cell, params, xs)
+            told.append([each for each in flow.advice if each.illness])
+        assert "dead units" in {each.illness for each in told[1]}
+        assert "saturated" not in {each.illness for each in told[1]}
+        assert [str(each) for each in told[0]] == [str(each) for each in told[1]]
+
+
+def test_one_short_sequence_hides_nothing():
+    cell, params = gated(LSTM, f=-5.0)
+    xs = normal(100, 4, D)
+    flow = jaxrnn.diagnose(cell, params, xs, lengths=jnp.array([100, 80, 60, 1]))
+    assert "forget gates shut" in {each.illness for each in flow.advice}
+    assert flow.watched == (0, 1, 2)
+    assert len(flow.layers[0].exponents.windows) == 60 - 6
+    short = jaxrnn.diagnose(cell, params, xs[:1])
+    assert short.layers[0].exponents is None
+    assert "input gates shut" in {
+        each.illness for each in jaxrnn.diagnose(*gated(LSTM, i=-6.0), xs[:1]).advice
+    }
+
+
+def test_no_truncation_is_advised_for_two_directions():
+    both = [Layer(gated(LSTM, f=-5.0)[1], gated(LSTM, f=-5.0)[1])]
+    xs = normal(100, 4, D)
+    assert not any("Trunc" in a.finding for a in jaxrnn.diagnose(LSTM, both, xs).advice)
+    one = jaxrnn.diagnose(LSTM, [Layer(both[0].forward)], xs).advice
+    assert any("Trunc" in a.finding for a in one)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@short(dtype="bfloat16")
+def test_half_precision_is_diagnosed_about_as_its_float32(dtype):
+    cell = jaxrnn.rnn()
+    params = cell.init(jax.random.key(0), D, H, dtype=jnp.float32)
+    half = jax.tree.map(lambda leaf: leaf.astype(dtype), params)
+    wide = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), half)
+    xs = normal(20, 4, D, dtype=jnp.float32).astype(dtype)
+    found = jaxrnn.diagnose(cell, half, xs, draws=1)
+    want = jaxrnn.diagnose(cell, wide, xs.astype(jnp.float32), draws=1)
+    (got,), (of,) = found.layers, want.layers
+    eps = float(jnp.finfo(dtype).eps)
+    np.testing.assert_allclose(got.gates["h"].mean, of.gates["h"].mean, atol=20 * eps)
+    np.testing.assert_allclose(
+        got.exponents.value[:, 0].astype(float), of.exponents.value[:, 0], atol=20 * eps
+    )
+    assert jnp.isfinite(got.spectrum.astype(jnp.float32)).all()
+    str(found)
+
+
+def test_clipping_is_advised_where_the_norms_spread_and_with_their_quantile():
+    cell, params = rnn_with(Q, activations.identity, 0.1)
+    weights = jnp.ones(20).at[0].set(1000.0)
+    loss = lambda states: (weights[:, None] * states.h[-1]).sum()  # noqa: E731
+    flow = jaxrnn.diagnose(cell, params, normal(50, 20, D), loss)
+    (advice,) = [each for each in flow.advice if "Clip" in each.remedy]
+    norms = np.sort(np.exp(np.asarray(flow.layers[0].gradient)))
+    want = np.minimum(norms, norms[17]).sum()  # as if no example exceeded what nine in ten do not
+    assert math.isclose(advice.value, want, rel_tol=tol(1e-9))
+    assert f"{want:.3g}" in advice.remedy
+
+
+def test_examples_without_a_gradient_say_nothing_about_a_threshold():
+    cell, params = rnn_with(Q, activations.identity, 0.1)
+    weights = jnp.ones(40).at[0].set(1000.0).at[20:].set(0.0)
+    loss = lambda states: (weights[:, None] * states.h[-1]).sum()  # noqa: E731
+    flow = jaxrnn.diagnose(cell, params, normal(50, 40, D), loss)
+    (advice,) = [each for each in flow.advice if "Clip" in each.remedy]
+    norms = np.sort(np.exp(np.asarray(flow.layers[0].gradient)))[20:]
+    want = np.minimum(norms, norms[17]).sum()
+    assert math.isclose(advice.value, want, rel_tol=tol(1e-9))
+    assert f"{norms[9]:.3g} in the median" in advice.finding
+    assert "inf" not in str(advice)
+
+
+def test_examples_that_the_loss_does_not_read_say_nothing_about_a_horizon():
+    cell, params = rnn_with(Q, activations.identity, 0.1)
+    flow = jaxrnn.diagnose(cell, params, normal(100, 8, D), lambda states: states.h[-1, :3].sum())
+    assert [each.illness for each in flow.advice] == [""]
+    figures = flow.summary()["layers"][0]
+    assert figures["horizon_1_percent"] == dict.fromkeys(figures["horizon_1_percent"], 100)
+    assert figures["horizon_10_percent"]["least"] == 100
+
+
+# --- the pieces ------------------------------------------------------------------------
+
+
+def test_lag_is_counted_from_each_sequences_own_end():
+    logs = np.arange(12.0).reshape(4, 3)
+    got = by_lag(logs, np.array([4, 2, 0]))
+    want = np.array([[9, 4, np.nan], [6, 1, np.nan], [3, np.nan, np.nan], [0, np.nan, np.nan]])
+    np.testing.assert_array_equal(got, want)
+    np.testing.assert_array_equal(curve(logs, np.array([2, 2, 1])), [3.0, 1.0 - 0.5])
+
+
+def rule(rate=None, horizon=(1, 1, 1)):
+    """The rules' arguments: sequences of 100 steps, a leading exponent or none, no gates."""
+    exponents = None if rate is None else SimpleNamespace(value=np.array([[rate]]))
+    layer = SimpleNamespace(
+        exponents=exponents, gates=None, horizon_1=np.array(horizon), gradient=np.zeros(3)
+    )
+    flow = SimpleNamespace(spans=np.full(3, 100), gates=())
+    return flow, "layer 1", layer, {"horizon_1_percent": {"median": 1.0}}
+
+
+def test_growth_that_is_measured_needs_no_exponent():
+    *given, numbers = rule()
+    advice = illnesses.exploding(*given, numbers | {"log_growth": math.log(500.0)})
+    assert (advice.illness, advice.layer) == ("exploding", "layer 1")
+    assert advice.finding == "‖∂E/∂s‖ grows by up to 500 times with the lag."
+    assert advice.remedy.startswith("The sequences are too short for exponents: measure longer")
+    advice = illnesses.exploding(
+        *given, numbers | {"log_growth": math.log(500.0), "gamma_sigma_max": 4.0}
+    )
+    assert advice.value == 0.25
+
+
+def test_growth_below_an_exponent_of_0_is_transient():
+    *given, numbers = rule(-0.25)
+    advice = illnesses.exploding(*given, numbers | {"log_growth": math.log(500.0)})
+    assert "; the leading exponent is -0.25 ± 0 nats a step." in advice.finding
+    assert advice.remedy.startswith("The growth is transient, λ is not above 0: clip")
+    assert math.isnan(advice.value)
+
+
+@pytest.mark.parametrize(("rate", "words"), [
+    (None, "too short for exponents"), (0.0, "is not below 0"), (0.5, "is not below 0"),
+    (-math.inf, "exactly 0 in the end"), (-0.25, "bring it near 0, by the bias of a gate"),
+])  # fmt: skip
+def test_what_is_said_of_vanishing_depends_on_the_exponent(rate, words):
+    (advice,) = illnesses.vanishing(*rule(rate))
+    assert (advice.illness, advice.layer) == ("vanishing", "layer 1")
+    assert advice.finding.startswith("nothing from 1 step back or more adds over 1 %")
+    assert words in advice.remedy
+    assert math.isnan(advice.value) == (rate != -0.25)
+    assert illnesses.vanishing(*rule(rate, (50, 50, 50))) == []
+
+
+@pytest.mark.parametrize(("growth", "words"), [
+    (0.0, "30 steps of 40 and do not grow."),
+    (math.log(6.0), "30 steps of 40 and grow 6.0-fold at most, below the 100-fold that counts"),
+])  # fmt: skip
+def test_growth_that_is_no_illness_is_said(growth, words):
+    figures = {"horizon_1_percent": {"median": 30.0}, "log_growth": growth}
+    advice = advising._nothing(SimpleNamespace(spans=np.full(3, 40)), [figures])
+    assert words in advice.finding
+    assert not advice.illness
+
+
+def test_weights_are_named_where_they_are_known():
+    """Those of a bare step are not: its layer has no gates."""
+    for rate, illness in ((-0.25, illnesses.vanishing), (0.25, illnesses.exploding)):
+        flow, name, layer, numbers = rule(rate)
+        numbers["log_growth"] = 0.0
+        found = illness(flow, name, layer, numbers)
+        assert "w_hh" not in (found[0] if isinstance(found, list) else found).remedy
+        layer.gates = {"h": None}
+        found = illness(flow, name, layer, numbers)
+        remedy = (found[0] if isinstance(found, list) else found).remedy
+        assert f"ultiply w_hh by e^-λ = {math.exp(-rate):.3g}" in remedy
+
+
+@pytest.mark.parametrize(("at", "left"), [(2, 0), (1, 1)])
+def test_what_is_not_finite_is_looked_for_again_in_what_is_left(at, left):
+    """The second direction overflows where it reads step 2, its own step 6, then 3, then 0."""
+    cell = jaxrnn.rnn(activations.identity)
+    usual = jaxrnn.RNNParams(jnp.ones((1, 1)), jnp.zeros((1, 1)), jnp.zeros(1))
+    net = (Layer(usual, usual._replace(w_ih=jnp.full((1, 1), 1e200))),)
+    xs = jnp.ones((9, 2, 1)).at[at, 0].set(1e200)
+    lengths, step, source = finite_lengths(cell, net, Batch(xs), 2)
+    np.testing.assert_array_equal(lengths, [left, 9])
+    np.testing.assert_array_equal(step, [left, -1])
+    np.testing.assert_array_equal(source, [2, -1])
+
+
+@pytest.mark.parametrize(("B", "chunk"), [(1, 4), (7, 3), (8, 3), (9, 4), (32, 16)])
+def test_chunks_are_of_one_size_and_cover_every_example_once(B, chunk):
+    xs = np.zeros((3, B, 2))
+    size = chunk_size([Layer(jaxrnn.RNNParams(*map(np.zeros, ((4, 2), (4, 4), (4,)))))], xs, chunk)
+    rows = np.concatenate(chunks(B, size))
+    assert size <= max(chunk, 1)
+    assert set(rows[rows < B]) == set(range(B))
+    assert len(rows) - B < size
+    assert {len(each) for each in chunks(B, size)} == {size}
+
+
+@pytest.mark.parametrize("n", [2, 64, 512, 4096])
+def test_less_is_watched_of_a_larger_state(n):
+    found = sizes(1000, 32, n)
+    assert 1 <= found.examples <= 4
+    assert 2 <= found.window <= 1000
+    assert found.examples * found.window * n**3 <= max(1e10, 4 * n**3)
+
+
+# --- bad input -------------------------------------------------------------------------
+
+
+def spoilt(**changes):
+    cell = changes.pop("cell", LSTM)
+    given = {"params": LSTM.init(jax.random.key(0), D, H), "xs": normal(7, 4, D)} | changes
+    return lambda: jaxrnn.diagnose(cell, given.pop("params"), given.pop("xs"), **given)
+
+
+PARAMS = LSTM.init(jax.random.key(0), D, H)
+BAD = {
+    "cell": (spoilt(cell=3), TypeError, "^cell: expected a cell"),
+    "params of another": (spoilt(params=(1, 2)), TypeError, r"^layers\[0\]: expected a Layer"),
+    "no layers": (spoilt(params=[]), TypeError, "^layers: expected a list of Layer"),
+    "xs width": (spoilt(xs=normal(7, 4, D + 1)), ValueError, "^xs: expected last axis D = 3"),
+    "xs rank": (spoilt(xs=normal(7)), ValueError, r"^xs: expected shape \(T, \*batch, D\)"),
+    "xs dtype": (spoilt(xs=jnp.ones((7, 4, D), int)), TypeError, "^xs: expected .*float"),
+    "no example": (spoilt(xs=normal(7, 0, D)), ValueError, "^xs: expected at least one step"),
+    "no step": (spoilt(xs=normal(0, 4, D)), ValueError, "^xs: expected at least one step"),
+    "lengths": (spoilt(lengths=jnp.array([8, 1, 1, 1])), ValueError, r"^lengths: .*\[0, T\].*8"),
+    "lengths of 0": (
+        spoilt(lengths=jnp.zeros(4, int)), ValueError, "^lengths: expected at least one above 0",
+    ),
+    "lengths shape": (spoilt(lengths=jnp.array([8])), ValueError, "^lengths: expected the batch"),
+    "loss": (spoilt(loss=lambda s: s.h), ValueError, "^loss: expected .* one real scalar"),
+    "no loss": (spoilt(loss=3), TypeError, "^loss: expected"),
+    "draws": (spoilt(draws=0), ValueError, "^draws: expected an integer of at least 1, got 0"),
+    "chunk": (spoilt(chunk=-1), ValueError, "^chunk: expected an integer of at least 1, got -1"),
+    "key": (spoilt(key=7), TypeError, "^key: expected"),
+    "progress": (spoilt(progress=True), TypeError, "^progress: expected"),
+    "weights": (
+        spoilt(params=PARAMS._replace(w_hh=with_nan(PARAMS.w_hh, (3, 1)))),
+        ValueError, r"^params.w_hh: expected finite numbers, got nan at \(3, 1\)",
+    ),
+    "traced": (
+        lambda: jax.jit(lambda xs: jaxrnn.diagnose(LSTM, PARAMS, xs).lengths)(normal(7, 4, D)),
+        TypeError, "^xs: expected an array outside of jax.jit",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_refused_by_name(case):
+    call, error, words = BAD[case]
+    with pytest.raises(error, match=words):
+        call()

@@ -1,0 +1,54 @@
+"""The cells and shapes that properties run over."""
+
+import jax
+from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
+
+import jaxrnn
+from jaxrnn import activations
+from tests.support.modes import WIDEST
+
+CELLS = {
+    "rnn-tanh": jaxrnn.rnn(),
+    "rnn-sigmoid": jaxrnn.rnn(activation=activations.sigmoid),
+    "rnn-relu": jaxrnn.rnn(activation=activations.relu),
+    "rnn-identity": jaxrnn.rnn(activation=activations.identity),
+    "lstm": jaxrnn.lstm(),
+    "gru": jaxrnn.gru(),
+}
+
+# (D, H): 1, square, H < D, H > D, odd sizes
+SHAPES = (
+    (1, 1), (1, 2), (2, 1), (3, 1), (1, 5), (2, 2), (3, 2), (2, 3), (5, 3), (3, 4), (7, 2), (4, 6),
+)  # fmt: skip
+SCALES = (0.1, 1.0, 10.0)
+
+
+def draw_params(cell, D, H, key, scale=1.0, dtype=WIDEST):
+    """Params with every leaf N(0, scale²), biases included."""
+    shapes = cell.shapes(D, H)
+    keys = jax.random.split(key, len(shapes))
+    leaves = [scale * jax.random.normal(k, s, dtype) for k, s in zip(keys, shapes, strict=True)]
+    return type(shapes)(*leaves)
+
+
+def draw_state(cell, H, batch, key, dtype=WIDEST):
+    """A state N(0, 1)."""
+    fields = cell.state_type._fields
+    keys = jax.random.split(key, len(fields))
+    return cell.state_type(*[jax.random.normal(k, (*batch, H), dtype) for k in keys])
+
+
+def split(xs):
+    """The type of xs `(T, B, D)` whose batch an explicit mesh has on two devices, and the mesh."""
+    mesh = AbstractMesh((2,), ("batch",), axis_types=(AxisType.Explicit,))
+    across = NamedSharding(mesh, PartitionSpec(None, "batch"))
+    return jax.ShapeDtypeStruct(xs.shape, xs.dtype, sharding=across), mesh
+
+
+def of_run(f, *own):
+    """f(run, *own) as a function of the parts of a run, as a table of functions wants it."""
+
+    def call(cell, params, xs, state0=None, **masks):
+        return f(jaxrnn.Run(cell, params, xs, state0, **masks), *own)
+
+    return call
