@@ -26,6 +26,7 @@ copyright = "2026, The jaxrnn authors"
 extensions = [
     "myst_nb",
     "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
     "docs.docstrings",
 ]
@@ -37,6 +38,9 @@ nb_execution_raise_on_error = True
 nb_execution_timeout = 240
 nb_merge_streams = True
 autodoc_typehints = "none"
+default_role = "code"
+napoleon_numpy_docstring = False
+napoleon_custom_sections = ["Cost", "Accuracy", "Source"]
 autodoc_preserve_defaults = True
 autodoc_member_order = "bysource"
 

@@ -66,11 +66,22 @@ def adjoints(run: Run, loss: Loss) -> State:
 
         λₖ = ∂E/∂sₖ|direct + Jₖ₊₁ᵀ λₖ₊₁
 
-    Args:    run: a `jaxrnn.Run`; loss: states ↦ one real scalar E.
-    Returns: the tree of the states, leaves `(T, *batch, H)`.
-    Raises:  TypeError or ValueError as `jaxrnn.unroll`, or naming `loss`.
-    Cost:    one `unroll`, one recurrent matmul for all steps, one reverse scan of O(T·B·G·H²).
-    Source:  docs/derivations/bptt.md; tests/analysis/test_bptt.py, against complex steps and `jax.grad`.
+    Args:
+      run: A `jaxrnn.Run`.
+      loss: A function of the states that gives one real number E.
+
+    Returns:
+      The tree of the states, leaves `(T, *batch, H)`.
+
+    Raises:
+      TypeError: If `run` is no run, or `loss` no function of the states to a real number.
+      ValueError: If what `loss` gives is not a scalar.
+
+    Cost:
+      One `unroll`, one recurrent matmul for all steps, one reverse scan of O(T·B·G·H²).
+
+    Source:
+      docs/derivations/bptt.md
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.lstm()
@@ -87,14 +98,24 @@ def temporal_contributions(run: Run, loss: Loss) -> Params:
 
         ∂E/∂θ|ₖ = (∂sₖ/∂θ)ᵀ λₖ,  sₖ₋₁ held constant        Σₖ ∂E/∂θ|ₖ = ∂E/∂θ
 
-    Args:    as `adjoints`.
-    Returns: the tree of the params with a leading axis T, summed over the batch; entry k belongs
-             to `states.h[k]`.
-    Raises:  as `adjoints`.
-    Cost:    as `adjoints`, then O(T·B·P) time and O(T·P) memory for P parameters;
-             `contribution_norms` does without the latter.
-    Source:  docs/derivations/bptt.md; tests/analysis/test_bptt.py, against the gradient with one copy of θ
-             for each step.
+    Args:
+      run: A `jaxrnn.Run`.
+      loss: A function of the states that gives one real number E.
+
+    Returns:
+      The tree of the params with a leading axis T, summed over the batch. Entry k belongs to
+      `states.h[k]`.
+
+    Raises:
+      TypeError: As `adjoints`.
+      ValueError: As `adjoints`.
+
+    Cost:
+      That of `adjoints`, then O(T·B·P) time and O(T·P) memory for P parameters.
+      `contribution_norms` does without that memory.
+
+    Source:
+      docs/derivations/bptt.md
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.rnn()
@@ -112,15 +133,29 @@ def contribution_norms(run: Run, loss: Loss) -> ContributionNorms:
 
         ‖Σ_b δᵇ ⊗ vᵇ‖² = Σ_bc (δᵇ·δᶜ)(vᵇ·vᶜ)        ⟨Σ_b δᵇ ⊗ vᵇ, g⟩ = Σ_b δᵇ·(g vᵇ)
 
-    Args:     as `adjoints`.
-    Returns:  ContributionNorms(norm, inner, total), leaves of the first two `(T,)`.
-    Raises:   as `adjoints`; NotImplementedError for a batch split over several devices, unless the
-              cell comes from `from_step`.
-    Cost:     a gradient, one more matmul of the forward pass's size, and `outer_products.sizes`;
-              O(P + T·B·G·H) memory, the latter for adjoints of δu and δa. A cell from
-              `from_step` takes its steps one by one.
-    Accuracy: see `outer_products.sizes`. In float32 an adjoint itself ends at 1e-38.
-    Source:   docs/derivations/bptt.md; the Gram matrices are this library's.
+    Args:
+      run: A `jaxrnn.Run`.
+      loss: A function of the states that gives one real number E.
+
+    Returns:
+      ContributionNorms(norm, inner, total), leaves of the first two `(T,)`.
+
+    Raises:
+      TypeError: As `adjoints`.
+      ValueError: As `adjoints`.
+      NotImplementedError: If the batch is split over several devices. A cell from `from_step` takes
+        such a batch.
+
+    Cost:
+      A gradient, one more matmul of the forward pass's size, and the Gram matrices of `(B, B)` at
+      each step. O(P + T·B·G·H) memory, the second term for adjoints of δu and δa. A cell from
+      `from_step` takes its steps one by one.
+
+    Accuracy:
+      In float32 an adjoint ends at 1e-38, and with it what it contributes.
+
+    Source:
+      docs/derivations/bptt.md
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.gru()
@@ -138,13 +173,24 @@ def credit_matrix(run: Run, losses: Callable[[Any], Array]) -> State:
 
         C[t, k] = ‖λₖ‖,  λₖ = ∂Eₜ/∂sₖ = ∂Eₜ/∂sₖ|direct + Jₖ₊₁ᵀ λₖ₊₁
 
-    Args:    run: as in `adjoints`; losses: states ↦ `(T,)`, one real loss a step.
-    Returns: the tree of the states, leaves `(T, T)`: row t, column k, the norm over batch and
-             units. If Eₜ reads no state after sₜ, everything right of the diagonal is 0.
-    Raises:  TypeError or ValueError as `adjoints`, naming `losses`.
-    Cost:    one `unroll`, then T times the reverse scan of `adjoints`, O(T²·B·G·H²), some rows at
-             once so that about 2²² numbers are held; O(T²) result.
-    Source:  docs/derivations/bptt.md for λₖ; tests/analysis/test_bptt.py, against `adjoints` of each loss.
+    Args:
+      run: A `jaxrnn.Run`.
+      losses: A function of the states that gives `(T,)` real numbers, the loss of each step.
+
+    Returns:
+      The tree of the states, leaves `(T, T)`: row t, column k, the norm over batch and units. If
+      Eₜ reads no state after sₜ, everything right of the diagonal is 0.
+
+    Raises:
+      TypeError: If `run` is no run, or `losses` no function of the states to real numbers.
+      ValueError: If what `losses` gives is not `(T,)`.
+
+    Cost:
+      One `unroll`, then T times the reverse scan of `adjoints`: O(T²·B·G·H²). As many rows are
+      computed at once as hold about 2²² numbers. The result takes O(T²) memory.
+
+    Source:
+      docs/derivations/bptt.md
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.gru()
