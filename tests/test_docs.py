@@ -1,27 +1,22 @@
 """The documentation: pages of the reference, docstrings, links, and tables made from JSON."""
 
-import functools
 import inspect
 import pathlib
 import re
-import types
 
 import docstring_parser
 import pytest
 
-import jaxrnn
 from benchmarks import render
 from docs import docstrings
 from tests.support import transform_table
+from tests.support.public import MODULES, offered, resolved
 from tests.test_bad_input import ROWS as BAD_INPUT
 
 ROOT = pathlib.Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = sorted([*DOCS.rglob("*.md"), ROOT / "README.md", ROOT / "tests" / "README.md"])
 NAMED = re.compile(r"\.\. auto(?:function|class|data):: (\S+)")
-MODULES = {
-    name for name in jaxrnn.__all__ if isinstance(getattr(jaxrnn, name), types.ModuleType)
-} | {"plot", "report", "strategies"}
 SECTIONS = ("Args", "Returns", "Raises", "Cost", "Accuracy", "Source")
 
 
@@ -29,27 +24,9 @@ def reference(module):
     return NAMED.findall((DOCS / "api" / f"{module}.md").read_text())
 
 
-def offered(module, public):
-    """Full names of what a module's `__all__` offers; of the layouts in it, what those offer."""
-    found = []
-    for name in module.__all__:
-        thing = getattr(module, name)
-        if not isinstance(thing, types.ModuleType):
-            found.append(f"{public}.{name}")
-        elif module is not jaxrnn:
-            found += offered(thing, f"{public}.{name}")
-    return found
-
-
-def resolved(public):
-    """What a public name stands for: `jaxrnn.convert.torch.read` by attributes."""
-    return functools.reduce(getattr, public.split(".")[1:], jaxrnn)
-
-
 @pytest.mark.parametrize("name", ["jaxrnn", *sorted(MODULES)])
 def test_the_reference_has_just_what_a_module_offers(name):
-    public = "jaxrnn" if name == "jaxrnn" else f"jaxrnn.{name}"
-    assert sorted(reference(name)) == sorted(offered(resolved(public), public))
+    assert sorted(reference(name)) == sorted(offered(name))
 
 
 def test_every_module_has_its_page():
