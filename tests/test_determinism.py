@@ -13,6 +13,7 @@ import pytest
 
 import jaxrnn
 from jaxrnn import clipping, jacobians, lyapunov
+from tests.support import drawing
 from tests.support.profiles import short
 from tests.support.table import CELLS
 
@@ -25,10 +26,7 @@ each_dtype = pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16",
 
 
 def drawn(cell, dtype, T=T, B=B, D=D, H=H):
-    normal = np.random.default_rng(0).normal
-    params = type(cell.shapes(D, H))(*[normal(size=s) / np.sqrt(H) for s in cell.shapes(D, H)])
-    state0 = cell.state_type(*[normal(size=(B, H)) for _ in cell.state_type._fields])
-    return jax.tree.map(lambda x: jnp.asarray(x, dtype), (params, normal(size=(T, B, D)), state0))
+    return drawing.drawn(cell, T, (B,), D, H, scale=H**-0.5, dtype=dtype)
 
 
 def loss(states):

@@ -35,7 +35,7 @@ def shapes(draw, names):
     )
 
 
-def drawn(name, D, H, T, B, seed, masked=False):
+def nets_of(name, D, H, T, B, seed, masked=False):
     """NETS nets of one shape, each of a scale of its own."""
     generator = np.random.default_rng(seed)
     normal, cell = generator.normal, CELLS[name]
@@ -100,7 +100,7 @@ def test_it_holds_for_every_net(name):
 
     @given(shapes(of.cells))
     def holds(shape):
-        nets = drawn(*shape[:-1], masked=of.masked and shape[-1])
+        nets = nets_of(*shape[:-1], masked=of.masked and shape[-1])
         check(of, asked(of.call, CELLS[shape[0]], nets), told(of.truth, nets))
 
     holds()

@@ -11,9 +11,10 @@ import jaxrnn
 from jaxrnn import jacobians
 from jaxrnn.numerics.time_axis import previous
 from tests.support import reference
+from tests.support.drawing import draw_params, draw_state
 from tests.support.modes import WIDEST, tol
 from tests.support.profiles import short
-from tests.support.table import CELLS, SCALES, SHAPES, draw_params, draw_state
+from tests.support.table import CELLS, SCALES, SHAPES
 
 # Of a shape and scale, of which there are 6 cells × 12 shapes × 3 scales: 108,000, and 1,080,000.
 CASES, MANY = 500, 5000

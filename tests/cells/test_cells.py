@@ -10,7 +10,7 @@ import pytest
 
 import jaxrnn
 from jaxrnn import activations, jacobians
-from tests.support import reference
+from tests.support import drawing, reference
 from tests.support.modes import WIDEST, tol
 from tests.support.table import CELLS
 
@@ -26,12 +26,9 @@ def blocks(kind, matrix):
 
 
 def drawn(cell, batch=(2, 3), D=3, H=4, seed=0):
-    """Params N(0, 0.8²), a state and an input N(0, 1), by NumPy's generator."""
-    normal = np.random.default_rng(seed).normal
-    params = cell.shapes(D, H)
-    params = type(params)(*[0.8 * normal(size=shape) for shape in params])
-    state = cell.state_type(*[normal(size=(*batch, H)) for _ in cell.state_type._fields])
-    return jax.tree.map(jnp.asarray, (params, state, normal(size=(*batch, D))))
+    """(params, state, x), what a step takes."""
+    params, xs, state = drawing.drawn(cell, 1, batch, D, H, scale=0.8, seed=seed)
+    return params, state, xs[0]
 
 
 # --- initialisation ---------------------------------------------------------------

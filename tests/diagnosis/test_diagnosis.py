@@ -18,9 +18,10 @@ from jaxrnn.diagnosis.summary import by_lag, curve
 from jaxrnn.diagnosis.watching import sizes
 from jaxrnn.nets.layers import Layer
 from tests.support import untied
+from tests.support.drawing import draw_params
 from tests.support.modes import WIDEST, tol
 from tests.support.profiles import short
-from tests.support.table import CELLS, draw_params
+from tests.support.table import CELLS
 
 T, B, D, H = 40, 6, 3, 5
 

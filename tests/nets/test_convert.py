@@ -83,7 +83,7 @@ LAYOUTS = layouts(D, H)
 each_layout = pytest.mark.parametrize("case", LAYOUTS)
 
 
-def drawn(case, seed=0, dtype=WIDEST, spread=0.0, layouts=LAYOUTS):
+def tree_of(case, seed=0, dtype=WIDEST, spread=0.0, layouts=LAYOUTS):
     """Leaves N(0, ¼), or over `spread` powers of ten."""
     generator = np.random.default_rng(seed)
     found = {}
@@ -110,7 +110,7 @@ def test_every_bit_comes_back(case, dtype):
     """Biases that differ in size by ten powers of ten, where a difference of sums would lose."""
     module = LAYOUTS[case][0]
     for seed in range(100):
-        leaves = drawn(case, seed, dtype, spread=10.0 if seed % 2 else 0.0)
+        leaves = tree_of(case, seed, dtype, spread=10.0 if seed % 2 else 0.0)
         model = module.read(leaves)
         assert all(leaf.dtype == dtype for leaf in jax.tree.leaves(model.layers))
         assert_bits(module.write(model), leaves)
@@ -123,7 +123,7 @@ def test_every_bit_comes_back(case, dtype):
 @settings(max_examples=10 * settings().max_examples)  # nothing is compiled
 def test_every_bit_comes_back_at_every_size(case, D, H, dtype, spread, seed):
     known = layouts(D, H)
-    leaves = drawn(case, seed, dtype, spread, known)
+    leaves = tree_of(case, seed, dtype, spread, known)
     assert_bits(known[case][0].write(known[case][0].read(leaves)), leaves)
 
 
@@ -147,7 +147,7 @@ def test_the_flat_vector_comes_back_and_is_jaxs(layers, both, dtype):
 
 
 def test_an_nnx_lstm_of_single_kernels_comes_back():
-    leaves = {name.replace("if.", "if_."): leaf for name, leaf in drawn("linen lstm").items()}
+    leaves = {name.replace("if.", "if_."): leaf for name, leaf in tree_of("linen lstm").items()}
     model = flax_nnx.read(leaves)
     assert_bits(flax_nnx.write_lstm_cell(model), leaves)
 
@@ -156,7 +156,7 @@ def test_an_nnx_lstm_of_single_kernels_comes_back():
 def test_trained_weights_go_back_too(case):
     """Changed params, written and read again, are the changed params to a rounding of the bias."""
     module = LAYOUTS[case][0]
-    model = module.read(drawn(case))
+    model = module.read(tree_of(case))
     generator = np.random.default_rng(1)
     trained = jax.tree.map(
         lambda leaf: leaf + 0.1 * generator.normal(size=leaf.shape).astype(leaf.dtype), model.layers
@@ -253,7 +253,7 @@ def by_hand(case, w, h, c, x):
 def test_the_cell_steps_as_the_layout_does(case):
     if case == "torch gru without bias":
         pytest.skip("of two layers")
-    leaves = drawn(case, 3)
+    leaves = tree_of(case, 3)
     model = LAYOUTS[case][0].read(leaves)
     steps_as_by_hand(case, leaves, model.cell, model.params)
     for spoil in FAULTS.values():
@@ -304,7 +304,7 @@ FAULTS = {
 @pytest.mark.parametrize("case", ["torch lstm deep", "torch gru deep", "torch rnn deep"])
 def test_layers_and_directions_with_lengths(case):
     """Two layers of two directions: each sequence alone, each direction by hand."""
-    leaves, T = drawn(case, 5), 6
+    leaves, T = tree_of(case, 5), 6
     xs = np.random.default_rng(6).normal(size=(T, 3, D)).astype(WIDEST)
     lengths = np.array([6, 1, 4])
     model = torch.read(leaves)
@@ -328,7 +328,7 @@ def test_layers_and_directions_with_lengths(case):
 
 def test_models_pass_from_layout_to_layout():
     """A GRU by way of every layout that has it computes the same."""
-    model = torch.read(drawn("torch gru"))
+    model = torch.read(tree_of("torch gru"))
     xs = np.random.default_rng(0).normal(size=(7, 2, D)).astype(WIDEST)
     want = jaxrnn.unroll(model.cell, model.params, xs).h
     for module in (equinox, flax_linen, keras, torch):
@@ -369,7 +369,7 @@ def lstm_leaves(*sizes):
 
 @each_layout
 def test_missing_extra_and_misshapen_leaves_are_named(case):
-    module, leaves = LAYOUTS[case][0], drawn(case)
+    module, leaves = LAYOUTS[case][0], tree_of(case)
     with pytest.raises(ValueError, match="strange: expected no such leaf"):
         module.read(leaves | {"strange": ones(3)})
     named = "^(" + "|".join(map(re.escape, leaves)) + "|[a-z_.0-9]+): expected "
@@ -389,10 +389,10 @@ def test_missing_extra_and_misshapen_leaves_are_named(case):
     (lambda: torch.read([1.0]), TypeError, "arrays: expected a dict of arrays by name, got a list"),
     (lambda: torch.read({}), ValueError, "arrays: expected torch weights .* got nothing"),
     (lambda: torch.read({"a": None}), TypeError, r"arrays\['a'\]: expected an array, got None"),
-    (lambda: torch.read(drawn("torch lstm"), prefix="rnn"), ValueError,
+    (lambda: torch.read(tree_of("torch lstm"), prefix="rnn"), ValueError,
      r"arrays: expected torch weights under the names rnn\.…, got bias_hh_l0"),
-    (lambda: torch.read(drawn("torch lstm"), prefix=3), TypeError, "prefix: expected a string"),
-    (lambda: torch.read(drawn("torch lstm") | {"weight_hr_l0": ones((2, H))}), ValueError,
+    (lambda: torch.read(tree_of("torch lstm"), prefix=3), TypeError, "prefix: expected a string"),
+    (lambda: torch.read(tree_of("torch lstm") | {"weight_hr_l0": ones((2, H))}), ValueError,
      "weight_hr_l0: expected no such leaf in torch weights"),
     (lambda: torch.read({"weight_hh_l0": ones((2 * H, H))}), ValueError,
      r"weight_hh_l0: expected G·H with H = 5 and G in \(4, 3, 1\), got 10"),
@@ -405,11 +405,11 @@ def test_missing_extra_and_misshapen_leaves_are_named(case):
     (lambda: torch.read(lstm_leaves(H, (H, H)), prefix="net"), ValueError,
      r"^net\.weight_.h_l1_reverse: expected no such leaf in torch weights"),
     (lambda: torch.write(None), TypeError, "model: expected a Model, got None"),
-    (lambda: equinox.write(torch.read(drawn("torch rnn"))), ValueError,
+    (lambda: equinox.write(torch.read(tree_of("torch rnn"))), ValueError,
      "model: expected a cell that equinox has, lstm or gru, got rnn"),
-    (lambda: equinox.write(torch.read(drawn("torch lstm deep"))), ValueError,
+    (lambda: equinox.write(torch.read(tree_of("torch lstm deep"))), ValueError,
      "model: expected one layer of one direction, got 2 layers of two directions"),
-    (lambda: haiku.write(torch.read(drawn("torch rnn"))), ValueError, "model: expected relu"),
+    (lambda: haiku.write(torch.read(tree_of("torch rnn"))), ValueError, "model: expected relu"),
     (lambda: torch.write(stacked(H, H + 1)), ValueError,
      r"model.layers\[1\]\.forward: expected H = 5 and D = 5, .*torch.*, got H = 6 and D = 5"),
     (lambda: torch.write(stacked(H, (H, H))), ValueError,
@@ -426,7 +426,7 @@ def test_missing_extra_and_misshapen_leaves_are_named(case):
      r"model.layers\[1\]: expected two directions, as layers\[0\] has, .*cudnn.*, got one"),
     (lambda: cudnn.write(stacked(H, H, unfit=1)), ValueError,
      r"model.layers\[1\]\.forward: expected H = 5 and D = 5, .*, got H = 5 and D = 6"),
-    (lambda: flax_nnx.write(torch.read(drawn("torch gru"))), ValueError,
+    (lambda: flax_nnx.write(torch.read(tree_of("torch gru"))), ValueError,
      "model: expected b_hn of zeros"),
     (lambda: haiku.read({"linear.w": ones((H - 1, 4 * H)), "linear.b": ones(4 * H)}),
      ValueError, r"^linear.w: expected at least H = 5 rows, \[x; h\], got 4"),
@@ -438,7 +438,7 @@ def test_missing_extra_and_misshapen_leaves_are_named(case):
      ValueError, r"^h.kernel: expected shape \(H, H\), got \(5, 6\)"),
     (lambda: flax_linen.read({"net.hi.kernel": ones((H, H + 1))}, prefix="net"),
      ValueError, r"^net.hi.kernel: expected shape \(H, H\), got \(5, 6\)"),
-    (lambda: keras.read(without(drawn("keras gru"), "bias")), ValueError, "bias: expected .*reset"),
+    (lambda: keras.read(without(tree_of("keras gru"), "bias")), ValueError, "bias: expected .*reset"),
     (lambda: cudnn.read(ones(7), input_size=3, hidden_size=5), ValueError,
      r"weights: expected shape \(200,\) for these sizes, got float(32|64)\[7\]"),
     (lambda: cudnn.read(ones(200), input_size=0, hidden_size=5), ValueError,
@@ -450,10 +450,10 @@ def test_missing_extra_and_misshapen_leaves_are_named(case):
     (lambda: jaxrnn.layers.unroll_layers(jaxrnn.lstm(), [None], ones((2, 3))), TypeError,
      r"layers\[0\]: expected a Layer"),
     (lambda: jaxrnn.layers.unroll_layers(
-        jaxrnn.lstm(), torch.read(drawn("torch lstm deep")).layers, ones((2, 4))), ValueError,
+        jaxrnn.lstm(), torch.read(tree_of("torch lstm deep")).layers, ones((2, 4))), ValueError,
      r"layers\[0\]: xs: expected last axis D = 3"),
     (lambda: jaxrnn.layers.unroll_layers(
-        jaxrnn.lstm(), torch.read(drawn("torch lstm")).layers, ones((2, 3)), []), TypeError,
+        jaxrnn.lstm(), torch.read(tree_of("torch lstm")).layers, ones((2, 3)), []), TypeError,
      "state0: expected a list of Layer"),
 ])  # fmt: skip
 def test_bad_input_is_named(call, error, words):
@@ -462,12 +462,12 @@ def test_bad_input_is_named(call, error, words):
 
 
 def test_names_may_be_nested_prefixed_or_tuples():
-    leaves = drawn("haiku lstm")
+    leaves = tree_of("haiku lstm")
     nested = {"net/~/lstm/linear": {"w": leaves["linear.w"], "b": leaves["linear.b"]}}
     model = haiku.read(nested, prefix="net/~/lstm".replace("/", "."))
     assert_bits(haiku.write(model), leaves)
-    tuples = {tuple(name.split(".")): leaf for name, leaf in drawn("nnx gru").items()}
-    assert_bits(flax_nnx.write(flax_nnx.read(tuples)), drawn("nnx gru"))
+    tuples = {tuple(name.split(".")): leaf for name, leaf in tree_of("nnx gru").items()}
+    assert_bits(flax_nnx.write(flax_nnx.read(tuples)), tree_of("nnx gru"))
     assert convert.Model is type(model)
 
 
@@ -481,7 +481,7 @@ NAMES = {torch: "torch", flax_linen: "flax-linen", flax_nnx: "flax-nnx", haiku: 
 @pytest.mark.parametrize("prefix", ["", "net.encoder"])
 @each_layout
 def test_the_layout_is_told_by_the_names(case, prefix):
-    module, leaves = LAYOUTS[case][0], drawn(case)
+    module, leaves = LAYOUTS[case][0], tree_of(case)
     named = {f"{prefix}.{name}".lstrip("."): leaf for name, leaf in leaves.items()}
     assert convert.guess(named | {"head.weight": ones(3)}) == (NAMES[module], prefix)
     assert convert.LAYOUTS[NAMES[module]] is module
@@ -492,7 +492,7 @@ def test_the_layout_is_told_by_the_names(case, prefix):
 @each_layout
 def test_leaves_of_other_layers_may_be_of_any_dtype(case, tmp_path):
     """float64 in 32-bit mode, a counter of batches, a name: none belongs to what is read."""
-    module, leaves = LAYOUTS[case][0], drawn(case, dtype="float32")
+    module, leaves = LAYOUTS[case][0], tree_of(case, dtype="float32")
     others = {
         "norm.running_mean": ones(3),
         "norm.num_batches_tracked": np.array(7),
@@ -513,18 +513,20 @@ def test_leaves_of_other_layers_may_be_of_any_dtype(case, tmp_path):
 
 
 def test_an_nnx_lstm_of_single_kernels_is_told_from_linen():
-    leaves = {name.replace("if.", "if_."): leaf for name, leaf in drawn("linen lstm").items()}
+    leaves = {name.replace("if.", "if_."): leaf for name, leaf in tree_of("linen lstm").items()}
     assert convert.guess(leaves) == ("flax-nnx", "")
 
 
 def test_names_that_do_not_tell_are_refused_with_the_candidates():
     two = {
-        f"{side}.{name}": leaf for side in ("a", "b") for name, leaf in drawn("keras lstm").items()
+        f"{side}.{name}": leaf
+        for side in ("a", "b")
+        for name, leaf in tree_of("keras lstm").items()
     }
     with pytest.raises(ValueError, match="of one net, got keras under a; keras under b; name the"):
         convert.guess(two)
     with pytest.raises(ValueError, match="got torch under no prefix; keras under no prefix"):
-        convert.guess(drawn("keras lstm") | drawn("torch lstm"))
+        convert.guess(tree_of("keras lstm") | tree_of("torch lstm"))
     with pytest.raises(
         ValueError, match=r"arrays: expected the leaves of torch, .* got a, b; name"
     ):
@@ -535,7 +537,7 @@ def test_names_that_do_not_tell_are_refused_with_the_candidates():
 def test_files_hold_the_bits(tmp_path, dtype):
     from safetensors.numpy import save_file
 
-    leaves = drawn("torch gru deep", dtype=dtype)
+    leaves = tree_of("torch gru deep", dtype=dtype)
     np.savez(tmp_path / "w.npz", **leaves)
     save_file(leaves, tmp_path / "w.safetensors")
     for file in ("w.npz", "w.safetensors"):
@@ -546,7 +548,7 @@ def test_files_hold_the_bits(tmp_path, dtype):
 def test_files_that_cannot_be_read_are_refused(tmp_path):
     from safetensors.numpy import save_file
 
-    leaves = drawn("torch lstm")
+    leaves = tree_of("torch lstm")
     save_file(leaves, tmp_path / "whole.safetensors")
     np.savez(tmp_path / "whole.npz", **leaves)
     for kind in ("safetensors", "npz"):

@@ -11,15 +11,16 @@ import jaxrnn
 from jaxrnn import layers
 from jaxrnn.nets.layers import Layer
 from tests.support import untied
+from tests.support.drawing import draw_params
 from tests.support.profiles import short
-from tests.support.table import CELLS, draw_params
+from tests.support.table import CELLS
 
 T, B, D = 6, 3, 2
 SIZES = (4, 3)  # H of each layer
 LENGTHS = np.array([6, 4, 0])
 
 
-def drawn(name, both, seed=0):
+def net_of(name, both, seed=0):
     """`both`: whether every layer has two directions, or which layers do."""
     cell = CELLS[name]
     keys = iter(jax.random.split(jax.random.key(seed), 5))
@@ -119,7 +120,7 @@ def close(got, want):
 @short(name="lstm", both=True, padded=True)
 @short(name="rnn-tanh", both=False, padded=True)
 def test_states_and_adjoints_are_those_of_plain_scans(name, padded, both):
-    cell, net, xs = drawn(name, both)
+    cell, net, xs = net_of(name, both)
     ends = LENGTHS if padded else np.full(B, T)
     given = jnp.asarray(LENGTHS) if padded else None
     zero = no_nudges(cell, net)
@@ -143,7 +144,7 @@ def test_states_and_adjoints_are_those_of_plain_scans(name, padded, both):
 
 @pytest.mark.parametrize("lengths", [None, LENGTHS])
 def test_jacobians_are_aligned_with_the_states_in_both_directions(lengths):
-    cell, net, xs = drawn("lstm", True)
+    cell, net, xs = net_of("lstm", True)
     given = None if lengths is None else jnp.asarray(lengths)
     ends = np.full(B, T) if lengths is None else lengths
     states = layers.unroll_layers(cell, net, xs, lengths=given)
@@ -168,7 +169,7 @@ def test_jacobians_are_aligned_with_the_states_in_both_directions(lengths):
 
 
 def test_a_run_is_a_net_of_one_layer():
-    cell, net, xs = drawn("gru", True)
+    cell, net, xs = net_of("gru", True)
     lengths = jnp.asarray(LENGTHS)
     states = layers.unroll_layers(cell, net, xs, lengths=lengths)
     for own, layer in zip(states, layers.runs(cell, net, xs, lengths=lengths), strict=True):
@@ -181,7 +182,7 @@ def test_a_run_is_a_net_of_one_layer():
 
 @pytest.mark.parametrize("name", ["rnn-tanh", "lstm"])
 def test_states_that_are_given_are_where_each_direction_starts(name):
-    cell, net, xs = drawn(name, True)
+    cell, net, xs = net_of(name, True)
     first = [
         Layer(*[jax.tree.map(lambda s: s + 0.3, cell.init_state(p, (B,))) for p in layer])
         for layer in net
@@ -205,7 +206,7 @@ def refused(words, error, *arguments, **more):
 
 
 def test_layers_that_do_not_fit_are_refused_by_number():
-    cell, net, xs = drawn("lstm", False)
+    cell, net, xs = net_of("lstm", False)
     refused(r"^layers: expected a list of Layer", TypeError, cell, net[0], xs)
     refused(r"^layers: expected a list of Layer", TypeError, cell, [], xs)
     refused(r"^layers\[1\]: expected a Layer", TypeError, cell, [net[0], net[1].forward], xs)
@@ -234,7 +235,7 @@ stacks = pytest.mark.parametrize(
 
 @stacks
 def test_resets_make_sequences_of_their_own_in_both_directions(name, both, lengths):
-    cell, net, xs = drawn(name, both)
+    cell, net, xs = net_of(name, both)
     first = drawn_states(cell, net)
     given = None if lengths is None else jnp.asarray(lengths)
     found = layers.unroll_layers(cell, net, xs, first, lengths=given, resets=jnp.asarray(RESETS))
@@ -251,7 +252,7 @@ def test_resets_make_sequences_of_their_own_in_both_directions(name, both, lengt
 def test_adjoints_of_stacks_with_resets_and_given_states_are_those_of_plain_scans(
     name, both, lengths
 ):
-    cell, net, xs = drawn(name, both)
+    cell, net, xs = net_of(name, both)
     first, zero = drawn_states(cell, net), no_nudges(cell, net)
     ends = np.full(B, T) if lengths is None else lengths
     given = None if lengths is None else jnp.asarray(lengths)
@@ -267,7 +268,7 @@ def test_adjoints_of_stacks_with_resets_and_given_states_are_those_of_plain_scan
 
 @stacks
 def test_jacobians_of_stacks_start_from_given_states_and_are_0_through_a_reset(name, both, lengths):
-    cell, net, xs = drawn(name, both)
+    cell, net, xs = net_of(name, both)
     first = drawn_states(cell, net)
     ends = np.full(B, T) if lengths is None else lengths
     given = None if lengths is None else jnp.asarray(lengths)
@@ -297,7 +298,7 @@ def test_jacobians_of_stacks_start_from_given_states_and_are_0_through_a_reset(n
 
 @pytest.mark.parametrize("most", [9, 300])
 def test_lengths_out_of_range_in_a_trace_act_as_clipped_in_both_directions(most):
-    cell, net, xs = drawn("gru", True)
+    cell, net, xs = net_of("gru", True)
     f = jax.jit(lambda lengths: layers.unroll_layers(cell, net, xs, lengths=lengths))
     found = f(jnp.array([most, -2, 4]))
     close(found, layers.unroll_layers(cell, net, xs, lengths=jnp.array([T, 0, 4])))
@@ -325,7 +326,7 @@ def test_numpy_lengths_are_lengths():
 @stacks
 def test_a_derivative_by_the_params_below_is_whole(name, both, lengths):
     """The runs were made outside, the upper ones of what the lower ones put out then."""
-    cell, net, xs = drawn(name, both)
+    cell, net, xs = net_of(name, both)
     first, zero = drawn_states(cell, net), no_nudges(cell, net)
     ends = np.full(B, T) if lengths is None else lengths
     given = None if lengths is None else jnp.asarray(lengths)

@@ -44,7 +44,7 @@ def ours(name, a):
     return getattr(factorizations, name)(a)
 
 
-def drawn(name, *shape):
+def stack_for(name, *shape):
     a = stack(*shape)
     return symmetric(a) if name == "symmetric_eigenvalues" else a
 
@@ -52,7 +52,7 @@ def drawn(name, *shape):
 @pytest.mark.parametrize("name", NUMPY)
 @pytest.mark.parametrize("lead", [(), (3,), (2, 3), (0,), (2, 0)])
 def test_values_for_any_leading_axes(name, lead):
-    a = drawn(name, *lead, 5, 5)
+    a = stack_for(name, *lead, 5, 5)
     found = ours(name, jnp.asarray(a))
     flat = a.reshape(-1, 5, 5) if a.size else a.reshape(0, 5, 5)
     expected = np.array([NUMPY[name](one) for one in flat]).reshape(found.shape)
@@ -65,7 +65,7 @@ def test_values_for_any_leading_axes(name, lead):
 @pytest.mark.parametrize(("lead", "n"), [((7, 20), 6), ((2, 2), 27)])
 def test_values_where_a_stack_takes_several_calls(name, lead, n):
     """92 of 6×6 at a time and the 48 that are left; one of 27×27 at a time."""
-    a = drawn(name, *lead, n, n)
+    a = stack_for(name, *lead, n, n)
     found = ours(name, jnp.asarray(a))
     flat = a.reshape(-1, n, n)
     expected = np.array([NUMPY[name](one) for one in flat]).reshape(found.shape)
@@ -85,7 +85,7 @@ def test_mapped_axes_are_leading_axes(transform):
 @pytest.mark.parametrize("name", NUMPY)
 def test_derivative_against_differences_of_numpy(name):
     """Fourth order, step 1e-3: right to about 1e-11 where the values are of size 1."""
-    a, da = drawn(name, 4, 4), drawn(name, 4, 4, 1)[..., 0]
+    a, da = stack_for(name, 4, 4), stack_for(name, 4, 4, 1)[..., 0]
     if name == "symmetric_eigenvalues":
         da = symmetric(da)
 
@@ -103,7 +103,7 @@ def test_derivative_against_differences_of_numpy(name):
 
 @pytest.mark.parametrize("name", ["qr", "singular_values", "symmetric_eigenvalues"])
 def test_second_derivative_and_reverse_mode_agree_with_forward(name):
-    a = jnp.asarray(drawn(name, 2, 4, 4))
+    a = jnp.asarray(stack_for(name, 2, 4, 4))
 
     def f(a):
         a = (a + jnp.swapaxes(a, -1, -2)) / 2 if name == "symmetric_eigenvalues" else a

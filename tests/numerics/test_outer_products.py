@@ -11,7 +11,7 @@ SHAPES = ((3, 1, 8, 5), (3, 4, 8, 5), (3, 4, 5, 8), (2, 30, 4, 3), (2, 30, 1, 1)
           (2, 0, 3, 4), (2, 3, 4, 0), (2, 3, 0, 4))  # fmt: skip
 
 
-def drawn(T, B, M, N, dtype=WIDEST):
+def factors(T, B, M, N, dtype=WIDEST):
     normal = np.random.default_rng(B).normal
     shapes = ((T, B, M), (T, B, N), (M, N))
     return [jnp.asarray(normal(size=shape), dtype) for shape in shapes]
@@ -30,7 +30,7 @@ def lengths(v):
 @pytest.mark.parametrize("f", [outer_products.sizes, outer_products.by_grams,
                                outer_products.one_by_one, outer_products.at_once])  # fmt: skip
 def test_norms_and_inner_products(f, shape):
-    rows, columns, direction = drawn(*shape)
+    rows, columns, direction = factors(*shape)
     norm, inner = f(rows, columns, direction)
     assert norm.shape == inner.shape == (shape[0],)
     S = (lengths(rows) * lengths(columns)).sum(1)
@@ -50,11 +50,11 @@ def test_grams_serve_few_sequences_and_large_weights(monkeypatch):
             outer_products, name, lambda *v, f=f, name=name: asked.append(name) or f(*v)
         )
     for shape in ((2, 1, 64, 64), (2, 39, 64, 64), (2, 6, 64, 1), (2, 40, 64, 64), (2, 8, 64, 1)):
-        outer_products.sizes(*drawn(*shape))
+        outer_products.sizes(*factors(*shape))
     assert asked == ["by_grams"] * 3 + ["at_once"] * 2
     asked.clear()
     for shape in ((256, 40, 64, 64), (257, 40, 64, 64)):
-        outer_products.sizes(*drawn(*shape))
+        outer_products.sizes(*factors(*shape))
     assert asked == ["at_once", "one_by_one"]
 
 
@@ -62,7 +62,7 @@ def test_grams_serve_few_sequences_and_large_weights(monkeypatch):
     "f", [outer_products.by_grams, outer_products.one_by_one, outer_products.at_once]
 )
 def test_what_cancels_over_the_batch_comes_out_as_small_as_the_docstring_says(f):
-    rows, columns, direction = drawn(3, 2, 8, 5)
+    rows, columns, direction = factors(3, 2, 8, 5)
     rows = rows.at[:, 1].set(-rows[:, 0])
     columns = columns.at[:, 1].set(columns[:, 0])
     norm, inner = f(rows, columns, direction)
@@ -76,7 +76,7 @@ def test_what_cancels_over_the_batch_comes_out_as_small_as_the_docstring_says(f)
 @pytest.mark.parametrize(("r", "c", "g"), [(1e-25, 1, 1), (1, 1e-25, 1), (1e-30, 1e20, 1e-5),
                                            (1e25, 1e-3, 1), (1e-36, 1, 1e25)])  # fmt: skip
 def test_sizes_survive_float32(B, r, c, g):
-    rows, columns, direction = drawn(4, B, 8, 5, "float32")
+    rows, columns, direction = factors(4, B, 8, 5, "float32")
     big = rows * np.float32(r), columns * np.float32(c), direction * np.float32(g)
     norm, inner = outer_products.sizes(*big)
     exact_norm, exact_inner = by_numpy(*big)
@@ -85,7 +85,7 @@ def test_sizes_survive_float32(B, r, c, g):
 
 
 def test_each_step_has_its_own_scale():
-    rows, columns, direction = drawn(4, 2, 8, 5, "float32")
+    rows, columns, direction = factors(4, 2, 8, 5, "float32")
     rows = rows * (10.0 ** -np.array([0, 12, 24, 36], np.float32)).reshape(4, 1, 1)
     np.testing.assert_allclose(
         outer_products.sizes(rows, columns, direction)[0],

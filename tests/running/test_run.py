@@ -27,7 +27,7 @@ T, B, D, H = 7, 3, 2, 4
 LENGTHS = np.array([7, 4, 2], np.int32)
 
 
-def drawn(cell=None, seed=0, dtype=jnp.float64):
+def parts(cell=None, seed=0, dtype=jnp.float64):
     cell = jaxrnn.lstm() if cell is None else cell
     keys = jax.random.split(jax.random.key(seed))
     params = cell.init(keys[0], D, H, dtype=dtype)
@@ -35,7 +35,7 @@ def drawn(cell=None, seed=0, dtype=jnp.float64):
 
 
 def run_of(**masks):
-    return jaxrnn.Run(*drawn(), **masks)
+    return jaxrnn.Run(*parts(), **masks)
 
 
 def last(states):
@@ -79,7 +79,7 @@ ANALYSES = {
 
 
 def test_states_are_those_of_unroll():
-    cell, params, xs = drawn()
+    cell, params, xs = parts()
     state0 = jaxrnn.LSTMState(jnp.ones((B, H)), jnp.full((B, H), 0.5))
     resets = jnp.zeros((T, B), bool).at[3, 1].set(True)
     run = jaxrnn.Run(cell, params, xs, state0, lengths=LENGTHS, resets=resets)
@@ -153,7 +153,7 @@ def test_gradient_by_a_run_with_integer_lengths_is_jaxs_type_error():
 @pytest.mark.parametrize("name", ["closed_form", "adjoints", "frobenius_norms", "omega", "curve"])
 def test_vmap_over_params_is_a_loop_over_seeds(name):
     f, run = ANALYSES[name], run_of(lengths=LENGTHS)
-    many = [drawn(seed=seed)[1] for seed in range(3)]
+    many = [parts(seed=seed)[1] for seed in range(3)]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *many)
     found = jax.vmap(lambda params: f(run.at(params)))(stacked)
     expected = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[f(run.at(p)) for p in many])
@@ -189,8 +189,8 @@ def test_one_trace_for_each_cell_shape_and_set_of_masks():
         return jnp.sum(jacobians.closed_form(run).h.h)
 
     for seed in range(3):
-        f(jaxrnn.Run(*drawn(seed=seed)))  # equal cells, other arrays
-        f(jaxrnn.Run(*drawn(seed=seed), lengths=LENGTHS))
+        f(jaxrnn.Run(*parts(seed=seed)))  # equal cells, other arrays
+        f(jaxrnn.Run(*parts(seed=seed), lengths=LENGTHS))
 
 
 def test_checkpoint_and_export():
@@ -211,7 +211,7 @@ def test_checkpoint_and_export():
 @pytest.mark.parametrize("name", ANALYSES)
 @pytest.mark.parametrize("given", ["a cell", "a tuple", "None"])
 def test_what_is_no_run_is_told_how_to_make_one(name, given):
-    cell, params, xs = drawn()
+    cell, params, xs = parts()
     value = {"a cell": cell, "a tuple": (cell, params, xs), "None": None}[given]
     with pytest.raises(
         TypeError, match=r"run: expected a jaxrnn.Run, got .*jaxrnn\.Run\(cell, params, xs\)"
@@ -245,7 +245,7 @@ def precisions(f, *arguments):
 
 @pytest.mark.parametrize("name", ANALYSES)
 def test_analyses_ask_for_the_highest_precision(name):
-    run = jaxrnn.Run(*drawn(dtype=jnp.float32))
+    run = jaxrnn.Run(*parts(dtype=jnp.float32))
     f = ANALYSES[name]
     found = precisions(f, run)
     assert found
@@ -259,7 +259,7 @@ LOWER = {"transport_norms", "along", "certify", "exponents", "flossing"}
 
 
 def test_training_is_at_the_users_default():
-    cell, params, xs = drawn(dtype=jnp.float32)
+    cell, params, xs = parts(dtype=jnp.float32)
     loss = lambda params: last(jaxrnn.unroll(cell, params, xs))  # noqa: E731
     found = precisions(jax.value_and_grad(loss), params)
     assert found

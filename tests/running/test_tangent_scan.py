@@ -11,9 +11,10 @@ import jaxrnn
 from jaxrnn.cells import affine
 from jaxrnn.running import tangent_scan
 from jaxrnn.running.unrolling import by_autodiff, last_state
+from tests.support import drawing
 from tests.support.modes import tol
 from tests.support.profiles import short
-from tests.support.table import CELLS, draw_params, draw_state
+from tests.support.table import CELLS
 
 GENERAL = ("rnn-tanh", "lstm", "gru")
 SIZES = ((7, (2,), 3, 4), (33, (3,), 1, 2), (64, (), 2, 3), (5, (2, 2), 2, 1), (1, (1,), 1, 1))
@@ -38,12 +39,12 @@ def by_hand(cell, params, xs, state0):
 
 
 def drawn(cell, T, batch, D, H, seed=0, scale=0.7):
-    keys = jax.random.split(jax.random.key(seed), 4)
-    params = draw_params(cell, D, H, keys[0], scale)
-    state0 = draw_state(cell, H, batch, keys[1])
-    xs = jax.random.normal(keys[2], (T, *batch, D))
-    weights = jax.tree.map(lambda s: jax.random.normal(keys[3], (T, *s.shape)), state0)
-    return (params, xs, state0), weights
+    """(params, xs, state0), and weights for a loss."""
+    point = drawing.drawn(cell, T, batch, D, H, seed=seed, scale=scale)
+    weights = drawing.leaves(
+        np.random.default_rng(seed + 100), jax.tree.map(jnp.shape, point[2]), lead=(T,)
+    )
+    return point, jax.tree.map(jnp.asarray, weights)
 
 
 def loss_of(unroll, cell, weights):

@@ -14,7 +14,7 @@ from jax.sharding import PartitionSpec as P
 
 import jaxrnn
 from jaxrnn.numerics.time_axis import previous
-from tests.support import reference
+from tests.support import drawing, reference
 from tests.support.modes import WIDEST, tol
 from tests.support.profiles import short
 from tests.support.table import CELLS, split
@@ -26,13 +26,7 @@ each_kind = pytest.mark.parametrize("name", CLOSED)
 
 
 def drawn(cell, batch=(4,), dtype=WIDEST, time=T, seed=0):
-    """(params, xs, state0) by NumPy's generator, which compiles nothing."""
-    normal = np.random.default_rng(seed).normal
-    params = cell.shapes(D, H)
-    params = type(params)(*[0.6 * normal(size=shape) for shape in params])
-    xs = normal(size=(time, *batch, D))
-    state0 = cell.state_type(*[normal(size=(*batch, H)) for _ in cell.state_type._fields])
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), (params, xs, state0))
+    return drawing.drawn(cell, time, batch, D, H, scale=0.6, dtype=dtype, seed=seed)
 
 
 def loop(name, params, xs, state0, lengths=None, resets=None):

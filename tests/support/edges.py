@@ -32,7 +32,7 @@ from jaxrnn.training.initializers import scaled_to_exponent
 from jaxrnn.training.regularizers import flossing, omega, omega_at_fixed_adjoints
 from tests.analysis import test_paths
 from tests.running.test_unrolling import BARE_LSTM
-from tests.support.modes import WIDEST
+from tests.support import drawing
 from tests.support.oracle import Net, Truth
 from tests.support.table import CELLS, of_run
 
@@ -56,17 +56,13 @@ MET = {
 
 
 def drawn(name, size, many=(), seed=1):
-    """(params, xs, state0) in NumPy, which compiles nothing."""
+    """(params, xs, state0) of a net of `KINDS`."""
     T, B, D, H = size
-    batch, normal = () if B is None else (B,), np.random.default_rng(seed).normal
-    like = CELLS["lstm" if name == "step" else name]
-    shapes = like.shapes(D, H)
-    params = type(shapes)(*[0.5 * normal(size=(*many, *shape)) for shape in shapes])
+    batch, like = () if B is None else (B,), CELLS["lstm" if name == "step" else name]
+    params, xs, state0 = drawing.drawn(like, T, batch, D, H, seed=seed, many=many)
     if name == "rnn-relu":  # no unit at rest: its logs are -inf
         params = params._replace(w_hh=abs(params.w_hh), b=4 + params.b)
-    state0 = like.state_type(*[normal(size=(*many, *batch, H)) for _ in like.state_type._fields])
-    case = params, normal(size=(*many, T, *batch, D)), state0
-    return jax.tree.map(lambda leaf: leaf.astype(WIDEST), case)
+    return jax.tree.map(np.asarray, (params, xs, state0))
 
 
 def one_of(cases, i):

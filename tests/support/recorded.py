@@ -20,6 +20,7 @@ import numpy as np
 import jaxrnn
 from jaxrnn import activations, layers
 from jaxrnn import initializers as starts
+from tests.support import drawing
 
 T, B, D, H = 12, 3, 2, 4
 SLOW = 2  # the second leaf of the bare step's state is of another size
@@ -85,10 +86,10 @@ def shapes(cell, D):
     return cell.shapes(D, H), cell.state_type(*[(H,)] * len(cell.state_type._fields))
 
 
-def drawn(rng, tree, dtype, lead=()):
+def filled(rng, shapes, dtype, lead=()):
     """Leaves N(0, 0.6²), the same ones in every dtype."""
-    leaves = [jnp.asarray(0.6 * rng.normal(size=(*lead, *shape)), dtype) for shape in tree]
-    return type(tree)(*leaves)
+    found = drawing.leaves(rng, shapes, 0.6, lead)
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), found)
 
 
 def masks(mask):
@@ -103,16 +104,16 @@ def parts(name, dtype, mask):
     """One layer; a state0 where both masks are."""
     cell, rng = CELLS[name], np.random.default_rng(list(CELLS).index(name))
     of_params, of_state = shapes(cell, D)
-    params = drawn(rng, of_params, dtype)
+    params = filled(rng, of_params, dtype)
     xs = jnp.asarray(rng.normal(size=(T, B, D)), dtype)
-    state0 = drawn(rng, of_state, dtype, (B,)) if mask == "both" else None
+    state0 = filled(rng, of_state, dtype, (B,)) if mask == "both" else None
     return Parts(cell, params, xs, state0, *masks(mask))
 
 
 def stack(name, dtype, mask):
     """Two layers, the second in both directions."""
     cell, rng = CELLS[name], np.random.default_rng(100 + list(CELLS).index(name))
-    first, forward, reverse = (drawn(rng, shapes(cell, size)[0], dtype) for size in (D, H, H))
+    first, forward, reverse = (filled(rng, shapes(cell, size)[0], dtype) for size in (D, H, H))
     net = [layers.Layer(first), layers.Layer(forward, reverse)]
     xs = jnp.asarray(rng.normal(size=(T, B, D)), dtype)
     return Parts(cell, net, xs, None, *masks(mask))

@@ -5,7 +5,6 @@ from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
 
 import jaxrnn
 from jaxrnn import activations
-from tests.support.modes import WIDEST
 
 CELLS = {
     "rnn-tanh": jaxrnn.rnn(),
@@ -21,21 +20,6 @@ SHAPES = (
     (1, 1), (1, 2), (2, 1), (3, 1), (1, 5), (2, 2), (3, 2), (2, 3), (5, 3), (3, 4), (7, 2), (4, 6),
 )  # fmt: skip
 SCALES = (0.1, 1.0, 10.0)
-
-
-def draw_params(cell, D, H, key, scale=1.0, dtype=WIDEST):
-    """Params with every leaf N(0, scale²), biases included."""
-    shapes = cell.shapes(D, H)
-    keys = jax.random.split(key, len(shapes))
-    leaves = [scale * jax.random.normal(k, s, dtype) for k, s in zip(keys, shapes, strict=True)]
-    return type(shapes)(*leaves)
-
-
-def draw_state(cell, H, batch, key, dtype=WIDEST):
-    """A state N(0, 1)."""
-    fields = cell.state_type._fields
-    keys = jax.random.split(key, len(fields))
-    return cell.state_type(*[jax.random.normal(k, (*batch, H), dtype) for k in keys])
 
 
 def split(xs):

@@ -77,7 +77,7 @@ def drawn_params(cell, rng, D=D):
     return type(shapes)(*[numbers(rng, *shape) / 2 for shape in shapes])
 
 
-def drawn(cell, rng):
+def case_of(cell, rng):
     kind = like(cell).state_type
     state0 = kind(*[numbers(rng, B, H) for _ in kind._fields])
     return drawn_params(cell, rng), numbers(rng, T, B, D), state0
@@ -168,7 +168,7 @@ def rows(cell):
         **{f"regularizers.{name}": of(getattr(regularizers, name), loss)
            for name in ("omega", "omega_at_fixed_adjoints")},
     }  # fmt: skip
-    table = {name: Row(call, functools.partial(drawn, cell)) for name, call in calls.items()}
+    table = {name: Row(call, functools.partial(case_of, cell)) for name, call in calls.items()}
     fixed = "regularizers.omega_at_fixed_adjoints"
     for name in SUMMED:
         table[name] = table[name]._replace(summed=True)
@@ -195,15 +195,15 @@ def rows(cell):
             (P(None, "batch"),)),
         "certificates.certify": Row(
             lambda p, x, s: floats(certificates.certify(jaxrnn.Run(one_gate, p, x, s))),
-            functools.partial(drawn, one_gate), slack=1024.0),
+            functools.partial(case_of, one_gate), slack=1024.0),
         "certificates.of_weights": Row(
             lambda p: floats(certificates.of_weights(one_gate, p)),
             lambda rng: (drawn_params(one_gate, rng),), (P(),), slack=16.0),
-        "clipping.clip_by_global_norm": Row(clipped, functools.partial(drawn, cell), (P(),) * 3),
+        "clipping.clip_by_global_norm": Row(clipped, functools.partial(case_of, cell), (P(),) * 3),
         "clipping.clip_by_running_quantile":
-            Row(clipped_twice, functools.partial(drawn, cell), (P(),) * 3),
+            Row(clipped_twice, functools.partial(case_of, cell), (P(),) * 3),
         "clipping.global_norm": Row(
-            lambda *tree: clipping.global_norm(tree), functools.partial(drawn, cell), (P(),) * 3),
+            lambda *tree: clipping.global_norm(tree), functools.partial(case_of, cell), (P(),) * 3),
     }  # fmt: skip
 
 

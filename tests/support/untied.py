@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxrnn
+from tests.support import drawing
 from tests.support.modes import tol
 from tests.support.table import CELLS
 
@@ -27,19 +28,13 @@ ALL = CELLS | {"step": NORMED}
 KINDS = ("rnn-tanh", "lstm", "gru", "step")  # one cell of each kind
 
 
+STEP_SHAPES = {"gain": (), "u": (H, H), "w": (H, D)}, {"h": (H,), "trace": (H,)}
+
+
 def drawn(name, T, batch=(2,), seed=0, many=()):
-    """(params, xs, state0) with leading axes `many`, by NumPy's generator: it compiles nothing."""
-    normal = np.random.default_rng(seed).normal
-    if name == "step":
-        shapes = {"gain": (), "u": (H, H), "w": (H, D)}
-        params = {leaf: 0.5 * normal(size=(*many, *shape)) for leaf, shape in shapes.items()}
-        state0 = {leaf: normal(size=(*many, *batch, H)) for leaf in ("h", "trace")}
-    else:
-        cell, shapes = CELLS[name], CELLS[name].shapes(D, H)
-        params = type(shapes)(*[0.5 * normal(size=(*many, *shape)) for shape in shapes])
-        fields = cell.state_type._fields
-        state0 = cell.state_type(*[normal(size=(*many, *batch, H)) for _ in fields])
-    return jax.tree.map(jnp.asarray, (params, normal(size=(*many, T, *batch, D)), state0))
+    """(params, xs, state0) of a net of `ALL`, with leading axes `many`."""
+    shapes = STEP_SHAPES if name == "step" else None
+    return drawing.drawn(ALL[name], T, batch, D, H, seed=seed, many=many, shapes=shapes)
 
 
 def choose(where, chosen, other):

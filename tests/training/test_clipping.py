@@ -18,7 +18,7 @@ SHAPES = {"a": (3,), "b": {"c": (2, 2), "d": ()}}
 COUNT = 8
 
 
-def drawn(low, high, dtype, seed=0, cases=CASES, spread=3):
+def many_trees(low, high, dtype, seed=0, cases=CASES, spread=3):
     """Trees with a magnitude of their own each, and entries `spread` powers of ten apart."""
     generator = np.random.default_rng(seed)
     sizes = 10.0 ** generator.uniform(low, high, (cases, 1))
@@ -55,7 +55,9 @@ def within(got, want, dtype, ulps):
 @pytest.mark.parametrize(("dtype", "spread"), [("float32", 3), ("float32", 9), ("float64", 3)])
 def test_bit_for_bit_what_optax_gives_where_optax_is_right(dtype, spread, c):
     # Nine powers of ten apart, some squares vanish that may turn the last bit of the norm.
-    trees = drawn(-15, 15 if c > 1e-15 else -14, dtype, spread=spread)  # at 1e-16 all are clipped
+    trees = many_trees(
+        -15, 15 if c > 1e-15 else -14, dtype, spread=spread
+    )  # at 1e-16 all are clipped
     got, _ = run(clipping.clip_by_global_norm, c, trees)
     want, _ = run(optax.clip_by_global_norm, c, trees)
     for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
@@ -66,7 +68,7 @@ def test_bit_for_bit_what_optax_gives_where_optax_is_right(dtype, spread, c):
     ("float32", -38, 38.6), ("float64", -307, 308.2), ("float16", -4, 4.9), ("bfloat16", -38, 38.6),
 ])  # fmt: skip
 def test_right_to_4_ulp_at_every_magnitude(dtype, low, high):
-    trees = drawn(low, high, dtype)
+    trees = many_trees(low, high, dtype)
     got, state = run(clipping.clip_by_global_norm, 1.0, trees)
     x = flat(trees)
     top = np.abs(x).max(1, keepdims=True)

@@ -8,14 +8,14 @@ import pytest
 import jaxrnn
 from jaxrnn import initializers, lyapunov
 from jaxrnn.cells.activations import identity as linear
-from tests.support import table
+from tests.support import drawing, table
 from tests.support.modes import WIDEST
 from tests.support.profiles import short
 
 CELLS = {name: table.CELLS[name] for name in ("rnn-tanh", "lstm", "gru")}
 
 
-def drawn(cell, H=6, D=2, dtype=WIDEST, **options):
+def fresh(cell, H=6, D=2, dtype=WIDEST, **options):
     return cell.init(jax.random.key(0), D, H, dtype=dtype, **options)
 
 
@@ -26,16 +26,16 @@ def blocks(cell, leaf):
 @pytest.mark.parametrize("name", CELLS)
 def test_each_gate_is_orthogonal_by_itself_and_the_identity_is_one(name):
     cell = CELLS[name]
-    for block in blocks(cell, drawn(cell).w_hh).values():
+    for block in blocks(cell, fresh(cell).w_hh).values():
         np.testing.assert_allclose(block @ block.T, np.eye(6), atol=1e-14)
-    scaled = drawn(cell, recurrent_init=initializers.identity(0.5))
+    scaled = fresh(cell, recurrent_init=initializers.identity(0.5))
     for block in blocks(cell, scaled.w_hh).values():
         np.testing.assert_array_equal(block, 0.5 * np.eye(6))
 
 
 def test_an_irnn_keeps_a_state_that_nothing_changes():
     cell = jaxrnn.rnn(jaxrnn.activations.relu)
-    params = drawn(cell, recurrent_init=initializers.identity())
+    params = fresh(cell, recurrent_init=initializers.identity())
     state = cell.state_type(jnp.arange(6.0))
     xs = jnp.zeros((1000, 2))
     np.testing.assert_array_equal(jaxrnn.unroll(cell, params, xs, state).h[-1], state.h)
@@ -45,7 +45,7 @@ def test_an_irnn_keeps_a_state_that_nothing_changes():
 @pytest.mark.parametrize("jitted", [False, True])
 def test_the_bias_of_one_gate_alone_changes(name, jitted):
     cell = CELLS[name]
-    params = table.draw_params(cell, 2, 6, jax.random.key(1))
+    params = drawing.draw_params(cell, 2, 6, jax.random.key(1))
     for gate in cell.gates:
         for bias in (-1.5, jnp.arange(6.0)):
             f = lambda p, gate=gate, bias=bias: initializers.with_gate_bias(cell, p, gate, bias)  # noqa: E731
@@ -84,7 +84,7 @@ def test_chrono_gates_forget_over_lags_in_the_range(name, keep):
 
 def test_chrono_lstm_remembers_longer():
     cell = CELLS["lstm"]
-    short = drawn(cell, H=32, forget_bias=0.0)
+    short = fresh(cell, H=32, forget_bias=0.0)
     long = initializers.chrono(cell, short, jax.random.key(3), longest=200)
     xs = jax.random.normal(jax.random.key(4), (200, 4, 2), WIDEST)
     horizon = lambda p: float(jaxrnn.memory_horizon(  # noqa: E731
@@ -95,7 +95,7 @@ def test_chrono_lstm_remembers_longer():
 @pytest.mark.parametrize("name", CELLS)
 def test_gates_drawn_anew_are_orthogonal_and_the_others_stay(name):
     cell = CELLS[name]
-    params = table.draw_params(cell, 2, 6, jax.random.key(1))
+    params = drawing.draw_params(cell, 2, 6, jax.random.key(1))
     gates = cell.gates[-2:]
     new = initializers.redrawn(cell, params, jax.random.key(5), gates)
     for gate in cell.gates:
@@ -115,9 +115,9 @@ def test_gates_drawn_anew_are_orthogonal_and_the_others_stay(name):
 def test_the_bias_inside_the_reset_is_that_of_gate_n():
     """As `init` draws a new gate n; the draw of any other gate leaves b_hn."""
     cell = CELLS["gru"]
-    params = table.draw_params(cell, 2, 6, jax.random.key(1))
+    params = drawing.draw_params(cell, 2, 6, jax.random.key(1))
     assert np.all(params.b_hn != 0)
-    np.testing.assert_array_equal(drawn(cell).b_hn, 0)
+    np.testing.assert_array_equal(fresh(cell).b_hn, 0)
     for gates, want in ((("n",), 0), (("r", "n"), 0), (("r", "z"), params.b_hn)):
         new = initializers.redrawn(cell, params, jax.random.key(5), gates)
         np.testing.assert_array_equal(new.b_hn, want)
@@ -128,7 +128,7 @@ def test_the_bias_inside_the_reset_is_that_of_gate_n():
 @pytest.mark.parametrize("activation", ["tanh", "sigmoid", "relu", "identity"])
 def test_scaled_to_its_bound_numpy_finds_the_bound(scale, activation):
     cell = jaxrnn.rnn(getattr(jaxrnn.activations, activation))
-    params = table.draw_params(cell, 2, 6, jax.random.key(1), scale)
+    params = drawing.draw_params(cell, 2, 6, jax.random.key(1), scale)
     new = initializers.scaled_to_bound(cell, params, 0.9)
     gamma = 0.25 if activation == "sigmoid" else 1.0
     np.testing.assert_allclose(gamma * np.linalg.norm(new.w_hh, 2), 0.9, rtol=1e-13)
@@ -138,7 +138,7 @@ def test_scaled_to_its_bound_numpy_finds_the_bound(scale, activation):
 
 def test_then_the_certificate_excludes_an_explosion():
     cell = CELLS["rnn-tanh"]
-    params = table.draw_params(cell, 2, 6, jax.random.key(1), 3.0)
+    params = drawing.draw_params(cell, 2, 6, jax.random.key(1), 3.0)
     new = initializers.scaled_to_bound(cell, params, 1 - 1e-12)
     verdict = jaxrnn.certificates.of_weights(cell, new).statement().verdict
     assert verdict in (jaxrnn.certificates.EXCLUDED, jaxrnn.certificates.VANISHING)
@@ -147,7 +147,7 @@ def test_then_the_certificate_excludes_an_explosion():
 @pytest.mark.parametrize("target", [-0.7, 0.0, 0.4])
 def test_a_linear_net_is_scaled_by_the_difference_of_the_exponents(target):
     cell = jaxrnn.rnn(linear)
-    params = table.draw_params(cell, 2, 5, jax.random.key(6), 0.5)
+    params = drawing.draw_params(cell, 2, 5, jax.random.key(6), 0.5)
     xs = jnp.zeros((400, 1, 2))
     found = initializers.scaled_to_exponent(jaxrnn.Run(cell, params, xs), target, warmup=50)
     before = lyapunov.exponents(jaxrnn.Run(cell, params, xs), count=1, warmup=50).value.mean()
@@ -160,7 +160,7 @@ def test_a_linear_net_is_scaled_by_the_difference_of_the_exponents(target):
 @short(name={"rnn-tanh", "lstm"})
 def test_any_cell_is_brought_to_an_exponent(name):
     cell = CELLS[name]
-    params = drawn(cell, H=16)
+    params = fresh(cell, H=16)
     xs = jax.random.normal(jax.random.key(7), (150, 4, 2), WIDEST)
     target = -0.1 if name == "rnn-tanh" else -0.15
     found = initializers.scaled_to_exponent(jaxrnn.Run(cell, params, xs), target, warmup=20)
@@ -171,7 +171,7 @@ def test_any_cell_is_brought_to_an_exponent(name):
 def test_what_the_recurrent_weights_cannot_reach_is_said():
     """Forget gates of σ(6) keep λ₁ above -0.01 whatever W_hh is."""
     cell = CELLS["lstm"]
-    params = drawn(cell, H=4, forget_bias=6.0)
+    params = fresh(cell, H=4, forget_bias=6.0)
     found = initializers.scaled_to_exponent(jaxrnn.Run(cell, params, jnp.zeros((60, 1, 2))), -1.0)
     assert found.exponent > -0.1
     assert np.isfinite(found.factor)
@@ -180,14 +180,14 @@ def test_what_the_recurrent_weights_cannot_reach_is_said():
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float32])
 def test_the_dtype_stays(dtype):
     cell = CELLS["lstm"]
-    params, key = drawn(cell, dtype=dtype), jax.random.key(8)
+    params, key = fresh(cell, dtype=dtype), jax.random.key(8)
     xs = jnp.ones((20, 1, 2), dtype)
     for new in (
         initializers.with_gate_bias(cell, params, "f", 1.0),
         initializers.chrono(cell, params, key, longest=50),
         initializers.redrawn(cell, params, key, ("o",)),
         initializers.scaled_to_exponent(jaxrnn.Run(cell, params, xs), -0.3).params,
-        initializers.scaled_to_bound(CELLS["rnn-tanh"], drawn(CELLS["rnn-tanh"], dtype=dtype)),
+        initializers.scaled_to_bound(CELLS["rnn-tanh"], fresh(CELLS["rnn-tanh"], dtype=dtype)),
     ):
         assert {leaf.dtype for leaf in new} == {jnp.dtype(dtype)}
 
@@ -196,7 +196,7 @@ def test_the_dtype_stays(dtype):
 def test_relu_units_that_die_or_overflow_leave_the_nearest_that_was_seen(target):
     """λ₁ jumps where a unit dies and is inf where the state is; own weights are on the grid."""
     cell = jaxrnn.rnn(jaxrnn.activations.relu)
-    params, xs = drawn(cell, H=8), jax.random.normal(jax.random.key(9), (50, 3, 2), WIDEST)
+    params, xs = fresh(cell, H=8), jax.random.normal(jax.random.key(9), (50, 3, 2), WIDEST)
     params = params._replace(b=params.b + 0.3)
     found = initializers.scaled_to_exponent(jaxrnn.Run(cell, params, xs), target)
     assert np.isfinite([found.factor, found.exponent]).all()
@@ -208,7 +208,7 @@ def test_relu_units_that_die_or_overflow_leave_the_nearest_that_was_seen(target)
 @pytest.mark.parametrize("value", [jnp.nan, 0.0])
 def test_where_no_exponent_is_finite_the_weights_stay(value):
     cell = CELLS["rnn-tanh"]
-    params = drawn(cell)
+    params = fresh(cell)
     params = params._replace(w_hh=value * params.w_hh)
     found = initializers.scaled_to_exponent(jaxrnn.Run(cell, params, jnp.ones((20, 2, 2))), 0.0)
     assert found.factor == 1
@@ -218,7 +218,7 @@ def test_where_no_exponent_is_finite_the_weights_stay(value):
 @pytest.mark.parametrize("size", [3e38, 1e-37])
 def test_a_bound_is_reached_from_either_end_of_float32(size):
     cell = CELLS["rnn-tanh"]
-    params = drawn(cell, dtype=jnp.float32)
+    params = fresh(cell, dtype=jnp.float32)
     params = params._replace(w_hh=jnp.full((6, 6), size, jnp.float32))
     new = initializers.scaled_to_bound(cell, params, 0.5)
     np.testing.assert_allclose(np.linalg.norm(new.w_hh, 2), 0.5, rtol=1e-6)
@@ -226,7 +226,7 @@ def test_a_bound_is_reached_from_either_end_of_float32(size):
 
 def test_a_bias_may_be_a_scalar_array_and_mapped():
     cell = CELLS["lstm"]
-    params = drawn(cell)
+    params = fresh(cell)
     f = lambda bias: initializers.with_gate_bias(cell, params, "f", bias).b  # noqa: E731
     want = f(2.0)
     for bias in (np.float32(2), jnp.asarray(2.0)):

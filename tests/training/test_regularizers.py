@@ -8,7 +8,7 @@ import pytest
 
 import jaxrnn
 from jaxrnn import lyapunov, regularizers
-from tests.support import table
+from tests.support import drawing, table
 from tests.support.modes import WIDEST, tol
 from tests.support.profiles import short
 
@@ -25,14 +25,14 @@ CELLS = {
 }
 
 
+LEAKY_SHAPES = {"w": (H, H), "v": (H, D)}, {"m": (H,)}
+
+
 def drawn(name, key=0, T=T, B=B, dtype=WIDEST):
     """(cell, params, xs)."""
-    k_params, k_xs = jax.random.split(jax.random.key(key))
-    xs = jax.random.normal(k_xs, (T, B, D), dtype)
-    if name == "leaky":
-        w, v = jax.random.normal(k_params, (2, H, max(H, D)), dtype)
-        return LEAKY, {"w": w[:, :H], "v": v[:, :D]}, xs
-    return CELLS[name], table.draw_params(CELLS[name], D, H, k_params, 0.7, dtype), xs
+    cell, shapes = (LEAKY, LEAKY_SHAPES) if name == "leaky" else (CELLS[name], None)
+    given = drawing.drawn(cell, T, (B,), D, H, scale=0.7, seed=key, dtype=dtype, shapes=shapes)
+    return cell, *given[:2]
 
 
 def loss(states):

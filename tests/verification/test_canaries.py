@@ -11,7 +11,7 @@ from tests.support import planted
 from tests.support.profiles import short
 from tests.support.properties import PROPERTIES
 from tests.support.table import CELLS
-from tests.test_properties import asked, check, drawn, told
+from tests.test_properties import asked, check, nets_of, told
 
 SHAPE = {"D": 2, "H": 3, "T": 4, "B": 2, "seed": 0}
 
@@ -55,7 +55,7 @@ def right(name):
     """A property's nets, the library's answer and the oracle's; of the LSTM where it may be."""
     of = PROPERTIES[name]
     cell = "lstm" if "lstm" in of.cells else of.cells[0]
-    nets = drawn(cell, **SHAPE)
+    nets = nets_of(cell, **SHAPE)
     return nets, asked(of.call, CELLS[cell], nets), told(of.truth, nets)
 
 
@@ -118,7 +118,7 @@ def test_a_wrong_tangent_scan_is_rejected(name, fault):
     late = planted.with_method(planted.lstm, "drive", planted.late_drive, "late")
     cell = planted.TANGENTS.get(fault, late)
     kind = cell.name.split("-")[0]
-    nets = drawn(kind, **SHAPE)
+    nets = nets_of(kind, **SHAPE)
     with pytest.raises(AssertionError):
         check(of, asked(of.call, cell, nets), told(of.truth, nets))
 
