@@ -2,7 +2,8 @@
 
 Some releases of jaxlib can wait for a program of their own for good on a CPU, every thread asleep.
 What tells that from compiling or computing for minutes is the CPU time of the process, of all its
-threads. It is read every few seconds, and readings are counted: a suspended process makes none.
+threads, and whether one of them waits for a core. Both are read every few seconds, and readings are
+counted: a suspended process makes none.
 
 The watchdog is a thread. It replaces the process by a fresh one of the same command, with the same
 number and in the same terminal: whoever waits for the command sees one process and its exit code.
@@ -58,12 +59,30 @@ def _watch(
     """Read the CPU time until the block has ended or its threads have not worked for `limit`."""
     readings = max(1, round(limit / period))
     used = collections.deque([time.process_time()], maxlen=readings + 1)
+    ready = collections.deque([True], maxlen=readings + 1)
     while not ended.wait(period):
         _flush()
         used.append(time.process_time())
-        idle = len(used) > readings and used[-1] - used[0] < WORK * limit
+        ready.append(_another_is_ready())
+        idle = len(used) > readings and used[-1] - used[0] < WORK * limit and not any(ready)
         if idle and not excused() and not ended.is_set():
             _stop(limit)
+
+
+def _another_is_ready() -> bool:
+    """Whether a thread but this one would run if it had a core (R) or a disk answered it (D).
+
+    Beside other programs, or at a low priority, a process may be given less of a core than `WORK`
+    although it computes all the time. Only Linux tells the states of threads.
+    """
+    own = str(threading.get_native_id())
+    for task in pathlib.Path("/proc/self/task").glob("*"):
+        with contextlib.suppress(OSError):  # the thread has ended
+            # The second field is a name in brackets, which may hold anything.
+            state = (task / "stat").read_text(errors="replace").rpartition(")")[2].split()[0]
+            if task.name != own and state in ("R", "D"):
+                return True
+    return False
 
 
 def _flush() -> None:

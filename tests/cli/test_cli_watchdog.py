@@ -117,6 +117,22 @@ def test_what_stands_still_twice_exits_3_and_names_two_files(outcome, tmp_path):
     assert all("in stand_still" in pathlib.Path(file).read_text() for file in files)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells the states of threads")
+def test_who_is_given_no_core_is_not_taken_for_standing_still(outcome, tmp_path):
+    """Beside others at a higher priority the CPU time hardly grows, though a thread is ready."""
+    assert undisturbed(
+        outcome("""
+class NoCore:
+    process_time = staticmethod(lambda: 1.0)
+
+watchdog.time = NoCore
+with watchdog.watching(0.3, 0.05):
+    work(1.5)
+"""),
+        tmp_path,
+    )
+
+
 def test_where_no_file_can_be_written_it_says_so_and_goes_on(outcome):
     code, _, error = outcome("""
 def full(*_, **__):
