@@ -29,7 +29,7 @@ def check_array(name: str, value: Any, *, kind: Any = jnp.floating) -> None:
         )
     if not jnp.issubdtype(value.dtype, kind):
         raise TypeError(f"{name}: expected {_dtype_words(kind)} dtype, got {describe(value)}")
-    # A NumPy array keeps float64 until JAX first reads it, and JAX would round it without a word.
+    # A NumPy array keeps float64 until JAX first reads it, and JAX rounds it without a warning.
     if kind is jnp.floating and jax.dtypes.canonicalize_dtype(value.dtype) != value.dtype:
         raise TypeError(
             f"{name}: expected a dtype that JAX keeps, got {describe(value)}, which JAX rounds to "

@@ -36,6 +36,8 @@ __all__ = ["PointwiseCell"]
 SYMBOLS = {"w_ih": "(G·H, D)", "w_hh": "(G·H, H)", "b": "(G·H,)"}
 
 
+# Not a NamedTuple of functions: that is a pytree, whose leaves `jit` refuses, and two equal closures
+# would compile twice.
 @jax.tree_util.register_static
 @dataclass(frozen=True)
 class PointwiseCell:
@@ -100,6 +102,7 @@ class PointwiseCell:
         _checks.check_shape("params.w_hh", params.w_hh, (None, None), "(G·H, H)")
         _checks.check_shape("params.w_ih", params.w_ih, (None, None), "(G·H, D)")
         expected = self._expected_shapes(params)
+        # w_hh first: the shapes expected of the others follow from its H.
         for field in ("w_hh", *params._fields):
             _checks.check_shape(
                 f"params.{field}",
@@ -444,6 +447,7 @@ class PointwiseCell:
         return self.state_type(*fields)
 
 
+# Cached, since `check_params` calls it each time and it traces φ.
 @functools.cache
 def _check_pointwise(cell: PointwiseCell) -> None:
     """Refuse a φ whose update or tangent returns another tree or other shapes than the state's."""

@@ -21,6 +21,7 @@ PARTS = ("params", "xs", "state0", "lengths", "resets")
 Result = TypeVar("Result")
 
 
+# eq=False: a comparison of arrays has no single truth value.
 @jax.tree_util.register_pytree_with_keys_class
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Run:
