@@ -36,8 +36,8 @@ __all__ = ["PointwiseCell"]
 SYMBOLS = {"w_ih": "(G·H, D)", "w_hh": "(G·H, H)", "b": "(G·H,)"}
 
 
-# Not a NamedTuple of functions: that is a pytree, whose leaves `jit` refuses, and two equal closures
-# would compile twice.
+# Not a NamedTuple of functions: that is a pytree, whose leaves `jit` refuses, and two equal
+# closures would compile twice.
 @jax.tree_util.register_static
 @dataclass(frozen=True)
 class PointwiseCell:
