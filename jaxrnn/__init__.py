@@ -1,4 +1,4 @@
-"""Recurrent networks in pure JAX whose gradients through time can be seen and verified.
+"""Recurrent networks in pure JAX, with gradients through time that can be seen and verified.
 
 >>> import jax, jaxrnn
 >>> cell = jaxrnn.lstm()
@@ -52,7 +52,10 @@ _WITH_EXTRAS = {
 
 
 def __getattr__(name: str) -> types.ModuleType:
-    """`jaxrnn.plot`, `report` and `strategies`, imported when asked for: they need extras."""
+    """`jaxrnn.plot`, `report` and `strategies`, imported when asked for.
+
+    They need extras (matplotlib, jinja2, hypothesis), which `import jaxrnn` must do without.
+    """
     if name in _WITH_EXTRAS:
         return importlib.import_module(_WITH_EXTRAS[name])
     raise AttributeError(f"module 'jaxrnn' has no attribute '{name}'")

@@ -1,7 +1,7 @@
-"""Checks of public arguments: every refusal names the argument, what was expected, what came.
+"""Checks of public arguments. Each error names the argument, what was expected and what came.
 
-All checks read only shapes, dtypes and tree structures, which are static under
-`jax.jit`, so bad input is refused while tracing, before anything is computed.
+Checks read only shapes, dtypes and tree structures. These are known under `jax.jit` too, so bad
+input is refused while tracing, before anything is computed.
 """
 
 from typing import Any
@@ -20,7 +20,8 @@ def describe(value: Any) -> str:
 
 
 def check_array(name: str, value: Any, *, kind: Any = jnp.floating) -> None:
-    """Refuse what is not an array of the given kind (`jnp.floating`, `jnp.integer`, `jnp.bool`)."""
+    """Refuse what is not an array of the given kind (`jnp.floating`, `jnp.integer`, `np.bool_`)."""
+    # A ShapeDtypeStruct too: some checks run on what `jax.eval_shape` gives.
     if not isinstance(value, jax.Array | np.ndarray | np.generic | jax.ShapeDtypeStruct):
         raise TypeError(
             f"{name}: expected an array, got {describe(value)}; "
@@ -28,10 +29,11 @@ def check_array(name: str, value: Any, *, kind: Any = jnp.floating) -> None:
         )
     if not jnp.issubdtype(value.dtype, kind):
         raise TypeError(f"{name}: expected {_dtype_words(kind)} dtype, got {describe(value)}")
+    # A NumPy array keeps float64 until JAX first reads it, and JAX rounds it without a warning.
     if kind is jnp.floating and jax.dtypes.canonicalize_dtype(value.dtype) != value.dtype:
         raise TypeError(
-            f"{name}: expected a dtype that JAX keeps, got {describe(value)} without 64-bit mode, "
-            "where it would be rounded to float32; cast it with .astype or "
+            f"{name}: expected a dtype that JAX keeps, got {describe(value)}, which JAX rounds to "
+            "float32 unless 64-bit mode is on; cast it with .astype, or call "
             "jax.config.update('jax_enable_x64', True)"
         )
 
@@ -56,7 +58,7 @@ def check_dtype(name: str, value: Any, dtype: Any, owner: str) -> None:
 
 
 def check_shape(name: str, value: Any, expected: tuple[int | None, ...], symbols: str) -> None:
-    """Refuse an array of another shape; None is any size, `symbols` names the axes: `(G·H, D)`."""
+    """Refuse an array of another shape. None is any size; `symbols` names the axes: `(G·H, D)`."""
     shape = tuple(value.shape)
     if None in expected:
         if len(shape) != len(expected):
@@ -108,7 +110,8 @@ def check_names(name: str, value: Any) -> None:
 
 
 def check_integer(name: str, value: Any, *, least: int, most: int | None = None) -> None:
-    """Refuse what is not an integer of at least `least`, and at most `most` where it is given."""
+    """Refuse what is not an integer of at least `least` and, if `most` is given, at most `most`."""
+    # Python's bool is an int: without the first test True would pass for 1.
     if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer):
         raise TypeError(f"{name}: expected an integer, got {value!r} ({type(value).__name__})")
     if most is not None and not least <= value <= most:
@@ -129,7 +132,7 @@ def check_key(key: Any) -> None:
 
 
 def floating_dtype(dtype: Any) -> np.dtype:
-    """The requested dtype, or JAX's default float; refuse any that is not a real float."""
+    """The requested dtype, or JAX's default float. Refuse a dtype that is no real float."""
     if dtype is None:
         return jnp.result_type(float)
     try:
@@ -149,7 +152,10 @@ def floating_dtype(dtype: Any) -> np.dtype:
 def check_real(
     name: str, value: Any, *, least: float | None = None, above: float | None = None
 ) -> None:
-    """Refuse what is not one finite real number known now, at least `least` and above `above`."""
+    """Refuse what is not one finite real number, at least `least` and above `above`.
+
+    An array is refused too: under `jit` its value would not be known. `check_scalar` takes one.
+    """
     if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
         raise TypeError(f"{name}: expected a real number, got {value!r} ({type(value).__name__})")
     if not np.isfinite(value):
@@ -163,7 +169,7 @@ def check_real(
 def check_scalar(name: str, value: Any, *, above: float | None = None) -> None:
     """Refuse what is neither a real number as in `check_real` nor a scalar array of real floats.
 
-    The value of an array is not looked at: it may be known only when it runs.
+    The value of an array is not looked at, since it is not known under `jit`.
     """
     if hasattr(value, "shape") and not isinstance(value, np.generic):
         check_array(name, value)
@@ -190,7 +196,7 @@ def check_batch_shape(batch_shape: Any) -> None:
 
 
 def check_sequence(name: str, xs: Any) -> tuple[int, ...]:
-    """Refuse what is not time-major (T, *batch, D); give the batch shape."""
+    """Refuse what is not time-major (T, *batch, D). Returns the batch shape."""
     check_array(name, xs)
     if len(xs.shape) < 2:
         raise ValueError(
@@ -202,6 +208,7 @@ def check_sequence(name: str, xs: Any) -> tuple[int, ...]:
 
 def check_cell(cell: Any) -> None:
     """Refuse what does not keep the `Cell` contract."""
+    # A class has the methods as well, but no cell: `jaxrnn.PointwiseCell` for an instance of it.
     verbs = ("step", "project", "update", "check_params")
     if isinstance(cell, type) or not all(hasattr(cell, verb) for verb in verbs):
         raise TypeError(
@@ -211,7 +218,7 @@ def check_cell(cell: Any) -> None:
 
 
 def check_batch(name: str, got: tuple[int, ...], xs: Any) -> None:
-    """Refuse a batch shape other than that of xs, and say so when xs is batch-first."""
+    """Refuse a batch shape other than that of xs. If xs looks batch-first, say so."""
     batch = tuple(xs.shape[1:-1])
     if tuple(got) == batch:
         return
@@ -225,7 +232,8 @@ def check_batch(name: str, got: tuple[int, ...], xs: Any) -> None:
 
 
 def check_batch_first(name: str, state: Any, xs: Any) -> None:
-    """Refuse a state whose batch fits the first axis of xs instead of the second, and say so."""
+    """Refuse a state whose batch fits the first axis of xs instead of the second."""
+    # The cell's own check would refuse it too, but without the likely cause.
     for path, leaf in jax.tree_util.tree_leaves_with_path(state):
         shape = tuple(getattr(leaf, "shape", ()))
         if len(shape) == xs.ndim - 1 and shape[:-1] == tuple(xs.shape[:-2]):
@@ -242,10 +250,10 @@ def check_lead(name: str, got: tuple[int, ...], x: Any) -> None:
 
 
 def check_lengths(lengths: Any, xs: Any) -> None:
-    """Refuse lengths that are not integers of the batch shape, or leave [0, T].
+    """Refuse lengths that are not integers of the batch shape, or not in [0, T].
 
-    The values are read only outside a trace; under `jit` a length below 0 acts
-    as 0 and one above T as T.
+    Values can be read only outside a trace. Under `jit` a length below 0 acts as 0 and one above T
+    as T.
     """
     check_array("lengths", lengths, kind=jnp.integer)
     check_batch("lengths", tuple(lengths.shape), xs)
@@ -265,8 +273,10 @@ def check_resets(resets: Any, xs: Any) -> None:
 
 def check_tree(name: str, got: Any, expected: Any, source: str) -> None:
     """Refuse a tree whose structure, shapes or dtypes differ from `expected`."""
+    # Structures first: with another structure, leaves of one tree have no partner in the other.
     structures = jax.tree.structure(got), jax.tree.structure(expected)
     if structures[0] != structures[1]:
+        # A single leaf has the structure `*`, which tells nothing: it is described by itself.
         bare = jax.tree_util.treedef_is_leaf(structures[0]) or got is None
         came = describe(got) if bare else structures[0]
         raise TypeError(f"{name}: expected the tree of {source}, {structures[1]}, got {came}")
@@ -282,12 +292,13 @@ def check_tree(name: str, got: Any, expected: Any, source: str) -> None:
 
 
 def check_loss(name: str, f: Any, states: Any, shape: tuple[int, ...]) -> None:
-    """Refuse a function of the states that gives anything but real numbers of the given shape."""
+    """Refuse a function of the states unless it returns real numbers of the given shape."""
     what = "one real scalar" if shape == () else f"one real loss a step, (T,) = {shape}"
     words = f"{name}: expected a function that returns {what}, got"
 
     def probe(states: Any) -> None:
-        # Judged here, because what is no array at all may not leave a trace.
+        # Checked inside the trace: `jax.eval_shape` fails with an error of its own if a function
+        # returns what is no array.
         value = f(states)
         real = isinstance(value, float) or (
             isinstance(value, jax.Array | np.ndarray | np.generic)

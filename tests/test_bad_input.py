@@ -849,7 +849,7 @@ row("a run at params of a gru", lambda v: run_of(v).at(v.params["gru"]), TypeErr
 row("a run of other inputs", lambda v: dataclasses.replace(run_of(v), xs=v.xs[..., :2]),
     ValueError, "xs", "expected last axis D = 3", r"got shape \(5, 2, 2\)")  # fmt: skip
 row("axes of a run by another name", lambda v: run_of(v).axes(x=1), TypeError,
-    "axes", "expected names of params, xs", "got x")  # fmt: skip
+    "axes", "expected only the names params, xs", "got x")  # fmt: skip
 row("states of a run that nothing checked",
     lambda v: unchecked(v, resets=v.resets.T).states(), ValueError,
     "resets", TB, r"got \(2, 5\)", "transposed")  # fmt: skip

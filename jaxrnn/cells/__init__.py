@@ -1,1 +1,1 @@
-"""What a step is: the contract, the two ways to keep it, and the cells, which meet nowhere."""
+"""What a step is: the contract of a cell, the two ways to keep it, and the cells themselves."""

@@ -1,14 +1,14 @@
 """Pointwise nonlinearities: value, derivative and derivative bound γ.
 
-Each derivative is written as a function of the pre-activation z, never of the
-value a(z). `1 - tanh²` and `σ(1-σ)` lose every digit once the value has rounded
-to ±1 (float32: 0.2 % off at |z| = 5, exactly 0 from |z| of 8 to 9), which is where
-gradients vanish and where a diagnosis has to be right. The forms
+Each derivative is computed from the pre-activation z, never from the value a(z). `1 - tanh²` and
+`σ(1-σ)` lose every digit once the value has rounded to ±1. In float32 they are 0.2 % off at |z| = 5
+and exactly 0 from |z| of 8 to 9. There gradients vanish, and there a diagnosis has to be right. The
+forms
 
     σ'(z) = r (1-r),  r = σ(-|z|) ≤ ½        tanh'(z) = 4 σ'(2z)
 
-subtract only from 1 what is at most ½, so they keep all their digits down to the smallest
-normal number.
+subtract from 1 only numbers of at most ½. So they keep all digits down to the smallest normal
+number.
 """
 
 import math
@@ -27,18 +27,22 @@ __all__ = ["Activation", "identity", "relu", "sigmoid", "sigmoid_pair", "tanh"]
 @jax.tree_util.register_static
 @dataclass(frozen=True)
 class Activation:
-    """A pointwise map a(z) with its derivative and a bound on it.
+    """A pointwise map a(z) with its derivative and a bound on the derivative.
 
-    Fields:
-        name: how it is printed.
-        value: z ↦ a(z), any shape.
-        derivative: z ↦ a'(z), computed from the pre-activation z, any shape.
-        gamma: γ = sup |a'|, or a number above it; `None` when no bound is known.
-        linear: whether a' is the constant γ.
-        range: (inf a, sup a), ±inf where a has no bound or none is known.
+    Calling the activation calls `value`. It is static for `jax.jit`. Two activations are equal if
+    their fields are equal.
 
-    Raises TypeError or ValueError if a field is not of its kind.
-    Calling the activation calls `value`. Static for `jax.jit`, equal if its fields are equal.
+    Attributes:
+      name: How it is printed.
+      value: z ↦ a(z), any shape.
+      derivative: z ↦ a'(z), computed from the pre-activation z, any shape.
+      gamma: γ = sup |a'| or a number above it; None if no bound is known.
+      linear: Whether a' is the constant γ.
+      range: (inf a, sup a), with ±inf where a has no bound or none is known.
+
+    Raises:
+      TypeError: If `value` or `derivative` is no function, or `gamma` no real number.
+      ValueError: If `gamma` is below 0, NaN or inf, or `range` is not (lowest, highest).
 
     >>> import jax.numpy as jnp
     >>> softsign = Activation("softsign", lambda z: z / (1 + abs(z)),
@@ -80,23 +84,32 @@ def _sigmoid_derivative(z: Array) -> Array:
 
 def _tail(z: Array) -> Array:
     """σ(-|z|), at most ½."""
-    # Either branch of |z| is analytic and gives the same function, so that derivatives of
-    # every order are right at 0 too, where those of `abs` are not.
+    # Not `abs(z)`, whose derivatives are wrong at 0. r(1-r) is the same analytic function in both
+    # branches here, so its derivatives of every order are right at 0 too.
     e = jnp.exp(jnp.where(z >= 0, -z, z))
     return e / (1 + e)
 
 
 def sigmoid_pair(z: Array) -> tuple[Array, Array]:
-    """(σ(z), σ'(z)) from one exponential, each right to a few ulp of itself.
+    """(σ(z), σ'(z)) from one exponential.
 
         r = σ(-|z|) = e^-|z| / (1 + e^-|z|)
         σ(z) = 1 - r where z ≥ 0, else r        σ'(z) = r (1 - r)
 
-    Args:    z: pre-activations, any shape, real or complex floats.
-    Returns: (σ(z), σ'(z)), each of the shape and dtype of z.
-    Raises:  TypeError for what is no array of floats.
-    Cost:    one exponential and one division an entry.
-    Source:  this library; `verification.saturation` measures the errors of σ'.
+    Args:
+      z: Pre-activations, any shape, real or complex floats.
+
+    Returns:
+      (σ(z), σ'(z)), each of the shape and dtype of z.
+
+    Raises:
+      TypeError: If `z` is no array of floats.
+
+    Cost:
+      One exponential and one division for each entry.
+
+    Accuracy:
+      A few ulp of each of the two numbers. `verification.saturation` measures the errors of σ'.
 
     >>> import jax.numpy as jnp
     >>> [float(part) for part in sigmoid_pair(jnp.float32(0.0))]
@@ -108,11 +121,11 @@ def sigmoid_pair(z: Array) -> tuple[Array, Array]:
 
 
 def _relu_derivative(z: Array) -> Array:
-    # heaviside, not `where`: a NaN pre-activation must stay visible in the derivative.
+    # Not `where(z > 0, 1, 0)`: of a NaN pre-activation that would give 0, and hide it.
     return jnp.heaviside(z, jnp.zeros_like(z))
 
 
-# Functions of this module: JAX's own are compiled objects, which do not pickle.
+# Wrapped in functions of this module: JAX's own are compiled objects, which do not pickle.
 
 
 def _tanh_value(z: Array) -> Array:
@@ -136,13 +149,13 @@ def _one(z: Array) -> Array:
 
 
 tanh = Activation("tanh", _tanh_value, _tanh_derivative, gamma=1.0, range=(-1.0, 1.0))
-"""tanh(z), tanh'(z) = 4 σ'(2z) within 4 ulp for |z| ≤ 43 in float32, γ = 1."""
+"""tanh(z); tanh'(z) = 4 σ'(2z), within 4 ulp for |z| ≤ 43 in float32; γ = 1."""
 
 sigmoid = Activation("sigmoid", _sigmoid_value, _sigmoid_derivative, gamma=0.25, range=(0.0, 1.0))
-"""1/(1+e⁻ᶻ), σ'(z) = r(1-r), r = σ(-|z|), within 4 ulp for |z| ≤ 87 in float32, γ = ¼."""
+"""1/(1+e⁻ᶻ); σ'(z) = r(1-r), r = σ(-|z|), within 4 ulp for |z| ≤ 87 in float32; γ = ¼."""
 
 relu = Activation("relu", _relu_value, _relu_derivative, gamma=1.0, range=(0.0, math.inf))
-"""max(z, 0), derivative 1 for z > 0 and 0 for z ≤ 0 (at 0 by convention), γ = 1."""
+"""max(z, 0); its derivative is 1 for z > 0 and 0 for z ≤ 0 (at 0 by convention); γ = 1."""
 
 identity = Activation("identity", _identity_value, _one, gamma=1.0, linear=True)
-"""z, derivative 1, γ = 1: the linear network of the classical analysis."""
+"""z; its derivative is 1; γ = 1. It makes the linear network of the classical analysis."""

@@ -1,8 +1,7 @@
 """Affine maps by gate blocks: applying them, and scaling their rows.
 
-A weight `(G·H, N)` is G blocks of H rows, one block a gate. A unit's derivative
-scales rows, so `diag(d_g) W[g]`, summed over gates, is all that a dense Jacobian
-block of a pointwise cell needs.
+A weight `(G·H, N)` has G blocks of H rows, one block for each gate. The derivative of a unit scales
+a row. So a dense Jacobian block of a pointwise cell is `diag(d_g) W[g]`, summed over gates.
 """
 
 import functools
@@ -32,10 +31,15 @@ TURNED_BELOW = 2**19  # numbers in a weight: 2 MiB in float32, the size of a cor
 
 
 class Affine(NamedTuple):
-    """The map v ↦ W v + b; `bias` may be None."""
+    """The map v ↦ W v + b.
 
-    weight: Array  # (G·H, N)
-    bias: Array | None  # (G·H,)
+    Attributes:
+      weight: W, `(G·H, N)`.
+      bias: b, `(G·H,)`, or None.
+    """
+
+    weight: Array
+    bias: Array | None
 
 
 def apply(affine: Affine, v: Array) -> Array:
@@ -43,6 +47,7 @@ def apply(affine: Affine, v: Array) -> Array:
 
     16-bit products are accumulated and kept in float32.
     """
+    # Broadcast by hand, here and elsewhere: users may set `jax_numpy_rank_promotion` to "raise".
     contract = (((v.ndim - 1,), (1,)), ((), ()))
     y = jax.lax.dot_general(v, affine.weight, contract, preferred_element_type=accumulator(v.dtype))
     return y if affine.bias is None else y + jnp.broadcast_to(affine.bias.astype(y.dtype), y.shape)
@@ -51,23 +56,28 @@ def apply(affine: Affine, v: Array) -> Array:
 def driven(affines: Sequence[Affine], vs: Sequence[Array]) -> Array:
     """Σⱼ Wⱼ vⱼ + bⱼ as one matmul, laid out for its transpose: ∂[W b] = Σ ȳ ⊗ [v 1].
 
-    The sum over all leading axes is one matmul then, bias included. XLA turns the axes of one
-    operand for it: of the narrower one if the weight comes turned, which is faster until the
-    weight outgrows the cache. Axes of an explicit mesh cannot be merged: there, `apply`.
+    The transpose, which is the gradient of weights and bias, is then one matmul too: it sums over
+    all leading axes.
     """
+    # Leading axes are merged below, which JAX refuses for axes that an explicit mesh splits.
     if any(any(jax.typeof(v).sharding.spec) for v in vs):
         return functools.reduce(jnp.add, map(apply, affines, vs))
     biases = [affine.bias for affine in affines if affine.bias is not None]
     flat = [v.reshape(math.prod(v.shape[:-1]), v.shape[-1]) for v in vs]
     weights = [affine.weight for affine in affines]
+    # A column of ones beside v makes the bias a column of the weight.
     if biases:
         flat.append(jnp.ones_like(flat[0], shape=(flat[0].shape[0], 1)))
         weights.append(functools.reduce(jnp.add, biases)[:, None])
     v, weight = joined(flat), joined(weights)
     contract = ((1,), (1,))
+    # For the gradient XLA copies one operand with its axes turned. If the weight comes turned, it
+    # copies the narrower one. That is faster until the weight outgrows the cache. The barriers keep
+    # XLA from undoing the transposes.
     if weight.size < TURNED_BELOW:
         weight, contract = jax.lax.optimization_barrier(weight.T), ((1,), (0,))
-        # XLA on a CPU refuses bfloat16 with both turned, where a vmap gives the weight an axis.
+        # Not for 16 bits: with both operands turned, XLA on a CPU refuses bfloat16 where a `vmap`
+        # gives the weight one more axis.
         if weight.shape[1] > v.shape[1] and v.dtype == accumulator(v.dtype):
             v, contract = jax.lax.optimization_barrier(v.T), ((0,), (0,))
     y = jax.lax.dot_general(
@@ -78,6 +88,8 @@ def driven(affines: Sequence[Affine], vs: Sequence[Array]) -> Array:
 
 def columns(affine: Affine, count: int) -> list[Affine]:
     """W in `count` blocks of rows, each transposed to `(N, ·)` in memory, for use in a loop."""
+    # A matmul in a loop wants the columns of W contiguous, which is up to twice as fast on a CPU.
+    # The barrier keeps XLA from moving the transpose back into every step.
     blocks = jnp.split(affine.weight, count)
     biases = [None] * count if affine.bias is None else jnp.split(affine.bias, count)
     turned = [jax.lax.optimization_barrier(block.T) for block in blocks]
@@ -85,7 +97,7 @@ def columns(affine: Affine, count: int) -> list[Affine]:
 
 
 def apply_columns(blocks: Sequence[Affine], v: Array) -> list[Array]:
-    """W v + b, a block each, from what `columns` gave."""
+    """W v + b, one array for each block that `columns` gave."""
     contract = (((v.ndim - 1,), (0,)), ((), ()))
     kind = accumulator(v.dtype)
     found = []
@@ -101,7 +113,8 @@ def joined(blocks: Sequence[Array]) -> Array:
 
 
 def diagonal(d: Array) -> Array:
-    """diag(d), `(*lead, H)` → `(*lead, H, H)`, as a select that fuses into its consumer."""
+    """diag(d), `(*lead, H)` → `(*lead, H, H)`."""
+    # A select, which XLA fuses into what reads it, so that no matrix of zeros is written.
     H = d.shape[-1]
     on = jnp.broadcast_to(jnp.eye(H, dtype=bool), (*d.shape, H))
     return jnp.where(on, jnp.broadcast_to(d[..., None], on.shape), jnp.zeros((), d.dtype))
@@ -112,6 +125,7 @@ def scaled_rows(gates: Sequence[Array], weight: Array) -> Array:
     H, N = gates[0].shape[-1], weight.shape[-1]
     blocks = weight.astype(gates[0].dtype).reshape(len(gates), H, N)
     shape = (*gates[0].shape, N)
+    # Multiplications, no matmul with a diagonal matrix: O(H N) for each gate, not O(H² N).
     terms = [
         jnp.broadcast_to(d[..., None], shape) * jnp.broadcast_to(block, shape)
         for d, block in zip(gates, blocks, strict=True)

@@ -4,12 +4,12 @@ A cell maps a state and an input to the next state,
 
     sᵢ = step(θ, sᵢ₋₁, xᵢ)
 
-and knows its own linearisation. Algorithms take a `Cell` and never ask which one
-it is. Two classes keep the contract: `PointwiseCell` (closed form; rnn, lstm, gru)
-and `StepCell` (any step function, its linearisation from `jax.jvp`).
+and knows its own linearisation. Algorithms take a `Cell` and never ask which one it is. Two classes
+keep the contract: `PointwiseCell`, with a closed form (rnn, lstm, gru), and `StepCell`, for any
+step function, whose linearisation `jax.jvp` makes.
 
-Index convention: a derivative has the tree of `jax.jacfwd`. `J.h.c[..., j, k]` is
-∂h[j]/∂c[k]: the first name and index are the output, the second the input.
+Index convention: a derivative has the tree of `jax.jacfwd`. `J.h.c[..., j, k]` is ∂h[j]/∂c[k]: the
+first name and index are those of the output, the second those of the input.
 """
 
 from collections.abc import Callable
@@ -33,7 +33,7 @@ __all__ = [
     "over_leading_axes",
 ]
 
-# Trees whose kind is the cell's own; the names say which one is meant.
+# Each cell has its own trees, so their types are Any; these names say which tree is meant.
 Params: TypeAlias = Any  # what `init` gives
 State: TypeAlias = Any  # has a leaf `.h`, the output; also adjoints and tangents of one, and stacks
 Coefficients: TypeAlias = Any  # of Jᵢ, what `partials` gives
@@ -45,9 +45,9 @@ Loss: TypeAlias = Callable[[State], Array]  # states ↦ one real scalar
 class Stepper(NamedTuple):
     """A cell's step taken apart for a scan.
 
-    Fields:
-        prepare: xs `(T, *batch, D)` ↦ a tree to scan over, with a leading T.
-        step: (sᵢ₋₁, an entry of that tree) ↦ (sᵢ, aᵢ), aᵢ being what `partials` may reuse.
+    Attributes:
+      prepare: xs `(T, *batch, D)` ↦ a tree to scan over, with a leading axis T.
+      step: (sᵢ₋₁, an entry of that tree) ↦ (sᵢ, aᵢ). `partials` may reuse aᵢ.
     """
 
     prepare: Callable[[Array], Any]
@@ -57,16 +57,16 @@ class Stepper(NamedTuple):
 class Cell(Protocol):
     """What an algorithm may ask of a cell. `*lead` stands for any leading axes, time included.
 
-    Params and states are pytrees; every state has a leaf `.h`, the output.
-    A step is split so that work which does not wait for the state leaves the scan:
+    Params and states are pytrees. Every state has a leaf `.h`, the output. A step is split in two,
+    so that work that does not wait for the state is done before the scan:
     `step(θ, s, x) = update(θ, s, project(θ, x))`.
 
-    Its linearisation is split likewise,
+    Its linearisation is split too,
 
         δsᵢ = Jᵢ δsᵢ₋₁ + dᵢ
 
-    where `partials` are the coefficients of Jᵢ and `drive` is dᵢ, what enters from
-    the parameters and the input; both can be formed for all steps at once.
+    `partials` are the coefficients of Jᵢ. `drive` is dᵢ, what enters from the parameters and the
+    input. Both can be formed for all steps at once.
     """
 
     @property
@@ -94,7 +94,7 @@ class Cell(Protocol):
         ...
 
     def step(self, params: Params, state: State, x: Array) -> State:
-        """The next state, arguments checked; x `(*lead, D)`."""
+        """The next state, after a check of the arguments; x `(*lead, D)`."""
         ...
 
     def check_params(self, params: Params) -> None:
@@ -118,7 +118,7 @@ class Cell(Protocol):
         ...
 
     def stepper(self, params: Params) -> "Stepper":
-        """The step as a scan wants it: weights laid out once, the input projected in bulk."""
+        """The step for a scan: weights are laid out once, and many inputs projected at once."""
         ...
 
     @property
@@ -129,7 +129,7 @@ class Cell(Protocol):
     def partials(self, params: Params, state: State, u: Array, a: Any = None) -> Coefficients:
         """Coefficients of Jᵢ at (sᵢ₋₁, uᵢ), a tree of arrays with the axes `*lead`.
 
-        `a` is what the stepper gave for this step, where it is at hand.
+        `a` is what the stepper gave for this step, if it is at hand.
         """
         ...
 
@@ -142,7 +142,7 @@ class Cell(Protocol):
         dparams: Params | None,
         dx: Array | None,
     ) -> Any:
-        """What enters at fixed sᵢ₋₁ from δθ and δx, None for zero; linear in both."""
+        """What enters at fixed sᵢ₋₁ from δθ and δx; linear in both. None stands for zero."""
         ...
 
     def push(self, params: Params, partials: Coefficients, dstate: State, drive: Drive) -> State:
@@ -150,14 +150,14 @@ class Cell(Protocol):
         ...
 
     def pulled_apart(self, partials: Coefficients, adjoint: State) -> tuple[Any, tuple[Array, ...]]:
-        """Jᵀ λ, apart: what passes without a weight, and what enters each gate's rows of W_hh.
+        """Jᵀ λ in parts: what passes without a weight, and what enters each gate's rows of W_hh.
 
-        Of cells with a `Traits.readout` alone.
+        Only cells with a `Traits.readout` need it.
         """
         ...
 
     def drive_parts(self, partials: Coefficients, adjoint: State) -> Drive:
-        """What `contribution_sizes` needs of an adjoint of dᵢ, so that it needs no coefficients."""
+        """What `contribution_sizes` needs of an adjoint of dᵢ."""
         ...
 
     def contribution_sizes(
@@ -165,9 +165,9 @@ class Cell(Protocol):
     ) -> tuple[ArrayTree, ArrayTree]:
         """‖Cₖ‖ and ⟨Cₖ, direction⟩ of Cₖ = (∂dₖ/∂δθ)ᵀ λₖ, leaf by leaf.
 
-        `parts` are the `drive_parts` of λₖ, an adjoint of dₖ. The first axis of all is time; Cₖ
-        sums over the batch. Gives two trees of the params with leaves `(T,)`; Cₖ is never kept
-        for all k.
+        `parts` are the `drive_parts` of λₖ, an adjoint of dₖ. The first axis of all arrays is time;
+        Cₖ sums over the batch. Returns two trees of the params with leaves `(T,)`. Cₖ is never in
+        memory for all k.
         """
         ...
 
@@ -180,7 +180,7 @@ class Cell(Protocol):
         ...
 
     def param_jacobian(self, params: Params, state: State, x: Array) -> Jacobian:
-        """∂sᵢ/∂θ, sᵢ₋₁ held, the tree of `jax.jacfwd(step)`, leaves `(*lead, H, *leaf)`."""
+        """∂sᵢ/∂θ at fixed sᵢ₋₁, the tree of `jax.jacfwd(step)`, leaves `(*lead, H, *leaf)`."""
         ...
 
 

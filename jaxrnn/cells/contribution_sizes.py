@@ -1,4 +1,4 @@
-"""The gradients of two projections u = W_ih x + b and a = W_hh h + b_hh, step by step, measured.
+"""How large the gradients of u = W_ih x + b and a = W_hh h + b_hh are at each step.
 
 W_ih   Cₖ = Σ_b δuₖᵇ ⊗ xₖᵇ        b      Cₖ = Σ_b δuₖᵇ
 W_hh   Cₖ = Σ_b δaₖᵇ ⊗ hₖ₋₁ᵇ      b_hh   Cₖ = Σ_b δaₖᵇ
@@ -29,16 +29,30 @@ def sizes(
     direction: Any,
     biases: Callable[[Any], tuple[Array | None, Array | None]],
 ) -> tuple[Any, Any]:
-    """‖Cₖ‖ and ⟨Cₖ, direction⟩ for every step k, leaf by leaf; `(T, G·H, ·)` is never formed.
+    """‖Cₖ‖ and ⟨Cₖ, direction⟩ for every step k and every leaf of the params.
 
-    Args:    parts: adjoints of u and a, or one for both, `(T, *batch, G·H)`; xs, hs
-             `(T, *batch, ·)`; direction: params; biases: params ↦ (b, b_hh), linear.
-    Returns: (norms, inner products), two trees of params with leaves `(T,)`.
-    Cost:    see `outer_products.sizes`.
+    Args:
+      params: θ.
+      parts: The adjoints of u and a, or one for both, each `(T, *batch, G·H)`.
+      xs: Inputs, `(T, *batch, D)`.
+      hs: The outputs before each step, `(T, *batch, H)`.
+      direction: What the inner products are taken with, a tree of the params.
+      biases: params ↦ (b, b_hh), linear.
+
+    Returns:
+      (norms, inner products), two trees of the params with leaves `(T,)`.
+
+    Raises:
+      NotImplementedError: If the batch is split over several devices.
+
+    Cost:
+      That of `outer_products.sizes` for each weight. `(T, G·H, ·)` is formed only if it is small.
     """
     _check_one_device(params.w_hh, xs)
+    # One adjoint for both is one entry: its first is also its last.
     du, da, x, h = map(_flat_batch, (parts[0], parts[-1], xs, hs))
     vectors = {f: leaf for f, leaf in params._asdict().items() if f not in WEIGHTS}
+    # A cell may make b_hh from any leaves, so their gradients come from the transpose of `biases`.
     like, pull = jax.vjp(lambda v: biases(params._replace(**v)), cast(vectors, du.dtype))
     summed = (du.sum(1), None if like[1] is None else da.sum(1))
     (each,) = jax.vmap(pull)(summed)  # (T, ·) for every vector
@@ -51,14 +65,16 @@ def sizes(
 
 
 def _check_one_device(weight: Array, xs: Array) -> None:
-    """Refuse a batch on several devices: ‖Σ_b‖² has a term for every two examples."""
-    # Under `shard_map`, what differs from device to device has another type.
+    """Refuse a batch that is split over devices."""
+    # ‖Σ_b‖² has a term for every two examples, also for two on different devices. Under `shard_map`
+    # an array that differs from device to device has another type than one that is the same on all.
+    # So the batch is split if adding zeros made of xs changes the type of the weight.
     varied = weight + zeros_of(xs).astype(weight.dtype)
     if any(jax.typeof(xs).sharding.spec) or jax.typeof(varied) != jax.typeof(weight):
         raise NotImplementedError(
             "contribution_norms: expected all examples on one device, got a batch that is split "
-            "over several; use temporal_contributions, or under shard_map give params of each "
-            "device's own, jax.lax.pcast(params, axis, to='varying'), for its own part of the batch"
+            "over several; use temporal_contributions, or under shard_map pass "
+            "jax.lax.pcast(params, axis, to='varying') for the norms of each device's own examples"
         )
 
 

@@ -1,4 +1,4 @@
-"""How weights are drawn: each gate's block by itself."""
+"""How weights are drawn: the block of each gate by itself."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,7 +17,8 @@ __all__ = ["Initializer", "draw"]
 
 Initializer = Callable[..., Array]  # (key, shape, dtype) -> array, as in jax.nn.initializers
 
-# A weight maps columns to rows, so its fan-in is the last axis.
+# A weight `(rows, columns)` maps columns to rows, so its fan-in is the last axis. JAX's default is
+# the other way round.
 GLOROT = initializers.glorot_uniform(in_axis=-1, out_axis=-2)
 ORTHOGONAL = factorizations.orthogonal
 
@@ -31,12 +32,23 @@ def draw(
     input_init: Initializer,
     recurrent_init: Initializer,
 ) -> tuple[Array, Array]:
-    """(W_ih, W_hh), each of the G blocks drawn by itself.
+    """(W_ih, W_hh), with each of the G blocks drawn by itself.
 
-    Drawing the fused matrix at once would leave an orthogonal initialiser with gate
-    blocks whose singular values lie anywhere between 0 and 1.
+    Args:
+      key: A PRNG key.
+      gates: G.
+      input_size: D.
+      hidden_size: H.
+      dtype: Of the weights, or None for JAX's default float.
+      input_init: Draws a block of W_ih, `(H, D)`.
+      recurrent_init: Draws a block of W_hh, `(H, H)`.
 
-    Raises: TypeError or ValueError for a bad key, size, dtype or initialiser.
+    Returns:
+      (W_ih, W_hh), `(G·H, D)` and `(G·H, H)`.
+
+    Raises:
+      TypeError: If an argument, or what an initialiser returns, has the wrong type or dtype.
+      ValueError: If a size is too small, or an initialiser returns another shape.
     """
     _checks.check_key(key)
     _checks.check_integer("input_size", input_size, least=0)
@@ -45,12 +57,15 @@ def draw(
     _checks.check_callable("recurrent_init", recurrent_init, "(key, shape, dtype) -> array")
     dtype = _checks.floating_dtype(dtype)
 
-    # Factorisations do not exist in 16 bits, and an empty fan-in divides by zero.
+    # QR, which an orthogonal initialiser needs, does not exist in 16 bits.
     wide = accumulator(dtype)
 
     def blocks(name: str, key: PRNGKey, init: Initializer, columns: int) -> Array:
+        # A fan-in of 0 would make the initialiser divide by zero.
         if columns == 0:
             return jnp.zeros((gates * hidden_size, 0), dtype)
+        # Of an orthogonal matrix `(G·H, H)` drawn as a whole, the blocks are not orthogonal: their
+        # singular values lie anywhere between 0 and 1.
         drawn = [init(k, (hidden_size, columns), wide) for k in jax.random.split(key, gates)]
         for block in drawn:
             _checks.check_array(name, block)

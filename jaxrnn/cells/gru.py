@@ -37,18 +37,29 @@ NAMES = tuple(gate.name for gate in GATES)
 
 
 class GRUParams(NamedTuple):
-    """θ of the GRU; rows in the gate order r, z, n."""
+    """θ of the GRU; rows in the gate order r, z, n.
 
-    w_ih: Array  # (3H, D)
-    w_hh: Array  # (3H, H)
-    b: Array  # (3H,)
-    b_hn: Array  # (H,)   inside the reset, rᵢ ⊙ (W_hn h + b_hn)
+    Attributes:
+      w_ih: Input weight, `(3H, D)`.
+      w_hh: Recurrent weight, `(3H, H)`.
+      b: Bias, `(3H,)`.
+      b_hn: Bias inside the reset, rᵢ ⊙ (W_hn h + b_hn), `(H,)`.
+    """
+
+    w_ih: Array
+    w_hh: Array
+    b: Array
+    b_hn: Array
 
 
 class GRUState(NamedTuple):
-    """The state is the output."""
+    """The state of the GRU.
 
-    h: Array  # (*batch, H)
+    Attributes:
+      h: State and output, `(*batch, H)`.
+    """
+
+    h: Array
 
 
 class GRUPartials(NamedTuple):
@@ -62,7 +73,8 @@ class GRUPartials(NamedTuple):
 
 
 def update(state: GRUState, u: Array, a: Array) -> GRUState:
-    """The step: h = n + z⊙(h₋ - n), n = tanh(uⁿ + r⊙aⁿ); r and z share a tanh, as in the LSTM."""
+    """The step: h = n + z⊙(h₋ - n), n = tanh(uⁿ + r⊙aⁿ)."""
+    # One tanh for r and z, for the reason given in lstm.py.
     H = state.h.shape[-1]
     r, z = jnp.split((jnp.tanh((u + a)[..., : 2 * H] / 2) + 1) / 2, 2, axis=-1)
     n = jnp.tanh(u[..., 2 * H :] + r * a[..., 2 * H :])
@@ -70,11 +82,12 @@ def update(state: GRUState, u: Array, a: Array) -> GRUState:
 
 
 def partials(state: GRUState, u: Array, a: Array) -> GRUPartials:
-    """The derivatives of `update`; 1-z is σ(-·), exact where z has rounded to 1."""
+    """The derivatives of `update`."""
     ur, uz, un = jnp.split(u, 3, axis=-1)
     ar, az, an = jnp.split(a, 3, axis=-1)
     (r, dr), (z, dz) = sigmoid_pair(ur + ar), sigmoid_pair(uz + az)
     pre_n = un + r * an
+    # 1-z is σ(-·): 1 minus z loses its digits near z = 1, which is how a GRU remembers.
     kn = sigmoid(-(uz + az)) * tanh.derivative(pre_n)
     return GRUPartials(z=z, kr=kn * an * dr, kz=(state.h - tanh(pre_n)) * dz, kn=kn, r=r)
 
@@ -105,11 +118,14 @@ def gru() -> PointwiseCell:
         rᵢ = σ(uʳ + aʳ)   zᵢ = σ(uᶻ + aᶻ)   nᵢ = tanh(uⁿ + rᵢ ⊙ aⁿ)      u = W_ih xᵢ + b
         hᵢ = (1 - zᵢ) ⊙ nᵢ + zᵢ ⊙ hᵢ₋₁                      a = W_hh hᵢ₋₁ + (0, 0, b_hn)
 
-    Returns: a cell; its params are `GRUParams`, its state `GRUState`.
-    Raises:  nothing; `init`, `step` and all that takes the cell name what does not fit.
-    Cost:    of a step O(B·3·H·(D + H)).
-    Source:  Cho et al. 2014; reset after the matmul as in torch and cuDNN;
-             docs/derivations/gru.md.
+    Returns:
+      A cell. Its params are `GRUParams`, its state is `GRUState`.
+
+    Cost:
+      O(B·3·H·(D + H)) for a step.
+
+    Source:
+      Cho et al. 2014; reset after the matmul as in torch and cuDNN; docs/derivations/gru.md
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.gru()
@@ -161,5 +177,5 @@ GRU = PointwiseCell(
     shapes=shapes,
     init=init,
     recurrent_bias=recurrent_bias,
-    gatewise=True,
+    gatewise=True,  # r ⊙ aⁿ takes a slice before its tanh, which XLA does not vectorise
 )

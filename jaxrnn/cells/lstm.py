@@ -35,18 +35,29 @@ NAMES = tuple(gate.name for gate in GATES)
 
 
 class LSTMParams(NamedTuple):
-    """θ of the LSTM; rows in the gate order i, f, g, o."""
+    """θ of the LSTM; rows in the gate order i, f, g, o.
 
-    w_ih: Array  # (4H, D)
-    w_hh: Array  # (4H, H)
-    b: Array  # (4H,)
+    Attributes:
+      w_ih: Input weight, `(4H, D)`.
+      w_hh: Recurrent weight, `(4H, H)`.
+      b: Bias, `(4H,)`.
+    """
+
+    w_ih: Array
+    w_hh: Array
+    b: Array
 
 
 class LSTMState(NamedTuple):
-    """Output h and cell state c."""
+    """The state of the LSTM.
 
-    h: Array  # (*batch, H)
-    c: Array  # (*batch, H)
+    Attributes:
+      h: Output, `(*batch, H)`.
+      c: Cell state, `(*batch, H)`.
+    """
+
+    h: Array
+    c: Array
 
 
 class LSTMPartials(NamedTuple):
@@ -61,11 +72,10 @@ class LSTMPartials(NamedTuple):
 
 
 def update(state: LSTMState, u: Array, a: Array) -> LSTMState:
-    """The step: c = f⊙c₋ + i⊙g, h = o⊙tanh(c).
-
-    One tanh serves all gates, σ(z) = ½ + ½ tanh(z/2), at half the cost of a σ for each. Their
-    values are then right to eps; `partials` has them to eps of themselves.
-    """
+    """The step: c = f⊙c₋ + i⊙g, h = o⊙tanh(c)."""
+    # One tanh for all gates, σ(z) = ½ + ½ tanh(z/2), makes the scan 1.5 to 2 times faster. It comes
+    # before the split, since XLA does not vectorise a tanh over a slice. Gates are then right to
+    # eps, not to eps of themselves, so `partials` is not made that way.
     i, f, g, o = jnp.split(jnp.tanh(halving(u + a) * (u + a)), 4, axis=-1)
     c = (f + 1) / 2 * state.c + (i + 1) / 2 * g
     return LSTMState(h=(o + 1) / 2 * jnp.tanh(c), c=c)
@@ -79,7 +89,7 @@ def halving(z: Array) -> Array:
 
 
 def partials(state: LSTMState, u: Array, a: Array) -> LSTMPartials:
-    """The six derivatives of `update`, from pre-activations so that they survive saturation."""
+    """The six derivatives of `update`, from pre-activations so that saturation loses no digits."""
     zi, zf, zg, zo = jnp.split(u + a, 4, axis=-1)
     (i, di), (f, df), (o, do) = map(sigmoid_pair, (zi, zf, zo))
     g, dg = tanh(zg), tanh.derivative(zg)
@@ -108,19 +118,23 @@ def readout(p: LSTMPartials) -> Array:
 
 
 def lstm() -> PointwiseCell:
-    """The LSTM with forget gate, without peepholes; gate order i, f, g, o; state (h, c).
+    """The LSTM with a forget gate and without peepholes; gate order i, f, g, o; state (h, c).
 
         iᵢ = σ(zᶦ)   fᵢ = σ(zᶠ)   gᵢ = tanh(zᵍ)   oᵢ = σ(zᵒ)      z = W_ih xᵢ + b + W_hh hᵢ₋₁
         cᵢ = fᵢ ⊙ cᵢ₋₁ + iᵢ ⊙ gᵢ          hᵢ = oᵢ ⊙ tanh(cᵢ)
 
     Its `init` takes `forget_bias` (default 1, in the f block of b), `input_init` and
-    `recurrent_init`; every gate block is drawn by itself.
+    `recurrent_init`. The block of each gate is drawn by itself.
 
-    Returns: a cell; its params are `LSTMParams`, its state `LSTMState`.
-    Raises:  nothing; `init`, `step` and all that takes the cell name what does not fit.
-    Cost:    of a step O(B·4·H·(D + H)).
-    Source:  Hochreiter & Schmidhuber 1997; forget gate: Gers, Schmidhuber & Cummins 2000;
-             docs/derivations/lstm.md.
+    Returns:
+      A cell. Its params are `LSTMParams`, its state is `LSTMState`.
+
+    Cost:
+      O(B·4·H·(D + H)) for a step.
+
+    Source:
+      Hochreiter & Schmidhuber 1997; forget gate: Gers, Schmidhuber & Cummins 2000;
+      docs/derivations/lstm.md
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.lstm()

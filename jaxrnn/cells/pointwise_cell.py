@@ -4,13 +4,13 @@
     aᵢ = W_hh hᵢ₋₁ (+ b_hh)       recurrent projection
     sᵢ = φ(sᵢ₋₁, uᵢ, aᵢ)          acts on each hidden unit alone
 
-Because φ acts on each unit alone, its derivatives are diagonals. A cell writes
-them down once, as the linear map (δs₋, δu, δa) ↦ δs. Fed with ones it gives the
-diagonals; a dense Jacobian block is then gate rows scaled by diagonals,
+Because φ acts on each unit alone, its derivatives are diagonals. A cell writes them down once, as
+the linear map (δs₋, δu, δa) ↦ δs. Fed with ones, this map gives the diagonals. A dense Jacobian
+block is then a sum of gate rows that are scaled by diagonals,
 
     ∂h/∂h₋ = Σ_g diag(∂h/∂a_g) W_hh[g] + diag(∂h/∂h₋|ₐ)
 
-which is O(H²) per step with no matmul, about the cost of writing it to memory.
+That is O(H²) for each step and no matmul, about the cost of writing the block to memory.
 """
 
 import functools
@@ -36,31 +36,35 @@ __all__ = ["PointwiseCell"]
 SYMBOLS = {"w_ih": "(G·H, D)", "w_hh": "(G·H, H)", "b": "(G·H,)"}
 
 
+# Not a NamedTuple of functions: that is a pytree, whose leaves `jit` refuses, and two equal
+# closures would compile twice.
 @jax.tree_util.register_static
 @dataclass(frozen=True)
 class PointwiseCell:
     """A cell made of two projections and a `Pointwise` map.
 
-    Fields:
-        name: for tables.
-        gates: names of the G blocks of rows of W_ih and W_hh, in order.
-        phi: the pointwise map with its tangent.
-        state_type: NamedTuple of the state; all leaves `(*lead, H)`; has `.h`.
-        shapes: (D, H) ↦ params-shaped NamedTuple of shape tuples.
-        init: (key, input_size, hidden_size, *, dtype, …) ↦ params with the leaves
-            w_ih `(G·H, D)`, w_hh `(G·H, H)`, b `(G·H,)` and any number of `(H,)`.
-        recurrent_bias: params ↦ b_hh `(G·H,)`, or None if the cell has none.
-        gatewise: whether a scan multiplies gate by gate (see `stepper`); speed only.
+    The type of the params is that of `shapes(1, 1)`. φ sees no params: an `(H,)` leaf can enter
+    only through `recurrent_bias`. Leading axes are batch axes everywhere, so no method needs
+    `vmap`.
 
-    The type of the params is that of `shapes(1, 1)`. φ sees no params: an `(H,)` leaf enters
-    through `recurrent_bias` or not at all.
+    Cells with equal fields are equal and have equal hashes. A cell is a static pytree node, so it
+    is a valid argument of functions under `jax.jit` and other transformations.
 
-    Raises TypeError or ValueError if a field is not of its kind; what φ gives back is checked
-    against `state_type` when the cell first meets params.
+    Attributes:
+      name: For tables.
+      gates: Names of the G blocks of rows of W_ih and W_hh, in order.
+      phi: The pointwise map with its tangent.
+      state_type: NamedTuple of the state, with a field `h`; all leaves are `(*lead, H)`.
+      shapes: (D, H) ↦ the shapes of the params, a NamedTuple of tuples.
+      init: (key, input_size, hidden_size, *, dtype, …) ↦ params with the leaves w_ih `(G·H, D)`,
+        w_hh `(G·H, H)`, b `(G·H,)` and any number of `(H,)`.
+      recurrent_bias: params ↦ b_hh `(G·H,)`, or None if the cell has none.
+      gatewise: Whether a scan multiplies gate by gate (see `stepper`). It changes speed alone.
 
-    Cells with equal fields are equal and hash alike, and a cell is a static pytree
-    node, so it may be passed straight through `jax.jit` and other transformations.
-    Leading axes are batch axes everywhere: no method needs `vmap`.
+    Raises:
+      TypeError: If a field has the wrong type.
+      ValueError: If a field has a wrong value. What φ gives back is checked against `state_type`
+        when the cell first meets params.
     """
 
     name: str
@@ -98,6 +102,7 @@ class PointwiseCell:
         _checks.check_shape("params.w_hh", params.w_hh, (None, None), "(G·H, H)")
         _checks.check_shape("params.w_ih", params.w_ih, (None, None), "(G·H, D)")
         expected = self._expected_shapes(params)
+        # w_hh first: the shapes expected of the others follow from its H.
         for field in ("w_hh", *params._fields):
             _checks.check_shape(
                 f"params.{field}",
@@ -107,7 +112,9 @@ class PointwiseCell:
             )
 
     def _expected_shapes(self, params: Params) -> Params:
-        """The shapes that params of this kind would have, transposed weights recognised."""
+        """The shapes that params of this kind would have."""
+        # A weight of the transposed shape is recognised, so that the error can say so rather than
+        # name sizes that nobody meant.
         G = len(self.gates)
         rows, H = params.w_hh.shape
         if G * rows == H:
@@ -154,9 +161,18 @@ class PointwiseCell:
         return Affine(params.w_hh, bias)
 
     def init_state(self, params: Params, batch_shape: tuple[int, ...] = ()) -> State:
-        """All zeros, leaves `(*batch_shape, H)` in the dtype of the params.
+        """All zeros, in the dtype of the params.
 
-        Raises: TypeError or ValueError for foreign params or a batch shape that is no tuple.
+        Args:
+          params: The params of the cell.
+          batch_shape: The sizes of the batch axes.
+
+        Returns:
+          The state, leaves `(*batch_shape, H)`.
+
+        Raises:
+          TypeError: If `params` are not those of the cell, or `batch_shape` no tuple of integers.
+          ValueError: If the shapes of the params do not fit, or a size is below 0.
         """
         self.check_params(params)
         _checks.check_batch_shape(batch_shape)
@@ -166,9 +182,20 @@ class PointwiseCell:
     def step(self, params: Params, state: State, x: Array) -> State:
         """sᵢ = φ(sᵢ₋₁, W_ih xᵢ + b, W_hh hᵢ₋₁).
 
-        Args:    params, state `(*lead, H)`, x `(*lead, D)`; one dtype for all.
-        Raises:  TypeError or ValueError naming the argument that does not fit.
-        Cost:    O(B·G·H·(D + H)).
+        Args:
+          params: The params of the cell.
+          state: sᵢ₋₁, leaves `(*lead, H)`, in the dtype of the params.
+          x: xᵢ, `(*lead, D)`, in the same dtype.
+
+        Returns:
+          sᵢ, leaves `(*lead, H)`.
+
+        Raises:
+          TypeError: If an argument has the wrong type or dtype.
+          ValueError: If shapes do not fit each other.
+
+        Cost:
+          O(B·G·H·(D + H)).
         """
         self.check_params(params)
         self.check_input(params, x)
@@ -176,26 +203,23 @@ class PointwiseCell:
         return self.update(params, state, self.project(params, x))
 
     def project(self, params: Params, xs: Array) -> Array:
-        """The projection u = W_ih x + b, `(*lead, G·H)`; half precision gives float32."""
+        """The projection u = W_ih x + b, `(*lead, G·H)`; 16-bit numbers give float32."""
         return affine.apply(self.input_map(params), xs)
 
     def recur(self, params: Params, h: Array) -> Array:
-        """The projection a = W_hh h (+ b_hh), `(*lead, G·H)`; half precision gives float32."""
+        """The projection a = W_hh h (+ b_hh), `(*lead, G·H)`; 16-bit numbers give float32."""
         return affine.apply(self.recurrent_map(params), h)
 
     def stepper(self, params: Params) -> Stepper:
-        """The step with its weights laid out for a scan, on CPU up to twice as fast.
-
-        A matmul in a loop wants the columns of W contiguous; the barrier keeps XLA from
-        putting the transpose back into every step. With `gatewise`, each gate has a matmul
-        and an array of its own: a map that takes slices of u and a apart before its first
-        nonlinearity is not vectorised by XLA. φ still sees u and a whole; XLA drops the
-        joining with the splitting.
-        """
+        """The step with its weights laid out for a scan, on a CPU up to twice as fast."""
+        # XLA does not vectorise a map that takes slices of u and a before its first nonlinearity.
+        # With `gatewise`, each gate has a matmul and an array of its own instead. φ still gets u
+        # and a whole: XLA drops the joining together with the splitting in φ.
         count = len(self.gates) if self.gatewise else 1
         into = affine.columns(self.input_map(params), count)
         back = affine.columns(self.recurrent_map(params), count)
-        # A single input is a multiplication, cheaper inside the step than memory for u.
+        # For D = 1 the projection is one multiplication. It costs less inside the step than memory
+        # for u of all steps.
         inside = params.w_ih.shape[1] == 1
 
         def prepare(xs: Array) -> Any:
@@ -215,6 +239,7 @@ class PointwiseCell:
 
     def advance(self, state: State, u: Array, a: Array) -> State:
         """sᵢ = φ(sᵢ₋₁, uᵢ, aᵢ), rounded to the dtype of the state."""
+        # With 16-bit weights u and a are float32: φ runs in float32 and rounds once.
         new = self.phi.update(dtypes.cast(state, u.dtype), u, a)
         return dtypes.cast(new, state.h.dtype)
 
@@ -228,7 +253,7 @@ class PointwiseCell:
     def partials(
         self, params: Params, state: State, u: Array, a: Array | None = None
     ) -> Coefficients:
-        """The derivatives of φ at (sᵢ₋₁, uᵢ), a tree of `(*lead, H)`; a if it is at hand."""
+        """The derivatives of φ at (sᵢ₋₁, uᵢ), a tree of `(*lead, H)`; `a` saves a matmul."""
         a = self.recur(params, state.h) if a is None else a
         return self.phi.partials(dtypes.cast(state, u.dtype), u, a)
 
@@ -241,12 +266,17 @@ class PointwiseCell:
         dparams: Params,
         dx: Array | None,
     ) -> Array:
-        """δv = merge(δW_ih x + W_ih δx + δb, δW_hh h + δb_hh), `(*lead, G·H)`. None is zero."""
+        """δv = merge(δW_ih x + W_ih δx + δb, δW_hh h + δb_hh), `(*lead, G·H)`.
+
+        None for `dparams` or `dx` stands for zero.
+        """
         shape = jax.eval_shape(self.project, params, x)
         du = da = jnp.zeros(shape.shape, shape.dtype)
         if dparams is not None:
             into = jax.jvp(self.input_map, (params,), (dparams,))[1]
             back = jax.jvp(self.recurrent_map, (params,), (dparams,))[1]
+            # Where u and a enter as their sum, one matmul of [x, h, 1] gives both, and its
+            # transpose is one matmul for the gradient of all weights.
             if self.phi.merge is add:
                 du = affine.driven([into, back], [x, state.h])
             else:
@@ -256,7 +286,7 @@ class PointwiseCell:
         return self.phi.merge(partials, du, da)
 
     def push(self, params: Params, partials: Coefficients, dstate: State, drive: Array) -> State:
-        """δsᵢ: the tangent of φ fed with W_hh δh₋ and the drive. O(B·G·H²)."""
+        """δsᵢ: the tangent of φ, fed with W_hh δh₋ and the drive. O(B·G·H²)."""
         linear = self.recurrent_map(params)._replace(bias=None)
         da = affine.apply(linear, dstate.h)
         dv = drive + self.phi.merge(partials, jnp.zeros_like(da), da)
@@ -264,7 +294,7 @@ class PointwiseCell:
         return dtypes.cast(fed, dstate.h.dtype)
 
     def drive_parts(self, partials: Coefficients, adjoint: Array) -> tuple[Array, ...]:
-        """The adjoints of δu and δa; one for both where they enter as their sum."""
+        """The adjoints of δu and δa, or one for both where they enter as their sum."""
         if self.phi.merge is add:
             return (adjoint,)
         merge = functools.partial(self.phi.merge, partials)
@@ -273,7 +303,7 @@ class PointwiseCell:
     def contribution_sizes(
         self, params: Params, parts: tuple[Array, ...], states: State, xs: Array, direction: Any
     ) -> tuple[Any, Any]:
-        """‖Cₖ‖ and ⟨Cₖ, direction⟩ of each step's Cₖ = (∂dₖ/∂δθ)ᵀ λₖ; see `affine_gradients`."""
+        """‖Cₖ‖ and ⟨Cₖ, direction⟩ of each step's Cₖ = (∂dₖ/∂δθ)ᵀ λₖ; see `contribution_sizes`."""
         return contribution_sizes.sizes(params, parts, xs, states.h, direction, self._biases)
 
     def _biases(self, params: Params) -> tuple[Array | None, Array | None]:
@@ -281,7 +311,7 @@ class PointwiseCell:
 
     @property
     def traits(self) -> Traits:
-        """What the pointwise map declares of itself, and W_hh."""
+        """What the pointwise map says of itself, and W_hh."""
         unsaid = [Gate(name, name, "", (-math.inf, math.inf)) for name in self.gates]
         return Traits(
             slope=self.phi.slope,
@@ -301,7 +331,7 @@ class PointwiseCell:
         return self.recurrent_map(params).weight
 
     def pulled_apart(self, partials: Coefficients, adjoint: State) -> tuple[Any, tuple[Array, ...]]:
-        """Jᵀ λ, apart: what passes without a weight, and what enters each gate's rows of W_hh."""
+        """Jᵀ λ in parts: what passes without a weight, and what enters each gate's rows of W_hh."""
         G = len(self.gates)
         # Made of the adjoint, so that it varies as the adjoint does under `shard_map`.
         dv = jnp.zeros_like(jnp.concatenate([adjoint.h] * G, axis=-1))
@@ -322,6 +352,8 @@ class PointwiseCell:
         def from_leaf(leaf: str) -> State:
             return self.phi.tangent(p, zero_s._replace(**{leaf: one}), zero_u)
 
+        # Gate by gate rather than mapped over a stack of unit vectors: XLA then sees which inputs
+        # are constant zeros, and drops what is multiplied by them.
         def from_gates(feed: Callable[[Array], Any]) -> Jacobian:
             blocks = [[one if g == k else zero_s.h for k in range(G)] for g in range(G)]
             fed = [feed(jnp.concatenate(row, axis=-1)) for row in blocks]
@@ -341,11 +373,21 @@ class PointwiseCell:
             ∂s.l/∂h₋ = Σ_g diag(∂s.l/∂a_g) W_hh[g] + diag(∂s.l/∂h₋|ₐ)
             ∂s.l/∂m₋ = diag(∂s.l/∂m₋|ₐ)                    for every other leaf m
 
-        Returns: the tree of `jax.jacfwd(step, argnums=1)`, leaves `(*lead, H, H)`.
-        Cost:    O(H²) per step and block: about one write of the result.
+        Args:
+          params: The params of the cell.
+          state: sᵢ₋₁, leaves `(*lead, H)`.
+          x: xᵢ, `(*lead, D)`.
+
+        Returns:
+          The tree of `jax.jacfwd(step, argnums=1)`, leaves `(*lead, H, H)`.
+
+        Cost:
+          O(H²) for each step and block: about one write of the result.
         """
-        # The barrier keeps the O(G·H) diagonals out of the O(H²) loops, where XLA would
-        # otherwise compute them again for every row.
+        # Rows of W_hh are scaled, rather than the tangent mapped over its columns: the results are
+        # equal, and scaling was 2 to 4 times faster on a CPU, since feeding zeros costs
+        # multiplications. Without the barrier XLA would fuse the O(G·H) diagonals into the O(H²)
+        # loops and compute them again for every row.
         s = jax.lax.optimization_barrier(self.sensitivities(params, state, self.project(params, x)))
         weight = self.recurrent_map(params).weight
         S = self.state_type
@@ -361,7 +403,13 @@ class PointwiseCell:
     def input_jacobian(self, params: Params, state: State, x: Array) -> Jacobian:
         """∂sᵢ/∂xᵢ = Σ_g diag(∂s/∂u_g) W_ih[g].
 
-        Returns: the tree of `jax.jacfwd(step, argnums=2)`, leaves `(*lead, H, D)`.
+        Args:
+          params: The params of the cell.
+          state: sᵢ₋₁, leaves `(*lead, H)`.
+          x: xᵢ, `(*lead, D)`.
+
+        Returns:
+          The tree of `jax.jacfwd(step, argnums=2)`, leaves `(*lead, H, D)`.
         """
         s = self.sensitivities(params, state, self.project(params, x))
         weight = self.input_map(params).weight
@@ -372,13 +420,23 @@ class PointwiseCell:
     def param_jacobian(self, params: Params, state: State, x: Array) -> Jacobian:
         """∂sᵢ/∂θ with sᵢ₋₁ held constant: ∂s[j]/∂W_ih[g·H + j, d] = ∂s/∂u_g[j] x[d], else 0.
 
-        Returns: the tree of `jax.jacfwd(step, argnums=0)`, leaves `(*lead, H, *leaf shape)`.
-        Cost:    O(H·P) memory per step for P parameters; `sensitivities` is the O(G·H) form.
+        Args:
+          params: The params of the cell.
+          state: sᵢ₋₁, leaves `(*lead, H)`.
+          x: xᵢ, `(*lead, D)`.
+
+        Returns:
+          The tree of `jax.jacfwd(step, argnums=0)`, leaves `(*lead, H, *leaf shape)`.
+
+        Cost:
+          O(H·P) memory for each step and P parameters. `sensitivities` is the O(G·H) form.
         """
         s = self.sensitivities(params, state, self.project(params, x))
         H = state.h.shape[-1]
 
         def one(h: Array, x: Array, du: tuple[Array, ...], da: tuple[Array, ...]) -> Jacobian:
+            # The diagonals go back through the transpose of both projections, so that every leaf
+            # that `recurrent_bias` reads gets its derivative.
             _, transpose = jax.vjp(lambda p: (self.project(p, x), self.recur(p, h)), params)
             unit = jnp.eye(H, dtype=du[0].dtype)[:, None, :]  # (H, 1, H): one output at a time
             u, a = jnp.stack(du), jnp.stack(da)  # (G, H)
@@ -389,10 +447,11 @@ class PointwiseCell:
         return self.state_type(*fields)
 
 
+# Cached, since `check_params` calls it each time and it traces φ.
 @functools.cache
 def _check_pointwise(cell: PointwiseCell) -> None:
-    """Refuse a φ whose update or tangent gives back another tree or shape than the state's."""
-    H = 3  # any size tells: φ acts on each unit alone
+    """Refuse a φ whose update or tangent returns another tree or other shapes than the state's."""
+    H = 3  # any size will do, since φ acts on each unit alone
     unit = jax.ShapeDtypeStruct((H,), jnp.float32)
     gates = jax.ShapeDtypeStruct((len(cell.gates) * H,), jnp.float32)
     state = cell.state_type(*[unit for _ in cell.state_type._fields])

@@ -21,6 +21,7 @@ SIGNATURES = {
 
 def add(partials: Coefficients, du: Array, da: Array) -> Array:
     """δv = δu + δa, for a map that reads u and a only as their sum."""
+    # `PointwiseCell` tests for this very function: a sum lets both projections share one matmul.
     return du + da
 
 
@@ -29,23 +30,23 @@ class Pointwise(NamedTuple):
 
         s = φ(s₋, u, a)        δs = tangent(p, δs₋, δv),  δv = merge(p, δu, δa)
 
-    Fields:
-        update: (s₋, u, a) ↦ s.
-        partials: (s₋, u, a) ↦ p, the derivatives of φ as a tree of `(*lead, H)`.
-        tangent: (p, δs₋, δv) ↦ δs, linear in the last two.
-        merge: (p, δu, δa) ↦ δv `(*lead, G·H)`, linear in the last two: what the tangent reads
-            of both projections; their sum unless φ treats u and a apart, as the GRU does.
-        readout: p ↦ ∂h/∂c at fixed gates, `(*lead, H)`, for a state (h, c); None if the
-            map has none. `paths` and `jacobians.c_path` rest on it.
-        slope: of a map of one gate, a number γ ≥ sup |∂h/∂u|, with ∂h/∂h₋ = 0 at fixed u and a;
-            None if there is none. `certificates` rest on it.
-        linear: whether that slope is the constant γ.
-        gate_values: (s₋, u, a) ↦ what each gate lets through, a tuple of `(*lead, H)` in the order
-            of the cell's gates; None if nobody is to look at them.
-        gates: a `Gate` for each of the cell's gates, with its role and range; may be left out, and
-            then nothing is known of them but their names.
+    Attributes:
+      update: (s₋, u, a) ↦ s.
+      partials: (s₋, u, a) ↦ p, the derivatives of φ as a tree of `(*lead, H)`.
+      tangent: (p, δs₋, δv) ↦ δs, linear in the last two.
+      merge: (p, δu, δa) ↦ δv `(*lead, G·H)`, linear in the last two: what the tangent reads of both
+        projections. It is their sum unless φ treats u and a differently, as the GRU does.
+      readout: p ↦ ∂h/∂c at fixed gates, `(*lead, H)`, for a state (h, c); None if the map has none.
+        `paths` and `jacobians.c_path` use it.
+      slope: For a map of one gate with ∂h/∂h₋ = 0 at fixed u and a, a number γ ≥ sup |∂h/∂u|; None
+        if no such number is known. `certificates` use it.
+      linear: Whether ∂h/∂u is the constant γ.
+      gate_values: (s₋, u, a) ↦ what each gate lets through, a tuple of `(*lead, H)` in the order of
+        the cell's gates; None if the map does not tell.
+      gates: A `Gate` for each of the cell's gates, with its role and range. If it is empty, only
+        the names of the gates are known.
 
-    A cell of your own with a closed form, here a leaky unit on the params of `rnn`:
+    A cell of your own with a closed form, here a leaky unit with the params of `rnn`:
 
     >>> import dataclasses, jax.numpy as jnp, jaxrnn
     >>> tanh = jaxrnn.activations.tanh
@@ -72,11 +73,12 @@ class Pointwise(NamedTuple):
 class Sensitivities(NamedTuple):
     """The diagonals of ∂φ: every derivative of a step, before a weight is applied.
 
-    Each field is a state whose leaf l holds the derivative of s.l:
+    Each field is a state whose leaf l holds the derivative of s.l.
 
-        state: a state again; `state.h.c` is diag ∂h/∂c₋ at fixed u and a, `(*lead, H)`.
-        u: diag ∂s.l/∂u_g, a tuple over the gates g of `(*lead, H)`; `u.c[0]` is ∂c/∂u of gate 0.
-        a: diag ∂s.l/∂a_g, likewise.
+    Attributes:
+      state: A state of states: `state.h.c` is diag ∂h/∂c₋ at fixed u and a, `(*lead, H)`.
+      u: diag ∂s.l/∂u_g, a tuple over the gates g of `(*lead, H)`: `u.c[0]` is ∂c/∂u of gate 0.
+      a: diag ∂s.l/∂a_g, of the same form as `u`.
     """
 
     state: State

@@ -4,8 +4,8 @@
     nᵢ = tanh(W_n xᵢ + U_n (rᵢ ⊙ hᵢ₋₁) + b_n)
     hᵢ = (1 - zᵢ) ⊙ nᵢ + zᵢ ⊙ hᵢ₋₁
 
-U_n mixes the units after the reset, so the step is no pointwise map of one recurrent projection:
-its linearisation is the step's own tangent, by `from_step`.
+U_n mixes the units after the reset, so the step is no pointwise map of one recurrent projection.
+It has no closed form here: `from_step` has JAX differentiate the step.
 """
 
 from typing import Any, NamedTuple
@@ -22,17 +22,27 @@ __all__ = ["ResetFirstParams", "ResetFirstState", "reset_first_gru"]
 
 
 class ResetFirstParams(NamedTuple):
-    """θ; rows in the gate order r, z, n."""
+    """θ of this GRU; rows in the gate order r, z, n.
 
-    w_ih: Array  # (3H, D)
-    w_hh: Array  # (3H, H)
-    b: Array  # (3H,)
+    Attributes:
+      w_ih: Input weight, `(3H, D)`.
+      w_hh: Recurrent weight, `(3H, H)`.
+      b: Bias, `(3H,)`.
+    """
+
+    w_ih: Array
+    w_hh: Array
+    b: Array
 
 
 class ResetFirstState(NamedTuple):
-    """The state is the output."""
+    """The state of this GRU.
 
-    h: Array  # (*batch, H)
+    Attributes:
+      h: State and output, `(*batch, H)`.
+    """
+
+    h: Array
 
 
 def step(params: ResetFirstParams, state: ResetFirstState, x: Array) -> ResetFirstState:
@@ -59,7 +69,8 @@ def init(
 
 
 def init_state(params: ResetFirstParams) -> ResetFirstState:
-    """Zeros."""
+    """Zeros for one example."""
+    # Made of the params, so that they have their dtype and their sharding.
     return ResetFirstState(jnp.zeros_like(params.b, shape=params.w_hh.shape[1]))
 
 
@@ -70,11 +81,15 @@ def reset_first_gru() -> StepCell:
         nᵢ = tanh(W_n xᵢ + U_n (rᵢ ⊙ hᵢ₋₁) + b_n)
         hᵢ = (1 - zᵢ) ⊙ nᵢ + zᵢ ⊙ hᵢ₋₁
 
-    Returns: a cell; its params are `ResetFirstParams`, its state `ResetFirstState`. Its gradient
-             is autodiff's, at autodiff's cost; `jaxrnn.gru` is faster.
-    Raises:  nothing; `init`, `step` and all that takes the cell name what does not fit.
-    Cost:    of a step O(B·3·H·(D + H)); of ∂h/∂h₋ a tangent step for each unit.
-    Source:  Cho et al., EMNLP 2014.
+    Returns:
+      A cell. Its params are `ResetFirstParams`, its state is `ResetFirstState`.
+
+    Cost:
+      O(B·3·H·(D + H)) for a step; one tangent step for each unit for ∂h/∂h₋. Its gradient is made
+      by JAX, at the cost of autodiff: `jaxrnn.gru` is faster.
+
+    Source:
+      Cho et al., EMNLP 2014
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.reset_first_gru()

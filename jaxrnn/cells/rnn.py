@@ -27,17 +27,27 @@ NAMES = ("h",)
 
 
 class RNNParams(NamedTuple):
-    """θ of the vanilla network."""
+    """θ of the vanilla network.
 
-    w_ih: Array  # (H, D)
-    w_hh: Array  # (H, H)
-    b: Array  # (H,)
+    Attributes:
+      w_ih: Input weight, `(H, D)`.
+      w_hh: Recurrent weight, `(H, H)`.
+      b: Bias, `(H,)`.
+    """
+
+    w_ih: Array
+    w_hh: Array
+    b: Array
 
 
 class RNNState(NamedTuple):
-    """The state is the output."""
+    """The state of the vanilla network.
 
-    h: Array  # (*batch, H)
+    Attributes:
+      h: State and output, `(*batch, H)`.
+    """
+
+    h: Array
 
 
 class RNNPartials(NamedTuple):
@@ -54,13 +64,21 @@ def rnn(activation: Activation = tanh) -> PointwiseCell:
     With `activations.identity` it is the linear network of the classical analysis, with
     `activations.sigmoid` the LSTM without its cell state.
 
-    Args:    activation: the `Activation` a, with its derivative and γ.
-    Returns: a cell; its params are `RNNParams`, its state `RNNState`. Equal activations
-             give the same cell, so `jax.jit` compiles once.
-    Raises:  TypeError if `activation` is a bare function.
-    Cost:    of a step O(B·H·(D + H)).
-    Source:  Elman, Finding structure in time, Cognitive Science 14, 1990;
-             docs/derivations/rnn.md.
+    Args:
+      activation: The `Activation` a, with its derivative and γ.
+
+    Returns:
+      A cell. Its params are `RNNParams`, its state is `RNNState`. Equal activations give the same
+      cell, so `jax.jit` compiles once.
+
+    Raises:
+      TypeError: If `activation` is no `Activation`, such as a bare function.
+
+    Cost:
+      O(B·H·(D + H)) for a step.
+
+    Source:
+      Elman, Finding structure in time, Cognitive Science 14, 1990; docs/derivations/rnn.md
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.rnn(activation=jaxrnn.activations.relu)
@@ -78,7 +96,8 @@ def rnn(activation: Activation = tanh) -> PointwiseCell:
     return _rnn(activation)
 
 
-# Not closures: equal activations give equal maps, so that `jax.jit` compiles once, and maps pickle.
+# Classes, not closures: maps of equal activations are equal, so that `jax.jit` compiles once, and
+# they pickle.
 
 
 @dataclass(frozen=True)
@@ -94,7 +113,7 @@ class Update:
 
 @dataclass(frozen=True)
 class Derivative:
-    """Its derivative."""
+    """The derivative of that step."""
 
     activation: Activation
 
@@ -105,7 +124,7 @@ class Derivative:
 
 @dataclass(frozen=True)
 class GateValues:
-    """What its one gate lets through."""
+    """What the one gate lets through."""
 
     activation: Activation
 

@@ -1,8 +1,8 @@
 """Any step function as a cell; its linearisation comes from `jax.jvp`.
 
-Layer norm, peepholes through a matrix, a reset before the matmul, a framework's
-own cell: what does not split into two projections and a pointwise map enters here.
-The linearisation point (sᵢ₋₁, xᵢ) takes the place of the closed form's coefficients.
+This is for steps that do not split into two projections and a pointwise map: layer norm, peepholes
+through a matrix, a reset before the matmul, the cell of another framework. The linearisation point
+(sᵢ₋₁, xᵢ) takes the place of the coefficients of a closed form.
 """
 
 from collections.abc import Callable
@@ -35,12 +35,12 @@ __all__ = ["StepCell", "from_step"]
 class StepCell:
     """A cell around `step(params, state, x) -> state`, written for one example.
 
-    Fields:
-        apply: the step; x `(D,)`, state leaves without batch axes.
-        init_params: (key, input_size, hidden_size, *, dtype, …) ↦ params, or None.
-        init_example: params ↦ the state before the first input, for one example, or None.
-        jacobian: (params, state, x) ↦ ∂s/∂s₋ written by hand for one example, or None.
-        name: for tables.
+    Attributes:
+      apply: The step; x `(D,)`, state leaves without batch axes.
+      init_params: (key, input_size, hidden_size, *, dtype, …) ↦ params, or None.
+      init_example: params ↦ the state before the first input, for one example, or None.
+      jacobian: (params, state, x) ↦ ∂s/∂s₋ written by hand for one example, or None.
+      name: For tables.
     """
 
     apply: Callable[[Any, Any, Array], Any]
@@ -51,12 +51,16 @@ class StepCell:
 
     @property
     def gates(self) -> tuple[str, ...]:
-        """Unknown for a bare step."""
+        """Empty: the gates of a bare step are not known."""
         return ()
 
     @property
     def init(self) -> Callable[..., Any]:
-        """The given initialiser. Raises ValueError if the cell was made without one."""
+        """The given initialiser.
+
+        Raises:
+          ValueError: If the cell was made without one.
+        """
         if self.init_params is None:
             raise ValueError(
                 f"init: cell '{self.name}' was made without an initialiser; "
@@ -78,7 +82,7 @@ class StepCell:
             raise ValueError(f"{name}: expected shape (*lead, D), got a scalar")
 
     def check_state(self, params: Params, state: State, x: Any, name: str = "state") -> None:
-        """Raise unless the leading axes are those of x and the step gives back a like state."""
+        """Raise unless the leading axes are those of x and the step returns a state of its form."""
         lead = x.shape[:-1]
         for path, leaf in jax.tree_util.tree_leaves_with_path(state):
             leaf_name = name + jax.tree_util.keystr(path)
@@ -93,7 +97,7 @@ class StepCell:
         _checks.check_tree("step's result", got, given, name)
 
     def _stepped(self, params: Params, state: State, x: Any) -> State:
-        """The shapes that the step gives; what it refuses is told with what it was given."""
+        """The shapes that the step returns; if it fails, the error says what it was given."""
         try:
             return jax.eval_shape(self.apply, params, state, x)
         except (TypeError, ValueError) as error:
@@ -101,6 +105,7 @@ class StepCell:
                 jax.tree.map(_checks.describe, tree, is_leaf=lambda leaf: hasattr(leaf, "shape"))
                 for tree in (params, state)
             )
+            # JAX's errors are subclasses, some with a constructor of their own: the base is raised.
             kind = TypeError if isinstance(error, TypeError) else ValueError
             raise kind(
                 f"step: expected a function that takes params {params}, state {state} and x "
@@ -110,9 +115,19 @@ class StepCell:
     # --- the step -----------------------------------------------------------------
 
     def init_state(self, params: Params, batch_shape: tuple[int, ...] = ()) -> State:
-        """The given initial state repeated over the batch.
+        """The given initial state, repeated over the batch.
 
-        Raises: ValueError if the cell was made without one.
+        Args:
+          params: The params of the cell.
+          batch_shape: The sizes of the batch axes.
+
+        Returns:
+          The state, each leaf with `batch_shape` before its own axes.
+
+        Raises:
+          TypeError: If a leaf of the params or of the state is no real floating array, or
+            `batch_shape` no tuple of integers.
+          ValueError: If the cell was made without an initial state, or a size is below 0.
         """
         if self.init_example is None:
             raise ValueError(
@@ -129,14 +144,14 @@ class StepCell:
         )
 
     def step(self, params: Params, state: State, x: Array) -> State:
-        """The step mapped over the leading axes of `x (*lead, D)`, arguments checked."""
+        """The step mapped over the leading axes of `x (*lead, D)`, after a check of arguments."""
         self.check_params(params)
         self.check_input(params, x)
         self.check_state(params, state, x)
         return self.update(params, state, x)
 
     def project(self, params: Params, xs: Array) -> Array:
-        """The input itself: nothing can be taken out of the step."""
+        """The input itself, since no part of a bare step is known to do without the state."""
         return xs
 
     def update(self, params: Params, state: State, u: Array) -> State:
@@ -147,12 +162,12 @@ class StepCell:
 
     @property
     def traits(self) -> Traits:
-        """None: of a bare step nothing is known."""
+        """Empty: nothing is known of a bare step."""
         return Traits()
 
     def pulled_apart(self, partials: Coefficients, adjoint: State) -> tuple[Any, tuple[Array, ...]]:
-        """Refused: a bare step has no gates to tell apart."""
-        raise TypeError(f"cell: expected one with gates, got {self.name}")
+        """Always a TypeError: a bare step has no gates."""
+        raise TypeError(f"cell: expected a cell with gates, got {self.name}")
 
     @property
     def closed_form(self) -> bool:
@@ -160,7 +175,7 @@ class StepCell:
         return False
 
     def stepper(self, params: Params) -> Stepper:
-        """The step as it is: nothing can be taken out of it."""
+        """The step as it is, with nothing done before the scan."""
         return Stepper(lambda xs: xs, lambda state, x: (self.update(params, state, x), None))
 
     def partials(self, params: Params, state: State, u: Array, a: Any = None) -> Coefficients:
@@ -176,19 +191,19 @@ class StepCell:
         dparams: Params | None,
         dx: Array | None,
     ) -> Any:
-        """∂s/∂θ δθ + ∂s/∂x δx; None is zero."""
+        """∂s/∂θ δθ + ∂s/∂x δx; None stands for zero."""
         dparams = jax.tree.map(jnp.zeros_like, params) if dparams is None else dparams
         dx = jnp.zeros_like(x) if dx is None else dx
         return jax.jvp(lambda p, x: self.update(p, state, x), (params, x), (dparams, dx))[1]
 
     def push(self, params: Params, partials: Coefficients, dstate: State, drive: Drive) -> State:
-        """∂s/∂s₋ δs₋ + drive. One step's cost."""
+        """∂s/∂s₋ δs₋ + drive, at the cost of one step."""
         state, x = partials
         pushed = jax.jvp(lambda s: self.update(params, s, x), (state,), (dstate,))[1]
         return jax.tree.map(jnp.add, pushed, drive)
 
     def drive_parts(self, partials: Coefficients, adjoint: State) -> Drive:
-        """The adjoint itself."""
+        """The adjoint itself: a bare step has no parts."""
         return adjoint
 
     def contribution_sizes(
@@ -196,8 +211,18 @@ class StepCell:
     ) -> tuple[ArrayTree, ArrayTree]:
         """‖Cₖ‖ and ⟨Cₖ, direction⟩ of Cₖ = (∂sₖ/∂θ)ᵀ parts[k], leaf by leaf.
 
-        Returns: (norms, inner products), two trees of the params with leaves `(T,)`.
-        Cost:    one reverse step and O(P) for each k, one after the other.
+        Args:
+          params: The params of the cell.
+          parts: Adjoints of the states, leaves `(T, *batch, ·)`.
+          states: The state before each step, leaves `(T, *batch, ·)`.
+          xs: Inputs, `(T, *batch, D)`.
+          direction: What the inner products are taken with, a tree of the params.
+
+        Returns:
+          (norms, inner products), two trees of the params with leaves `(T,)`.
+
+        Cost:
+          One reverse step and O(P) for each k, one k after the other.
         """
 
         def measure(step: tuple[Any, Array, Any]) -> tuple[ArrayTree, ArrayTree]:
@@ -207,14 +232,16 @@ class StepCell:
             sizes = jax.tree.map(norms.norm_and_inner, each, direction)
             return jax.tree.transpose(jax.tree.structure(each), jax.tree.structure((0, 0)), sizes)
 
+        # One k at a time: Cₖ has the size of the params, and for all k there may be no memory.
         return jax.lax.map(measure, (states, xs, parts))
 
     def state_jacobian(self, params: Params, state: State, x: Array) -> Jacobian:
-        """The hand-written `jacobian` where there is one, else `jax.jacfwd` of the step."""
+        """The hand-written `jacobian` if there is one, else `jax.jacfwd` of the step."""
         by_autodiff = jax.jacfwd(self.apply, argnums=1)
         f = self.jacobian or by_autodiff
         J = over_leading_axes(f, x.ndim - 1, (None, 0, 0))(params, state, x)
         if self.jacobian is not None:
+            # A Jacobian with another tree than JAX's would be read wrongly, block by block.
             like = over_leading_axes(by_autodiff, x.ndim - 1, (None, 0, 0))
             expected = jax.eval_shape(like, params, state, x)
             _checks.check_tree("jacobian's result", J, expected, "jax.jacfwd of the step")
@@ -246,17 +273,22 @@ def from_step(
     Batch axes are added with `jax.vmap`; derivatives come from `jax.jvp`.
 
     Args:
-        step: the pure function; returns a state like the one it takes.
-        init: (key, input_size, hidden_size, *, dtype=None) ↦ params.
-        init_state: params ↦ the initial state of one example.
-        jacobian: your own ∂s/∂s₋ with the tree of `jax.jacfwd(step, argnums=1)`, used by
-            `jacobians.closed_form` and held against the references by `verify`.
-        name: for tables; by default the name of `step`.
-    Returns: a cell. Equal arguments give equal cells.
-    Raises:  TypeError if an argument is not callable or not hashable; later, where the step
-             refuses the shapes it is given, TypeError or ValueError that names them.
-    Cost:    ∂s/∂s₋ takes one tangent step for each state entry.
-    Source:  this library; derivatives are `jax.jvp`'s.
+      step: A pure function that returns a state of the same form as the one it takes.
+      init: (key, input_size, hidden_size, *, dtype=None) ↦ params.
+      init_state: params ↦ the initial state of one example.
+      jacobian: Your own ∂s/∂s₋, with the tree of `jax.jacfwd(step, argnums=1)`. It is used by
+        `jacobians.closed_form`, and `verify` compares it with the references.
+      name: For tables. By default the name of `step`.
+
+    Returns:
+      A cell. Equal arguments give equal cells.
+
+    Raises:
+      TypeError: If an argument is not callable or not hashable. Later, if the step fails for the
+        shapes it is given, a TypeError or ValueError says what these were.
+
+    Cost:
+      ∂s/∂s₋ takes one tangent step for each entry of the state.
 
     >>> import jax.numpy as jnp, jaxrnn
     >>> def leaky(params, state, x):

@@ -13,14 +13,14 @@ ROLES = ("keeps", "writes", "reads", "resets", "proposes")
 class Gate(NamedTuple):
     """One gate: a block of rows of W_ih and W_hh, and what it is for.
 
-    Fields:
-        name: its letter, such as "f".
-        title: its name in a sentence, such as "forget".
-        role: "keeps" the old state, "writes" what is proposed, "reads" the state out, "resets" what
-            a proposal sees of the state, or "proposes" what may be written; "" where it is not
-            said. A gate that keeps, in a cell without one that writes, does both: what it does not
-            keep it writes.
-        range: (lowest, highest) value, ±inf where there is none.
+    Attributes:
+      name: Its letter, such as "f".
+      title: Its name in a sentence, such as "forget".
+      role: "keeps" the old state, "writes" what is proposed, "reads" the state out, "resets" what a
+        proposal sees of the state, or "proposes" what may be written; "" if it is not known. In a
+        cell without a gate that writes, a gate that keeps does both: it writes what it does not
+        keep.
+      range: (lowest, highest) value, with ±inf where there is no bound.
     """
 
     name: str
@@ -30,18 +30,18 @@ class Gate(NamedTuple):
 
 
 class Traits(NamedTuple):
-    """What an algorithm may want to know of a cell, so that none looks inside.
+    """What an algorithm may want to know of a cell, so that it need not look inside.
 
-    Fields:
-        slope: of a cell of one gate, a number γ with ‖∂h/∂h₋‖ ≤ γ σ_max(W_hh); None if there is
-            none. `certificates` rest on it.
-        linear: whether ∂h/∂h₋ is γ W_hh itself.
-        readout: partials ↦ ∂h/∂c at fixed gates, `(*lead, H)`, for a state (h, c); None if the cell
-            has none. A cell that has one has `pulled_apart` too.
-        gates: a `Gate` for each block of rows; empty for a bare step.
-        gate_values: (params, s₋, x) ↦ what each gate lets through, a tuple of `(*lead, H)`; None
-            where nobody is to look at them.
-        recurrent_weight: params ↦ W_hh `(G·H, H)`; None for a bare step.
+    Attributes:
+      slope: For a cell with one gate, a number γ with ‖∂h/∂h₋‖ ≤ γ σ_max(W_hh); None if no such
+        number is known. `certificates` use it.
+      linear: Whether ∂h/∂h₋ is γ W_hh itself.
+      readout: partials ↦ ∂h/∂c at fixed gates, `(*lead, H)`, for a state (h, c); None if the cell
+        has none. A cell that has one has `pulled_apart` too.
+      gates: A `Gate` for each block of rows; empty for a bare step.
+      gate_values: (params, s₋, x) ↦ what each gate lets through, a tuple of `(*lead, H)`; None if
+        the cell does not tell.
+      recurrent_weight: params ↦ W_hh `(G·H, H)`; None for a bare step.
     """
 
     slope: float | None = None

@@ -1,13 +1,14 @@
-"""QR, singular values and eigenvalues of stacks of matrices, safe beside any other program.
+"""QR, singular values and eigenvalues of stacks of matrices, without a deadlock on a CPU.
 
-`jax.numpy.linalg` is what this module calls. jaxlib 0.10.0 to 0.11.0 cuts a stack of matrices on a
-CPU into pieces for the threads of one small pool. The call then waits, on a thread of that same
-pool, for its pieces. As many such calls at once as the pool has threads, two on a machine of two
-cores, wait for each other for good. They meet within one program, or from two programs in flight,
-or from the parts of one program on several devices. A call with one matrix, or with so few small
-ones that they are not worth cutting, waits for nothing: with those versions a CPU is given no more
-than that here, under `jax.vmap` too, and the derivatives keep to it. docs/performance.md tells the
-story; tests/support/hang.py reproduces it in ten lines.
+The work is done by `jax.numpy.linalg`. jaxlib 0.10.0 to 0.11.0 cuts a stack of matrices on a CPU
+into pieces for one small thread pool. The call waits for its pieces on a thread of that same pool.
+When as many such calls run at once as the pool has threads, two on a machine of two cores, no
+thread is left for the pieces and the calls wait for ever. The calls may belong to one program, to
+two programs in flight, or to the parts of one program on several devices.
+
+A call with one matrix, or with a few small ones, is not cut and does not wait. With those versions
+this module gives a CPU only such calls, also under `jax.vmap` and in derivatives.
+docs/performance.md tells the story; tests/support/hang.py reproduces the deadlock in ten lines.
 
 Later versions cut nothing (jax-ml/jax, commit 8599924), and the functions here are JAX's own.
 """
@@ -37,7 +38,7 @@ WORTH_CUTTING, OPERATIONS = 200_000, 10
 
 
 def uncut(shape: tuple[int, ...], dtype: Any) -> int:
-    """How many matrices of a shape a call may hold and not be cut, at least 1."""
+    """How many matrices of a shape one call may hold without being cut, at least 1."""
     m, n = shape
     each = OPERATIONS * (3 if jnp.issubdtype(dtype, jnp.complexfloating) else 1)
     return max((WORTH_CUTTING - 1) // max(each * m * n * min(m, n), 1), 1)
@@ -48,8 +49,8 @@ def few_at_a_time(
 ) -> Callable[[Array], Any]:
     """Let f, which takes arrays of `rank` axes, take any leading axes.
 
-    An accelerator makes one call for all entries of the leading axes. A CPU makes calls for `most`
-    entries each, by default for as many matrices as are `uncut`.
+    An accelerator makes one call for all entries of the leading axes. A CPU makes several calls
+    with up to `most` entries each, by default as many as `uncut` allows.
     """
 
     def each(a: Array) -> Any:
@@ -73,18 +74,21 @@ def few_at_a_time(
         if count == 0:
             return f(a)
         split = jax.typeof(a).sharding
-        if any(split.spec[:count]):  # by an explicit mesh: no loop runs over such an axis
+        # JAX loops over no axis that an explicit mesh splits: each device loops over its own part.
+        if any(split.spec[:count]):
             spec = P(*split.spec[:count])
             return jax.shard_map(stacked, mesh=split.mesh, in_specs=spec, out_specs=spec)(a)
         return jax.lax.platform_dependent(a, cpu=each, default=together)
 
     @stacked.def_vmap
     def _(size: int, batched: Any, a: Array) -> tuple[Any, Any]:
-        # A mapped axis is one more leading axis: mapped inside the loop it would make a stack.
+        # `vmap` inside the loop would turn each call of one matrix into a call of a stack. So the
+        # mapped axis becomes one more leading axis, outside of the loop.
         found = stacked(a)
         return found, jax.tree.map(lambda leaf: True, found)
 
-    return jax.jit(stacked)  # compiled once, also where it is called outside of any `jax.jit`
+    # Without this `jit`, a call outside of any `jax.jit` would be traced and compiled each time.
+    return jax.jit(stacked)
 
 
 def _transposed(a: Array) -> Array:
@@ -96,6 +100,7 @@ def _diagonal(a: Array) -> Array:
 
 
 def _product(*factors: Array) -> Array:
+    # On accelerators a float32 matmul is TF32 or bfloat16 by default, of about three digits.
     exact = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
     return functools.reduce(exact, factors)
 
@@ -121,7 +126,7 @@ def _native_eigvalsh(a: Array) -> Array:
 
 
 def _inverse_upper(r: Array) -> Array:
-    # Made of r, so that it varies over devices as r does.
+    # The identity is made of r, so that it varies over devices as r does.
     return jax.scipy.linalg.solve_triangular(r, jnp.eye(r.shape[-1], dtype=r.dtype) + 0 * r)
 
 
@@ -139,6 +144,9 @@ _few_eigvals = few_at_a_time(jnp.linalg.eigvals)
 _few_eig = few_at_a_time(_native_eig)
 _few_inverse = few_at_a_time(jnp.linalg.inv)
 
+
+# JAX's own derivatives of QR and of eigenvalues solve systems with a whole stack, which is cut as
+# well. Those below are made of matmuls, which are not, and of the functions above.
 
 # --- QR -----------------------------------------------------------------------------
 
@@ -178,6 +186,7 @@ def _gaps(s: Array) -> Array:
     n = s.shape[-1]
     off = s[..., None, :] - s[..., :, None]
     on = jnp.broadcast_to(jnp.eye(n, dtype=bool), off.shape)
+    # The inner `where` keeps 1/0 out of the branch not taken: its derivative would be 0 · inf, NaN.
     return jnp.where(on, jnp.zeros_like(off), 1 / jnp.where(on, jnp.ones_like(off), off))
 
 
@@ -206,6 +215,7 @@ def _singular_values(a: Array) -> Array:
 
 @_singular_values.defjvp
 def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    # Singular vectors are computed here alone, that is, only where a derivative is asked for.
     u, s, vt = _svd(*primals)
     return s, _diagonal(_product(_transposed(u), *tangents, _transposed(vt)))
 
@@ -252,7 +262,8 @@ def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
 
 @functools.cache
 def _orthogonal(shape: tuple[int, ...], dtype: Any, rank: int) -> Callable[[Array], Array]:
-    # An axis of keys under `jax.vmap` would make one call of all their matrices.
+    # One key at a time: `jax.vmap` over keys would make one call with the matrices of all.
+    # Cached, since a function made anew at each call would be compiled anew at each call.
     of_key = lambda key: initializers.orthogonal()(key, shape, dtype)  # noqa: E731
     return few_at_a_time(of_key, rank=rank, most=1)
 

@@ -26,12 +26,22 @@ def sequential(matrices: Array) -> Scaled:
 
         Pᵢ = Jᵢ Pᵢ₋₁        i = 0 … T-1, P₋₁ = 1
 
-    Args:    matrices: `(T, *batch, n, n)`, real floats.
-    Returns: Scaled: value `(T, *batch, n, n)`, exponent `(T, *batch)`; entry i is Pᵢ.
-    Raises:  TypeError or ValueError for anything but a stack of finite square matrices, naming
-             the first step that is not finite (outside jit, where values are known).
-    Cost:    T matmuls, O(T·B·n³); T steps deep.
-    Source:  docs/derivations/products.md.
+    Args:
+      matrices: The stack J, real floats `(T, *batch, n, n)`.
+
+    Returns:
+      Scaled: value `(T, *batch, n, n)`, exponent `(T, *batch)`. Entry i is Pᵢ.
+
+    Raises:
+      TypeError: If `matrices` is no array of real floats.
+      ValueError: If the matrices are not square, or if an entry is NaN or inf. The message names
+        the first such step. Under `jit` values are not known and are not looked at.
+
+    Cost:
+      T matmuls, O(T·B·n³), one after the other.
+
+    Source:
+      docs/derivations/products.md
 
     >>> import jax.numpy as jnp
     >>> P = sequential(jnp.broadcast_to(jnp.float32([[1e3]]), (1000, 1, 1)))
@@ -42,6 +52,7 @@ def sequential(matrices: Array) -> Scaled:
     one = rescaled(_identity(matrices), jnp.zeros(matrices.shape[1:-2], jnp.int32))
 
     def body(P: Scaled, J: Array) -> tuple[Scaled, Scaled]:
+        # `rescaled` has widened 16-bit matrices to float32, so each factor must follow.
         P = rescaled(_matmul(J.astype(P.value.dtype), P.value), P.exponent)
         return P, P
 
@@ -49,15 +60,23 @@ def sequential(matrices: Array) -> Scaled:
 
 
 def associative(matrices: Array) -> Scaled:
-    """`sequential`'s result by a parallel scan.
+    """The same products as `sequential`, by a parallel scan (`jax.lax.associative_scan`).
 
-        Pᵢ = (Jᵢ ⋯ Jⱼ₊₁) (Jⱼ ⋯ J₀)        halves for every j at once
+        Pᵢ = (Jᵢ ⋯ Jⱼ₊₁) (Jⱼ ⋯ J₀)        both factors for many j at once
 
-    Args:    as `sequential`.
-    Returns: as `sequential`.
-    Raises:  as `sequential`.
-    Cost:    about 2T matmuls, O(log T) deep: for a GPU or TPU and small matrices.
-    Source:  `jax.lax.associative_scan`.
+    Args:
+      matrices: The stack J, real floats `(T, *batch, n, n)`.
+
+    Returns:
+      Scaled: value `(T, *batch, n, n)`, exponent `(T, *batch)`. Entry i is Pᵢ.
+
+    Raises:
+      TypeError: As in `sequential`.
+      ValueError: As in `sequential`.
+
+    Cost:
+      About 2T matmuls, but only O(log T) of them one after the other. This suits a GPU or TPU and
+      small matrices.
 
     >>> import jax.numpy as jnp
     >>> associative(jnp.stack([jnp.eye(2)] * 5)).exponent.tolist()
@@ -74,15 +93,25 @@ def associative(matrices: Array) -> Scaled:
 
 
 def product(matrices: Array) -> Scaled:
-    """The last product of a stack alone; the identity for T = 0.
+    """Only the last product of a stack; the identity for T = 0.
 
         P = J_{T-1} ⋯ J₀
 
-    Args:    as `sequential`.
-    Returns: Scaled: value `(*batch, n, n)`, exponent `(*batch,)`.
-    Raises:  as `sequential`.
-    Cost:    T matmuls, O(T·B·n³) time, O(B·n²) memory.
-    Source:  as `sequential`.
+    Args:
+      matrices: The stack J, real floats `(T, *batch, n, n)`.
+
+    Returns:
+      Scaled: value `(*batch, n, n)`, exponent `(*batch,)`.
+
+    Raises:
+      TypeError: As in `sequential`.
+      ValueError: As in `sequential`.
+
+    Cost:
+      T matmuls: O(T·B·n³) time, O(B·n²) memory.
+
+    Source:
+      docs/derivations/products.md
 
     >>> import jax.numpy as jnp
     >>> product(jnp.float32([[[2.0]], [[3.0]]])).unscaled().tolist()
@@ -98,17 +127,25 @@ def product(matrices: Array) -> Scaled:
 
 
 def log_norm(P: Scaled) -> Array:
-    """Log of the largest singular value, natural.
+    """The natural logarithm of the largest singular value.
 
         log σ_max(P) = exponent · log 2 + log σ_max(value)
 
-    Right whatever the exponent; -inf for a matrix of zeros.
+    Args:
+      P: A Scaled whose value is one array `(*lead, n, n)`, with exponent `(*lead,)`.
 
-    Args:    P: Scaled, value one array `(*lead, n, n)`, exponent `(*lead,)`.
-    Returns: `(*lead,)`, in nats; NaN where an entry is not finite.
-    Raises:  TypeError for what is not a Scaled.
-    Cost:    a matmul and the eigenvalues of value · valueᵀ, O(n³) a matrix.
-    Source:  docs/derivations/products.md.
+    Returns:
+      `(*lead,)`, in nats, right for every exponent. It is -inf for a matrix of zeros, and NaN where
+      an entry is NaN or inf.
+
+    Raises:
+      TypeError: If `P` is not a Scaled.
+
+    Cost:
+      For each matrix a matmul and the eigenvalues of value · valueᵀ, O(n³).
+
+    Source:
+      docs/derivations/products.md
 
     >>> import jax.numpy as jnp
     >>> float(log_norm(Scaled(jnp.float32([[0.5]]), jnp.int32(1))))
@@ -119,18 +156,25 @@ def log_norm(P: Scaled) -> Array:
 
 
 def from_tree(J: Any) -> Array:
-    """A Jacobian as one matrix, from its blocks.
+    """A Jacobian as one matrix, put together from its blocks.
 
         ⎡ ∂h/∂h₋  ∂h/∂c₋ ⎤
-        ⎣ ∂c/∂h₋  ∂c/∂c₋ ⎦        of the LSTM; n = 2H
+        ⎣ ∂c/∂h₋  ∂c/∂c₋ ⎦        for the LSTM; n = 2H
 
-    Rows and columns are the leaves of the state in their order: of the LSTM h, then c.
+    Rows and columns follow the leaves of the state: for the LSTM first h, then c.
 
-    Args:    J: a state of states of `(*lead, H, H)`, such as `jaxrnn.jacobians.closed_form` gives.
-    Returns: `(*lead, n, n)`.
-    Raises:  TypeError or ValueError naming the block that is no matrix.
-    Cost:    one copy of J.
-    Source:  this library.
+    Args:
+      J: A state of states with leaves `(*lead, H, H)`, as `jaxrnn.jacobians.closed_form` gives it.
+
+    Returns:
+      `(*lead, n, n)`.
+
+    Raises:
+      TypeError: If a block is no array of real floats.
+      ValueError: If a block is no matrix.
+
+    Cost:
+      One copy of J.
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.lstm()
@@ -146,13 +190,14 @@ def from_tree(J: Any) -> Array:
             raise ValueError(
                 f"{name}: expected matrices (*lead, H, H), got {_checks.describe(block)}"
             )
+    # The outer state alone is opened: each of its leaves is one row of blocks, itself a state.
     rows = jax.tree.leaves(J, is_leaf=lambda node: node is not J)
     joined = [jnp.concatenate(jax.tree.leaves(row), axis=-1) for row in rows]
     return jnp.concatenate(joined, axis=-2)
 
 
 def check_matrices(name: str, value: Any) -> None:
-    """Raise unless `(T, *batch, n, n)`, finite where that can be known."""
+    """Raise unless the shape is `(T, *batch, n, n)` and, where values are known, all are finite."""
     _checks.check_array(name, value)
     if value.ndim < 3 or value.shape[-1] != value.shape[-2]:
         raise ValueError(
@@ -167,11 +212,12 @@ def check_matrices(name: str, value: Any) -> None:
 
 
 def _identity(matrices: Array) -> Array:
-    # Made of the matrices, so that it has their sharding.
+    # Made of the matrices, so that it has their sharding: a scan's carry may not change its type.
     n = matrices.shape[-1]
     eye = jnp.broadcast_to(jnp.eye(n, dtype=matrices.dtype), matrices.shape[1:])
     return eye + jnp.zeros_like(matrices).sum(0)
 
 
 def _matmul(a: Array, b: Array) -> Array:
+    # By default an accelerator rounds the factors of a float32 matmul to TF32 or bfloat16.
     return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)

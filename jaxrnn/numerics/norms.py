@@ -1,7 +1,7 @@
 """Euclidean norms that neither overflow nor underflow before their result does.
 
-In float32 the square of 1e-25 is 0 and that of 1e25 is inf. Divided by its largest entry
-first, an array has a norm whenever that norm is a float32 number.
+In float32 the square of 1e-25 is 0 and that of 1e25 is inf. So each array is divided by its largest
+entry first. Its norm is then right whenever that norm is itself a float32 number.
 """
 
 import functools
@@ -17,18 +17,20 @@ __all__ = ["cosine", "log", "norm", "norm_and_inner", "root", "scaled", "spectra
 
 
 def root(square: Array) -> Array:
-    """√square with derivative 0 at 0, so that an entry that is 0 spoils no gradient of the others.
+    """√square with derivative 0 at 0, so that one entry of 0 does not make all gradients NaN.
 
     >>> import jax, jax.numpy as jnp
     >>> jax.grad(lambda x: root(x * x).sum())(jnp.float32([0.0, -2.0])).tolist()
     [0.0, -1.0]
     """
+    # Two of `where`: with the outer one alone, √'(0) = inf meets the 0 of the branch not taken, and
+    # the derivative is 0 · inf = NaN. `log` does the same.
     zero = square == 0
     return jnp.where(zero, square, jnp.sqrt(jnp.where(zero, jnp.ones_like(square), square)))
 
 
 def log(x: Array) -> Array:
-    """Log x, natural, -inf at 0 with derivative 0 there.
+    """The natural logarithm, which is -inf at 0 and has derivative 0 there.
 
     >>> import jax, jax.numpy as jnp
     >>> jax.grad(lambda x: log(x)[1])(jnp.float32([0.0, 2.0])).tolist()
@@ -40,17 +42,17 @@ def log(x: Array) -> Array:
 
 
 def scaled(x: Array, axes: tuple[int, ...]) -> tuple[Array, Array]:
-    """(x / m, m) with m the largest |entry| over `axes`, or 1 where that is 0 or not finite.
+    """(x / m, m), where m is the largest |entry| over `axes`, or 1 if that is 0, NaN or inf.
 
-    16-bit numbers are widened to float32; m has the remaining axes.
+    16-bit numbers are widened to float32. m has the remaining axes.
 
     >>> import jax.numpy as jnp
     >>> [v.tolist() for v in scaled(jnp.float32([[0.0, 0.0], [2.0, -4.0]]), (1,))]
     [[[0.0, 0.0], [0.5, -1.0]], [1.0, 4.0]]
     """
     x = x.astype(dtypes.accumulator(x.dtype))
-    # A choice of units, without derivative: that of a maximum is NaN where XLA forms x twice, once
-    # a rounding off.
+    # m is a choice of units and needs no derivative. With one, gradients were NaN where XLA forms x
+    # twice, once with another rounding: no entry is then equal to the maximum.
     m = jnp.max(jnp.abs(jax.lax.stop_gradient(x)), axis=axes, keepdims=True, initial=0)
     m = jnp.where((m > 0) & jnp.isfinite(m), m, jnp.ones_like(m))
     return x / jnp.broadcast_to(m, x.shape), m.squeeze(axes)
@@ -82,8 +84,8 @@ def norm_and_inner(x: Array, direction: Array) -> tuple[Array, Array]:
 def spectral(x: Array) -> Array:
     """σ_max(x), `(*lead, m, n)` → `(*lead,)`.
 
-    The root of the largest eigenvalue of x xᵀ, right to a few eps·m of itself; NaN where an entry
-    is not finite.
+    It is the root of the largest eigenvalue of x xᵀ. Its relative error is a few eps·m. It is NaN
+    where an entry is NaN or inf.
 
     >>> import jax.numpy as jnp
     >>> f"{spectral(jnp.float32([[3e-25, 4e-25]])):.2g}"
@@ -92,16 +94,19 @@ def spectral(x: Array) -> Array:
     x, m = scaled(x, (-2, -1))
     if min(x.shape[-2:]) == 0:
         return jnp.zeros_like(m)
+    # x xᵀ and xᵀ x have the same largest eigenvalue; the smaller of the two is formed.
     x = x if x.shape[-2] <= x.shape[-1] else jnp.swapaxes(x, -1, -2)
     gram = jnp.matmul(x, jnp.swapaxes(x, -1, -2), precision=jax.lax.Precision.HIGHEST)
     top = factorizations.symmetric_eigenvalues(gram)[..., -1]
-    # Rounding may leave it below 0. NaN is kept: a norm of 0 would say that all has faded.
+    # Rounding may leave the eigenvalue below 0. NaN is not < 0 and stays: a norm of 0 in its place
+    # would say that the gradient has vanished.
     return m * root(jnp.where(top < 0, jnp.zeros_like(top), top))
 
 
 def tree_norm(tree: ArrayTree) -> Array:
     """√Σ x² over every entry of every leaf."""
     each = [norm(leaf.ravel(), (0,)) for leaf in jax.tree.leaves(tree)]
+    # Leaves may differ in dtype, and `jnp.stack` refuses to promote under strict promotion.
     widest = max((size.dtype for size in each), key=lambda dtype: dtype.itemsize)
     return norm(jnp.stack([size.astype(widest) for size in each]), (0,))
 
@@ -109,8 +114,9 @@ def tree_norm(tree: ArrayTree) -> Array:
 def cosine(a: ArrayTree, b: ArrayTree) -> Array:
     """⟨a, b⟩ / (‖a‖ ‖b‖) over every entry of every leaf.
 
-    0 where one of the two is 0; 1 where both are, since they are equal.
+    It is 0 where one of the two is 0, and 1 where both are 0, since they are then equal.
     """
+    # Each is divided by its norm before they are multiplied: ‖a‖ ‖b‖ alone might overflow.
     (a, zero_a), (b, zero_b) = _unit(a), _unit(b)
     products = [jnp.sum(x * y) for x, y in zip(a, b, strict=True)]
     both = jnp.ones_like(products[0])

@@ -1,10 +1,10 @@
-"""Sums of outer products over a batch, measured without keeping them.
+"""Norms and inner products of sums of outer products over a batch.
 
-The gradient with respect to a weight is, at each step, such a sum:
+At each step, the gradient with respect to a weight is such a sum:
 
     Cₖ = Σ_b δₖᵇ ⊗ vₖᵇ          δ (T, B, M), v (T, B, N), C (T, M, N)
 
-All that is asked of C here is T norms and T inner products, so C never exists as a whole.
+Only T norms and T inner products are wanted here, so a large C never exists as a whole.
 """
 
 import jax
@@ -24,18 +24,27 @@ SMALL = 2**20  # entries of C for all k that are formed at once
 def sizes(rows: Array, columns: Array, direction: Array) -> tuple[Array, Array]:
     """‖Cₖ‖ and ⟨Cₖ, direction⟩ for every k, where Cₖ = Σ_b rows[k, b] ⊗ columns[k, b].
 
-    By Gram matrices where B²(M + N) ≤ 48·M·N, as for few sequences and large weights; else Cₖ
-    is formed, one k at a time, or for all where that makes up to 2²⁰ entries. Each step is
-    divided by its largest entries before anything is squared, so that no norm underflows or
-    overflows which is itself a number of the dtype.
+    Gram matrices are used where B²(M + N) ≤ 48·M·N, that is, for few sequences and large weights.
+    Otherwise Cₖ is formed: for all k at once where C has up to 2²⁰ entries, else one k at a time.
 
-    Args:     rows `(T, B, M)`, columns `(T, B, N)`, direction `(M, N)`.
-    Returns:  (norms, inner products), each `(T,)`.
-    Cost:     T·B·M·N + T·min(B²(M + N), 48·M·N) operations; O(M·N + T·B·(M + N + B)) memory.
-    Accuracy: formed: a few eps·S, S = Σ_b ‖rows[k, b]‖ ‖columns[k, b]‖. By Gram matrices the
-              *square* is off by a few eps·S²: a norm of S/100 has 4 digits fewer, and one that
-              cancels to 0 may come out as √eps·S.
+    Args:
+      rows: δ, `(T, B, M)`.
+      columns: v, `(T, B, N)`.
+      direction: What the inner products are taken with, `(M, N)`.
+
+    Returns:
+      (norms, inner products), each `(T,)`.
+
+    Cost:
+      T·B·M·N + T·min(B²(M + N), 48·M·N) operations; O(M·N + T·B·(M + N + B)) memory.
+
+    Accuracy:
+      Where Cₖ is formed, a norm is off by a few eps·S, S = Σ_b ‖rows[k, b]‖ ‖columns[k, b]‖. By
+      Gram matrices the *square* is off by a few eps·S²: a norm of S/100 has 4 digits fewer, and one
+      that cancels to 0 may come out as √eps·S. No norm overflows or underflows that is itself a
+      number of the dtype.
     """
+    # Every step is divided by its own largest entries before anything is squared.
     direction, by_direction = norms.scaled(direction, (0, 1))
     rows, by_rows = norms.scaled(rows, (1, 2))
     columns, by_columns = norms.scaled(columns, (1, 2))
@@ -52,23 +61,24 @@ def by_grams(rows: Array, columns: Array, direction: Array) -> tuple[Array, Arra
     """‖C‖² = Σ_bc (δᵇ·δᶜ)(vᵇ·vᶜ) and ⟨C, g⟩ = Σ_b δᵇ·(g vᵇ)."""
     gram = jnp.einsum("tbm,tcm->tbc", rows, rows) * jnp.einsum("tbn,tcn->tbc", columns, columns)
     square = gram.sum((1, 2))
-    if rows.shape[2] >= columns.shape[2]:  # contract the wider, write the narrower
+    # The wider axis is contracted, so that the narrower array is the one that is written.
+    if rows.shape[2] >= columns.shape[2]:
         inner = jnp.einsum("tbm,mn->tbn", rows, direction) * columns
     else:
         inner = jnp.einsum("tbn,mn->tbm", columns, direction) * rows
-    # Rounding may leave the square of a sum that cancels below 0.
+    # A sum that cancels over the batch may have a square that rounding leaves below 0.
     return norms.root(jnp.maximum(square, jnp.zeros_like(square))), inner.sum((1, 2))
 
 
 def at_once(rows: Array, columns: Array, direction: Array) -> tuple[Array, Array]:
-    """Both from all of C."""
+    """Both from C itself, for all steps at once."""
     product = jnp.einsum("tbm,tbn->tmn", rows, columns)
     inner = product * jnp.broadcast_to(direction, product.shape)
     return norms.root(jnp.sum(product * product, (1, 2))), inner.sum((1, 2))
 
 
 def one_by_one(rows: Array, columns: Array, direction: Array) -> tuple[Array, Array]:
-    """Both from C itself, a step at a time."""
+    """Both from C itself, one step at a time."""
 
     def measure(step: tuple[Array, Array]) -> tuple[Array, Array]:
         product = jnp.einsum("bm,bn->mn", *step)

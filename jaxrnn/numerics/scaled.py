@@ -2,9 +2,9 @@
 
     x = value · 2^exponent
 
-A power of two changes no digit of the value, so a product of a million matrices rounds as one of
-ten does, and its log norm is an integer times log 2 plus the log of a number near 1: nothing
-overflows, underflows or is summed up.
+A power of two changes no digit of the value. So each factor of a product rounds as if nothing were
+scaled, however many factors there are. The log norm is an integer times log 2 plus the log of a
+number near 1: nothing overflows or underflows, and no sum of logarithms loses digits.
 """
 
 from typing import Any, NamedTuple
@@ -22,10 +22,11 @@ __all__ = ["Scaled", "added", "log_of", "rescaled", "times_power"]
 
 
 class Scaled(NamedTuple):
-    """value · 2^exponent.
+    """The number value · 2^exponent.
 
-    value: a tree of arrays `(*lead, ·)` whose largest |entry| is in [½, 1), or 0 if all are.
-    exponent: int32 `(*lead,)`, one for all leaves.
+    Attributes:
+      value: A tree of arrays `(*lead, ·)`. Its largest |entry| is in [½, 1), or 0 if all are 0.
+      exponent: int32 `(*lead,)`, the same for all leaves.
 
     >>> import jax.numpy as jnp
     >>> float(Scaled(jnp.float32(0.75), jnp.int32(3)).unscaled())
@@ -36,22 +37,31 @@ class Scaled(NamedTuple):
     exponent: Array
 
     def unscaled(self) -> ArrayTree:
-        """The tree itself: inf or 0 where its dtype cannot hold it."""
+        """The tree itself.
+
+        Returns:
+          The tree of `value`, in its dtypes: inf or 0 where the dtype cannot hold a number.
+        """
         return jax.tree.map(lambda leaf: times_power(leaf, self.exponent), self.value)
 
 
 def rescaled(tree: ArrayTree, exponent: Array) -> Scaled:
-    """Tree · 2^exponent with the tree's largest |entry| brought into [½, 1), digits unchanged.
+    """Tree · 2^exponent as a `Scaled`, the tree's largest |entry| brought into [½, 1).
 
         tree · 2^e = (tree · 2⁻ᵏ) · 2^(e+k)        2ᵏ⁻¹ ≤ max |entry| < 2ᵏ
 
-    All zeros and anything not finite stay as they are.
+    No digit changes. A tree of zeros, or with NaN or inf in it, stays as it is. Arguments are not
+    checked.
 
-    Args:    tree: leaves `(*lead, ·)`, floats; exponent: int32 `(*lead,)`.
-    Returns: Scaled; 16-bit leaves are widened to float32.
-    Raises:  nothing of its own; arguments are not checked.
-    Cost:    a maximum and three multiplications an entry.
-    Source:  this library.
+    Args:
+      tree: Leaves `(*lead, ·)`, floats.
+      exponent: int32 `(*lead,)`.
+
+    Returns:
+      Scaled, with 16-bit leaves widened to float32.
+
+    Cost:
+      A maximum and three multiplications for each entry.
 
     >>> import jax.numpy as jnp
     >>> rescaled(jnp.float32([3e38, 1e38]), jnp.int32(0)).exponent.tolist()
@@ -64,23 +74,29 @@ def rescaled(tree: ArrayTree, exponent: Array) -> Scaled:
         for leaf in jax.tree.leaves(tree)
     ]
     top = jnp.max(jnp.stack(largest), axis=0)
-    # The exponent is a choice of units: no derivative passes through it.
+    # The exponent is a choice of units, so no derivative passes through it. Of an entry that is NaN
+    # or inf `frexp` gives no exponent; 0 in its place leaves the tree as it is.
     top = jax.lax.stop_gradient(jnp.where(jnp.isfinite(top), top, jnp.zeros_like(top)))
     by = jnp.frexp(top)[1].astype(jnp.int32)
     return Scaled(jax.tree.map(lambda leaf: times_power(leaf, -by), tree), exponent + by)
 
 
 def added(a: Scaled, b: Scaled) -> Scaled:
-    """A + b, formed at the larger of both exponents.
+    """The sum a + b, formed at the larger of both exponents.
 
         a + b = (v_a · 2^(e_a - e) + v_b · 2^(e_b - e)) · 2^e        e = max(e_a, e_b)
 
-    Args:    a, b: Scaled with like trees, leaves `(*lead, ·)`, exponents `(*lead,)`; one that is 0
-             has no say in e.
-    Returns: Scaled.
-    Raises:  nothing of its own; arguments are not checked.
-    Cost:    as three of `rescaled`.
-    Source:  this library.
+    If one of them is 0, e is the exponent of the other. Arguments are not checked.
+
+    Args:
+      a: Scaled, leaves `(*lead, ·)`, exponent `(*lead,)`.
+      b: Scaled with the same tree and shapes.
+
+    Returns:
+      Scaled.
+
+    Cost:
+      That of three calls of `rescaled`.
 
     >>> import jax.numpy as jnp
     >>> one, tiny = Scaled(jnp.float32(0.5), jnp.int32(1)), Scaled(jnp.float32(0.5), jnp.int32(-3))
@@ -100,7 +116,8 @@ LOWEST = -(2**28)
 
 
 def _exponent(x: Scaled) -> Array:
-    """Its exponent, or one below any other where it is 0."""
+    """The exponent, or where x is 0, one below any other."""
+    # 0 has any exponent. A large one would push the other summand of `added` below its dtype.
     lead = x.exponent.ndim
     leaves = jax.tree.leaves(x.value)
     some = [jnp.any(leaf != 0, axis=tuple(range(lead, leaf.ndim))) for leaf in leaves]
@@ -109,16 +126,22 @@ def _exponent(x: Scaled) -> Array:
 
 
 def times_power(x: Array, exponent: Array) -> Array:
-    """A number times a power of two.
+    """Numbers times a power of two.
 
         x · 2^exponent
 
-    Args:    x: `(*lead, ·)`, floats; exponent: int32 `(*lead,)`.
-    Returns: the shape and dtype of x: exact where x and the result are normal numbers; inf or 0
-             where the dtype cannot hold it.
-    Raises:  nothing of its own; arguments are not checked.
-    Cost:    three multiplications an entry.
-    Source:  this library.
+    Arguments are not checked.
+
+    Args:
+      x: `(*lead, ·)`, floats.
+      exponent: int32 `(*lead,)`.
+
+    Returns:
+      An array of the shape and dtype of x. It is exact where x and the result are normal numbers,
+      and inf or 0 where the dtype cannot hold the result.
+
+    Cost:
+      Three multiplications for each entry.
 
     >>> import jax.numpy as jnp
     >>> float(times_power(jnp.float32(2.0**100), jnp.int32(-200))) == 2.0**-100
@@ -126,7 +149,8 @@ def times_power(x: Array, exponent: Array) -> Array:
     """
     info = jnp.finfo(x.dtype)
     exponent = exponent.reshape(*exponent.shape, *[1] * (x.ndim - exponent.ndim))
-    # In three factors: 2^±k itself overflows long before x · 2^±k must.
+    # In several factors, since 2^±k overflows long before x · 2^±k must. Three span the way from
+    # the smallest subnormal number to the largest number of a dtype; two do not.
     for _ in range(3):
         part = jnp.clip(exponent, info.minexp, info.maxexp - 1)
         x = x * jnp.broadcast_to(_power(part, x.dtype), x.shape)
@@ -135,7 +159,8 @@ def times_power(x: Array, exponent: Array) -> Array:
 
 
 def _power(exponent: Array, dtype: Any) -> Array:
-    """2^exponent from its bits: exact, for a normal result."""
+    """2^exponent, exact, where that is a normal number."""
+    # Made from its bits, since `exp2` may round.
     info = jnp.finfo(dtype)
     integer = {16: jnp.int16, 32: jnp.int32, 64: jnp.int64}[info.bits]
     bits = (exponent.astype(integer) - info.minexp + 1) << info.nmant
@@ -143,22 +168,28 @@ def _power(exponent: Array, dtype: Any) -> Array:
 
 
 def log_of(size: Array, exponent: Array) -> Array:
-    """The logarithm of a scaled number, natural, -inf for 0.
+    """The natural logarithm of a scaled number.
 
         log(size · 2^exponent) = exponent · log 2 + log size
 
-    The integer is split so that its product with log 2 keeps every digit of the dtype.
+    Arguments are not checked.
 
-    Args:    size: floats of at least 0, `(*lead,)`; exponent: int32 `(*lead,)`.
-    Returns: `(*lead,)` in the dtype of size; its derivative at 0 is 0.
-    Raises:  nothing of its own; arguments are not checked.
-    Cost:    one logarithm and two multiplications an entry.
-    Source:  this library.
+    Args:
+      size: Floats of at least 0, `(*lead,)`.
+      exponent: int32 `(*lead,)`.
+
+    Returns:
+      `(*lead,)` in the dtype of size. At size 0 it is -inf and its derivative is 0.
+
+    Cost:
+      One logarithm and two multiplications for each entry.
 
     >>> import jax.numpy as jnp
     >>> float(log_of(jnp.float32(1.0), jnp.int32(1000)))
     693.1471...
     """
+    # log 2 = high + low, where `high` has 12 bits: its product with an exponent below 2¹² is exact
+    # in float32. With log 2 in one piece, its rounding error would grow with the exponent.
     high = jnp.asarray(np.floor(np.log(2) * 2**12) / 2**12, size.dtype)
     low = jnp.asarray(np.log(2) - np.floor(np.log(2) * 2**12) / 2**12, size.dtype)
     n = exponent.astype(size.dtype)

@@ -1,4 +1,4 @@
-"""A state as one vector: its leaves `(*lead, H)` side by side, in the order of the tree."""
+"""A state as one vector of n entries: its leaves `(*lead, H)` joined in the order of the tree."""
 
 import functools
 import itertools
@@ -22,7 +22,7 @@ def size(state: Any) -> int:
 
 
 def ends(state: Any) -> list[int]:
-    """Where a leaf ends and the next begins."""
+    """The positions in that vector at which one leaf ends and the next begins."""
     return list(itertools.accumulate(leaf.shape[-1] for leaf in jax.tree.leaves(state)))[:-1]
 
 
@@ -38,22 +38,24 @@ def split(vector: Array, like: Tree) -> Tree:
 
 
 def cast_like(like: Tree, tree: Any) -> Tree:
-    """The tree in the dtypes of `like`."""
+    """The tree, each leaf in the dtype of that leaf of `like`."""
     return jax.tree.map(lambda leaf, of: leaf.astype(of.dtype), tree, like)
 
 
 def log_norm(vector: Scaled) -> Array:
-    """The log of ‖v‖, v being a state kept as a value and a power of two."""
+    """The log of ‖v‖ for a state v that is kept as a value and a power of two."""
+    # Squares neither overflow nor matter where they underflow: the largest |entry| is in [½, 1).
     squares = [jnp.sum(leaf * leaf, axis=-1) for leaf in jax.tree.leaves(vector.value)]
     return log_of(norms.root(functools.reduce(jnp.add, squares)), vector.exponent)
 
 
 def unit_rows(state: Any) -> Scaled:
-    """The n rows of 1, each a state: leaves `(*batch, n, H)`."""
+    """The n rows of the identity matrix, each as a state: leaves `(*batch, n, H)`."""
     leaves, n = jax.tree.leaves(state), size(state)
     rows, offset = [], 0
     for leaf in leaves:
         H, batch = leaf.shape[-1], leaf.shape[:-1]
+        # Zeros made of the leaf give the rows its sharding: they are the carry of a scan.
         eye = jnp.eye(n, H, -offset, dtype=leaf.dtype)
         rows.append(jnp.broadcast_to(eye, (*batch, n, H)) + jnp.zeros_like(leaf[..., None, :1]))
         offset += H

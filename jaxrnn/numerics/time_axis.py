@@ -1,4 +1,4 @@
-"""The first axis of every array: its steps in chunks, turned round, held back, one step before."""
+"""The time axis, the first one of every array: chunks, padding, resets, sequences turned round."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -28,12 +28,14 @@ def over_chunks(
     firsts: Any = None,
     reverse: bool = False,
 ) -> tuple[Any, Any]:
-    """`lax.scan` of f over chunks of `size` steps, the rest of the sequence as a last one.
+    """`lax.scan` of f over chunks of `size` steps; the steps that are left are the last chunk.
 
-    With `firsts`, leaves with an entry for each chunk, f gets the pair (chunk, its entry).
-    With `reverse`, the last chunk comes first; within a chunk, the order is f's own matter.
-    What f gives out may be as long for a chunk as f likes.
+    `firsts`, if given, has one entry for each chunk: f gets the pair (chunk, its entry). With
+    `reverse` the last chunk comes first; the order within a chunk is up to f. What f gives out for
+    a chunk may have any length.
     """
+    # All items of a scan have one shape, so the last, shorter chunk is a call of its own. A single
+    # chunk needs no scan at all.
     T = jax.tree.leaves(items)[0].shape[0]
     whole = T // size * size if size < T else 0
 
@@ -71,7 +73,7 @@ def _joined(*parts: Array) -> Array:
 
 
 def entering(state0: Tree, states: Tree, size: int) -> Tree:
-    """The state before each chunk of `size` steps, a leading axis of chunks."""
+    """The state before each chunk of `size` steps; the leading axis counts chunks."""
 
     def leaf(first: Array, rest: Array) -> Array:
         return jnp.concatenate([first[None], rest[size - 1 : -1 : size]])
@@ -87,7 +89,7 @@ def previous(state0: Tree, states: Tree) -> Tree:
 
 
 def entering_states(state0: Tree, states: Tree, resets: Array | None = None) -> Tree:
-    """The state that each step starts from: the one before, or `state0` where reset."""
+    """The state that each step starts from: the state before it, or `state0` where reset."""
     before = previous(state0, states)
     if resets is None:
         return before
@@ -96,7 +98,10 @@ def entering_states(state0: Tree, states: Tree, resets: Array | None = None) -> 
 
 
 def select(where: Array, chosen: Tree, other: Tree) -> Tree:
-    """`chosen` where True, by whole examples: `where (*batch,)`, leaves `(*batch, ·)`."""
+    """`chosen` where True, by whole examples, else `other`.
+
+    `where` is `(*batch,)`, leaves are `(*batch, ·)`.
+    """
 
     def leaf(a: Array, b: Array) -> Array:
         return jnp.where(where.reshape(*where.shape, *[1] * (a.ndim - where.ndim)), a, b)
@@ -105,21 +110,20 @@ def select(where: Array, chosen: Tree, other: Tree) -> Tree:
 
 
 def padded(xs: Array, lengths: Array | None) -> tuple[Array, Array | None]:
-    """The inputs with their padding made harmless, and where a step is held, `(T, *batch)` or None.
-
-    The padding is made safe before it meets a weight: 0 · NaN in a backward pass would
-    otherwise poison every gradient.
-    """
+    """The inputs with harmless padding, and True where a step is held, `(T, *batch)` or None."""
     if lengths is None:
         return xs, None
+    # NaN in the padding is replaced before it meets a weight. To mask the result is not enough: the
+    # backward pass would multiply the masked 0 by NaN, and every gradient would be NaN.
     step, ends = _counted(lengths, xs.shape[0])
     held = step >= ends
     return jnp.where(held[..., None], _harmless(lengths, xs), xs), held
 
 
 def _counted(lengths: Array, T: int) -> tuple[Array, Array]:
-    """(each step's number, its sequence's length in [0, T]), `(T, *batch)` each."""
-    # Clipped in its own dtype, where T may not be a number, then in one that holds both.
+    """(number of the step, length of its sequence in [0, T]), each `(T, *batch)`."""
+    # A short dtype such as int8 may not hold T. So lengths are clipped in their own dtype, to what
+    # it can hold, and only then cast to one that holds both.
     most = min(T, jnp.iinfo(lengths.dtype).max)
     ends = jnp.clip(lengths, 0, most).astype(jnp.int32)
     step = jnp.arange(T, dtype=jnp.int32).reshape(-1, *[1] * lengths.ndim)
@@ -128,11 +132,10 @@ def _counted(lengths: Array, T: int) -> tuple[Array, Array]:
 
 
 def _harmless(lengths: Array, xs: Array) -> Array:
-    """Each sequence's own first input, as a constant, for its padding; 0 if it has none.
-
-    A step that is not differentiable at 0, such as one that normalises its input, would
-    turn padding with zeros into NaN gradients.
-    """
+    """What stands in for padding: each sequence's own first input, or 0 where its length is 0."""
+    # Zeros would make gradients NaN for a step that is not differentiable at 0, such as one that
+    # normalises its input. An input of the sequence itself is one that the step takes anyway.
+    # It is a constant: a gradient with respect to padding is exactly 0.
     some = jnp.broadcast_to((lengths > 0)[..., None], xs[:1].shape)
     first = jnp.where(some, jax.lax.stop_gradient(xs[:1]), jnp.zeros((), xs.dtype))
     return jnp.broadcast_to(first, xs.shape)
@@ -141,7 +144,8 @@ def _harmless(lengths: Array, xs: Array) -> Array:
 def flipped(xs: Array, lengths: Array | None) -> Array:
     """Each sequence turned round within its length, `(T, *batch, ·)`; padding stays where it is.
 
-    A length outside [0, T], which only a trace can hide, acts as if clipped.
+    A length outside [0, T] acts as if clipped. Only under a trace can there be one, since values
+    are checked everywhere else.
     """
     if lengths is None:
         return xs[::-1]

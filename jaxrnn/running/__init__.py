@@ -1,1 +1,1 @@
-"""A cell over a sequence: the states, their derivative, and one adjoint step."""
+"""A cell over a sequence: its states, their derivative, and one step of an adjoint."""

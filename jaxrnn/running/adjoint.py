@@ -1,10 +1,10 @@
-"""A trajectory's linearisation, transposed: how an adjoint goes back to states and parameters.
+"""The linearisation of a trajectory, transposed: an adjoint goes back to states and parameters.
 
     δsᵢ = Jᵢ δsᵢ₋₁ + dᵢ        forward: `Cell.push` along time, `Cell.drive` from δθ
     λᵢ₋₁ = ḡᵢ₋₁ + Jᵢᵀ λᵢ       backward along time; ḡᵢ is ∂E/∂sᵢ at fixed other states
     ∂E/∂θ|ᵢ = (∂sᵢ/∂θ)ᵀ λᵢ     backward from a step to the parameters
 
-Every transpose is JAX's own of the cell's two linear maps, so no cell writes one.
+JAX makes every transpose from the cell's two linear maps, so no cell writes one.
 """
 
 import functools
@@ -37,12 +37,21 @@ __all__ = [
 
 
 def direct_adjoints(run: Run, loss: Loss) -> tuple[Any, Any]:
-    """(states, ḡ) of a checked run: ∂loss/∂states at fixed other states.
+    """(states, ḡ) of a run, ḡ being ∂loss/∂states at fixed other states.
 
-    Not jitted: with the loss a static argument, every new lambda would compile everything again.
+    Args:
+      run: A `jaxrnn.Run`.
+      loss: A function of the states that gives one real number.
 
-    Raises: TypeError or ValueError as `check_run`, or naming `loss`.
+    Returns:
+      (states, ḡ), two trees with leaves `(T, *batch, ·)`.
+
+    Raises:
+      TypeError: If `run` is no run whose parts fit, or `loss` no function to a real number.
+      ValueError: If parts of the run do not fit each other, or `loss` gives no scalar.
     """
+    # Not under `jit`: the loss would be a static argument, and every new lambda would compile the
+    # whole analysis again.
     check_run(run)
     _checks.check_callable("loss", loss, "(states) -> scalar")
     states = run.states()
@@ -61,20 +70,21 @@ def run_back(run: Run, steps: Steps, direct: State) -> State:
 
 
 def scaled_back(run: Run, later: Scaled, step: tuple[Any, Steps]) -> tuple[Scaled, Scaled, Any]:
-    """(Jᵀ λ, λ, λ's value in the state's dtype) of one step, λ = ḡ + later, all at any size."""
+    """(Jᵀ λ, λ, λ's value in the state's dtype) of one step, λ = ḡ + later, of any size."""
     direct, at = step
+    # Jᵀ is linear, so it is applied to the value alone and the exponent is put back afterwards.
     adjoint = added(later, rescaled(direct, jnp.zeros_like(later.exponent)))
     value = jax.tree.map(lambda a, s: a.astype(s.dtype), adjoint.value, at.before)
     return rescaled(through_step(run, at, value), adjoint.exponent), adjoint, value
 
 
 def scaled_nothing(direct: State, batch: tuple[int, ...]) -> Scaled:
-    """No adjoint yet, for `scaled_back`; leaves of `direct` are `(T, *batch, ·)`."""
+    """0, the adjoint after the last step, for `scaled_back`; `direct` is `(T, *batch, ·)`."""
     return rescaled(_nothing(direct), jnp.zeros(batch, jnp.int32))
 
 
 def parts_and_total(run: Run, steps: Steps, direct: State) -> tuple[Any, ArrayTree]:
-    """`drive_parts` of every step, and ∂E/∂θ; coefficients are formed once, a chunk at a time."""
+    """`drive_parts` of every step, and ∂E/∂θ."""
 
     def body(later: Any, step: tuple[Any, Steps]) -> tuple[Any, Any]:
         adjoint = jax.tree.map(jnp.add, step[0], later)
@@ -82,12 +92,14 @@ def parts_and_total(run: Run, steps: Steps, direct: State) -> tuple[Any, ArrayTr
 
     def back(carry: Any, item: tuple[Steps, Any]) -> tuple[Any, Any]:
         (later, total), (steps, direct) = carry, item
+        # Coefficients are formed once, and exist for one chunk of steps at a time.
         steps = linearised(run, steps)
         later, drives = jax.lax.scan(body, later, (direct, steps), reverse=True)
         more = to_params(run, steps, drives)
         total = jax.tree.map(lambda t, m: t + m.astype(t.dtype), total, more)
         return (later, total), run.cell.drive_parts(steps.partials, drives)
 
+    # 16-bit gradients are summed over chunks in float32 and rounded once, at the end.
     wide = jax.tree.map(lambda p: jnp.zeros_like(p, accumulator(p.dtype)), run.params)
     carry = _nothing(direct), wide
     (_, total), parts = over_chunks(back, carry, (steps, direct), chunk_of(run), reverse=True)
@@ -95,11 +107,13 @@ def parts_and_total(run: Run, steps: Steps, direct: State) -> tuple[Any, ArrayTr
 
 
 def _nothing(direct: State) -> State:
+    # Made of `direct`: the carry of a scan must be placed over devices as what is added to it.
     return jax.tree.map(lambda g: zeros_of(g, 0), direct)
 
 
 def through_step(run: Run, step: Steps, adjoint: State) -> State:
-    """Jᵀ λ for any leading axes: λ itself where held, 0 where started afresh."""
+    """Jᵀ λ for any leading axes: λ itself where the step is held, 0 where it is reset."""
+    # A step that is held ignores its reset, so `held` comes last.
     back, _ = _pushed_back(run, step, adjoint)
     if step.resets is not None:
         back = select(step.resets, jax.tree.map(jnp.zeros_like, back), back)
@@ -107,7 +121,7 @@ def through_step(run: Run, step: Steps, adjoint: State) -> State:
 
 
 def to_drive(run: Run, step: Steps, adjoint: State) -> Drive:
-    """The adjoint of the drive d for any leading axes; 0 where held."""
+    """The adjoint of the drive d for any leading axes; 0 where the step is held."""
     _, drive = _pushed_back(run, step, adjoint)
     if step.held is None:
         return drive
@@ -122,7 +136,8 @@ def _pushed_back(run: Run, step: Steps, adjoint: State) -> tuple[Any, Any]:
 
 
 def to_params(run: Run, step: Steps, drive: Drive) -> ArrayTree:
-    """(∂s/∂θ)ᵀ λ summed over all leading axes, from the drive's adjoint: a matmul for a matrix."""
+    """(∂s/∂θ)ᵀ λ summed over all leading axes, from the adjoint of the drive."""
+    # Transposing the drive of all steps at once makes the sum one matmul for each weight.
 
     def driven(dparams: Params) -> State:
         at = run.params, step.partials, step.before, step.xs

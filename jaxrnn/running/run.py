@@ -1,4 +1,4 @@
-"""A cell, its params and what it reads: the one thing that every analysis is asked about."""
+"""A run: a cell, its params and what it reads. Every analysis takes one."""
 
 import contextlib
 import dataclasses
@@ -21,6 +21,7 @@ PARTS = ("params", "xs", "state0", "lengths", "resets")
 Result = TypeVar("Result")
 
 
+# eq=False: a comparison of arrays has no single truth value.
 @jax.tree_util.register_pytree_with_keys_class
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Run:
@@ -28,30 +29,33 @@ class Run:
 
         sᵢ = step(θ, sᵢ₋₁, xᵢ)             i = 1 … T, s₀ = state0; xᵢ is xs[i-1]
 
-    Every analysis takes one, as `jaxrnn.bptt.adjoints(run, loss)` does.
-    A run holds no states, so the gradient of an analysis by the params is whole:
+    Every analysis takes a run, as in `jaxrnn.bptt.adjoints(run, loss)`. A run holds no states. So
+    the gradient of an analysis with respect to the params is complete:
 
         jax.grad(lambda params: jaxrnn.regularizers.omega(run.at(params), loss))(run.params)
 
-    `jax.grad` by a run itself is refused by JAX where lengths are integers or resets booleans;
-    a closure over `run.at`, as above, says what is differentiated.
+    JAX refuses `jax.grad` with respect to the run itself if it has lengths, which are integers, or
+    resets, which are booleans. A closure over `run.at`, as above, says what is differentiated.
 
-    Args:
-        cell: any `Cell`.
-        params: what `cell.init` gives.
-        xs: inputs, time-major `(T, *batch, D)`, any number of batch axes.
-        state0: state before the first input, leaves `(*batch, H)`; by default
-            `cell.init_state(params, batch)`.
-        lengths: integers `(*batch,)` in [0, T]; beyond one the state is held and xs is not read.
-        resets: booleans `(T, *batch)`; True sets the state to `state0` before that step.
-
-    Raises TypeError or ValueError naming the part that does not fit the others, also under `jit`,
-    by shape alone there.
-
-    A run is a pytree with the cell as its structure: it goes through `jax.jit`, `jax.vmap` and
-    `jax.checkpoint` as an argument, and equal cells compile once. `vmap` over params is
-    `jax.vmap(lambda params: f(run.at(params)))`, over a batch axis
+    A run is a pytree with the cell as its structure. It is a valid argument of functions under
+    `jax.jit`, `jax.vmap` and `jax.checkpoint`, and equal cells compile once. For `vmap` over params
+    write `jax.vmap(lambda params: f(run.at(params)))`, for `vmap` over a batch axis
     `jax.vmap(f, in_axes=(run.axes(xs=1),))(run)`.
+
+    Attributes:
+      cell: Any `Cell`.
+      params: What `cell.init` gives.
+      xs: Inputs, time-major `(T, *batch, D)`, with any number of batch axes.
+      state0: The state before the first input, leaves `(*batch, H)`. By default
+        `cell.init_state(params, batch)`.
+      lengths: Integers `(*batch,)` in [0, T]. Beyond its length a sequence is padding: the state is
+        held and xs is not read.
+      resets: Booleans `(T, *batch)`. True sets the state to `state0` before that step.
+
+    Raises:
+      TypeError: If a part has the wrong type or dtype. The message names the part.
+      ValueError: If a part does not fit the others, also under `jit`, where the values of lengths
+        are not known and only shapes are checked.
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.lstm()
@@ -74,17 +78,41 @@ class Run:
         self.check()
 
     def check(self) -> None:
-        """Raise TypeError or ValueError unless the parts fit; nothing is computed."""
+        """Check that the parts fit each other; nothing is computed.
+
+        Raises:
+          TypeError: If a part has the wrong type or dtype.
+          ValueError: If a part does not fit the others.
+        """
         check(self.cell, self.params, self.xs, self.state0, self.lengths, self.resets)
 
     def at(self, params: Params) -> "Run":
-        """The same run with other params, which are checked."""
+        """The same run with other params.
+
+        Args:
+          params: The new params.
+
+        Returns:
+          A new run.
+
+        Raises:
+          TypeError: If `params` are not those of the cell.
+          ValueError: If they do not fit the other parts.
+        """
         return dataclasses.replace(self, params=params)
 
     def axes(self, **axes: Any) -> "Run":
-        """For `in_axes` of `jax.vmap`: the axis of each named part that is mapped, None for others.
+        """The axes of the parts that are mapped, for `in_axes` of `jax.vmap`.
 
-        Raises: TypeError for a name that is none of params, xs, state0, lengths and resets.
+        Args:
+          **axes: For each part that is mapped, its name and its axis. The names are params, xs,
+            state0, lengths and resets.
+
+        Returns:
+          A tree like the run, with None for each part that is not named.
+
+        Raises:
+          TypeError: If a name is not one of the above.
 
         >>> import jax, jaxrnn
         >>> cell = jaxrnn.gru()
@@ -94,16 +122,21 @@ class Run:
         """
         unknown = sorted(set(axes) - set(PARTS))
         if unknown:
-            raise TypeError(f"axes: expected names of {', '.join(PARTS)}, got {unknown[0]}")
+            raise TypeError(f"axes: expected only the names {', '.join(PARTS)}, got {unknown[0]}")
         return _unchecked(self.cell, *[axes.get(part) for part in PARTS])
 
     def states(self) -> State:
-        """`jaxrnn.unroll` of the run, leaves `(T, *batch, H)`; computed anew at each call."""
+        """The states of the run, by `jaxrnn.unroll`, computed anew at each call.
+
+        Returns:
+          The tree of the state, leaves `(T, *batch, H)`.
+        """
+        # Not kept: a run that held states would have an incomplete gradient.
         masks = {"lengths": self.lengths, "resets": self.resets}
         return unroll(self.cell, self.params, self.xs, self.state0, **masks)
 
     def __repr__(self) -> str:
-        """The cell's name and what is given beside the params."""
+        """The cell's name and the parts that are given, without the params."""
         given = [(part, getattr(self, part)) for part in PARTS[1:]]
         parts = [f"{name}={_described(value)}" for name, value in given if value is not None]
         return f"Run({', '.join([getattr(self.cell, 'name', str(self.cell)), *parts])})"
@@ -118,11 +151,12 @@ class Run:
 
     @classmethod
     def tree_unflatten(cls, cell: Cell, parts: Any) -> "Run":
-        """A run of what JAX puts there: tracers, axes or placeholders, so nothing is checked."""
+        """A run of the given parts, unchecked: JAX also puts axes and placeholders there."""
         return _unchecked(cell, *parts)
 
 
 def _unchecked(cell: Cell, *parts: Any) -> Run:
+    # Past `__post_init__`, which checks, and past `__setattr__`, which a frozen dataclass refuses.
     run = object.__new__(Run)
     for name, value in zip(("cell", *PARTS), (cell, *parts), strict=True):
         object.__setattr__(run, name, value)
@@ -136,23 +170,41 @@ def _described(value: Any) -> str:
 
 
 def check_run(run: Any) -> Run:
-    """The run, if it is one whose parts fit.
+    """The run itself, after a check.
 
-    The parts are looked at again, since `jax.tree.map` and its like make runs that nothing checked.
+    Args:
+      run: What should be a `jaxrnn.Run`.
 
-    Raises: TypeError that says how to make one; else as `Run`.
+    Returns:
+      The same run.
+
+    Raises:
+      TypeError: If `run` is no run, or a part of it has the wrong type or dtype.
+      ValueError: If a part does not fit the others.
     """
     if not isinstance(run, Run):
         raise TypeError(
             f"run: expected a jaxrnn.Run, got {_checks.describe(run)}; "
             "make one: jaxrnn.Run(cell, params, xs)"
         )
+    # Checked again, although `Run` checks itself: `jax.tree.map` and the like make unchecked runs.
     run.check()
     return run
 
 
 def check_vector_state(run: Any) -> State:
-    """`check_run`, and the shapes of a state whose leaves are vectors, to be stacked as one."""
+    """`check_run`, for analyses that join the state into one vector; the shapes of the state.
+
+    Args:
+      run: What should be a `jaxrnn.Run`.
+
+    Returns:
+      The tree of the state, leaves `jax.ShapeDtypeStruct` of `(*batch, H)`.
+
+    Raises:
+      TypeError: As in `check_run`.
+      ValueError: As in `check_run`, or if a leaf of the state is no vector.
+    """
     check_run(run)
     state = jax.eval_shape(first_state, run)
     batch = tuple(run.xs.shape[1:-1])
@@ -167,31 +219,34 @@ def check_vector_state(run: Any) -> State:
 
 
 def first_state(run: Run) -> State:
-    """The state before the first input: `state0`, or the cell's own in its place."""
+    """The state before the first input: `state0`, or the cell's own if that is None."""
     return start(run.cell, run.params, run.xs, run.state0)
 
 
 def until(run: Run, t: int) -> Run:
-    """The run up to states[t]; a sequence that is longer than t+1 is t+1 long there."""
+    """The run up to states[t]; longer sequences are cut to t+1 steps."""
     lengths, resets = run.lengths, run.resets
     if lengths is not None:
+        # In the dtype of the lengths: strict promotion refuses int32 beside another.
         lengths = jnp.minimum(lengths, jnp.asarray(t + 1, lengths.dtype))
     resets = None if resets is None else resets[: t + 1]
     return _unchecked(run.cell, run.params, run.xs[: t + 1], run.state0, lengths, resets)
 
 
 def precise() -> contextlib.AbstractContextManager[None]:
-    """A context in which matmuls are of the highest precision, unless the user has chosen one.
-
-    On accelerators a float32 matmul is TF32 or bfloat16 by default, and so would be a Jacobian.
-    """
+    """A context in which matmuls have the highest precision, unless the user has chosen one."""
+    # On accelerators a float32 matmul is TF32 or bfloat16 by default. A Jacobian would have three
+    # digits, and the bounds of a certificate allow for rounding in float32 only.
     if jax.config.jax_default_matmul_precision is not None:  # type: ignore[missing-attribute]
         return contextlib.nullcontext()
     return jax.default_matmul_precision("highest")
 
 
 def analysis(f: Callable[[Run], Result]) -> Callable[[Run], Result]:
-    """The function f of a checked run, compiled once for each cell, shape and set of masks."""
+    """The function f of a run, which is checked first.
+
+    It is compiled once for each cell, shape and set of masks.
+    """
     compiled = jax.jit(f)
 
     @functools.wraps(f)

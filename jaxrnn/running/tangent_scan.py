@@ -3,13 +3,14 @@
     sᵢ  = φ(sᵢ₋₁, uᵢ, aᵢ)              uᵢ = W_ih xᵢ + b,  aᵢ = W_hh hᵢ₋₁
     δsᵢ = Jᵢ δsᵢ₋₁ + dᵢ                dᵢ = what enters from δθ and δxᵢ at fixed sᵢ₋₁
 
-The second line is the rule of a `jax.custom_jvp`, so that every transformation goes through
-it. The drive d of many steps is one matmul before the scan. Transposed by JAX, that is
-back-propagation through time with the gradient of a weight as one matmul after the scan.
+The second line is the rule of a `jax.custom_jvp`, so every transformation uses it. The drive d of
+many steps is one matmul before the scan. JAX transposes the rule, which gives back-propagation
+through time: the gradient of a weight is then one matmul after the scan.
 
-Both run in chunks of steps. Of the forward pass only the states are kept; projections and
-the coefficients of J are formed again for one chunk at a time, in bulk, which takes less time
-than fresh memory for all of them, let alone memory. The recurrence itself is never run twice.
+Both scans run in chunks of steps. Only the states of the forward pass are kept. Projections and
+the coefficients of J are formed again, for one chunk at a time and for all its steps at once. This
+saves memory, and time too: fresh memory for all of them would take longer. The recurrence itself
+is never run twice.
 """
 
 import functools
@@ -33,11 +34,11 @@ KEEP_FROM = 1536  # gate values of a step from which a matmul costs more than me
 
 
 class Plan(NamedTuple):
-    """How a sequence is cut; it changes time and memory, never the result.
+    """How a sequence is cut. It changes time and memory, never the result.
 
-    Fields:
-        chunk: steps in a chunk.
-        keep: whether W_hh h is kept from the forward pass instead of formed again.
+    Attributes:
+      chunk: Steps in a chunk.
+      keep: Whether W_hh h is kept from the forward pass rather than formed again.
     """
 
     chunk: int
@@ -45,17 +46,19 @@ class Plan(NamedTuple):
 
 
 def plan(cell: Cell, params: Params, xs: Array, state: State, chunk: int | None) -> Plan:
-    """The given chunk, or one with about 2¹⁹ gate values; an even division of T if one is near."""
+    """The given chunk, or one of about 2¹⁹ gate values that divides T if such a one is near."""
     T = xs.shape[0]
     u = jax.eval_shape(cell.project, params, xs[:1] if T else xs)
     numbers = max(math.prod(u.shape[1:]), 1)
     one_gate = numbers <= sum(leaf.size for leaf in jax.tree.leaves(state))
     whole = one_gate and T * numbers <= SMALL
-    # A matmul over a chunk wants many rows, a long sequence a chunk that weighs little beside
-    # its states.
+    # At least 8 steps give the matmuls of a chunk enough rows. At most T/8 steps, or 32, keep a
+    # chunk small beside the states of a long sequence.
     most = max(1, min(max(NUMBERS // numbers, 8), max(-(-T // 8), 32), T))
-    if whole:  # a chunk would hold little beside its states, and be copied in and out
+    # A chunk of a one-gate cell would hold little beside its states, and be copied in and out.
+    if whole:
         most = max(T, 1)
+    # A chunk that divides T leaves no shorter last chunk, which would be compiled by itself.
     fits = [size for size in range(most, most // 2, -1) if T % size == 0]
     return Plan(chunk or (fits[0] if fits else most), whole or u.shape[-1] >= KEEP_FROM)
 
@@ -70,9 +73,9 @@ def states(
     held: Array | None,
     resets: Array | None,
 ) -> State:
-    """The states of a sequence; arguments unchecked, padding made harmless.
+    """The states of a sequence; arguments are not checked and padding must be harmless.
 
-    `begin` is the state before the sequence and the one that a reset goes back to.
+    `begin` has two states: the one before the sequence, and the one that a reset goes back to.
     """
     return _forward(cell, plan, params, xs, begin, held, resets, keep=False)[0]
 
@@ -80,13 +83,14 @@ def states(
 def _forward(
     cell: Any, plan: Plan, params: Params, xs: Array, begin: Any, held: Any, resets: Any, keep: bool
 ) -> tuple[Any, Any]:
-    """States and, if kept, recurrent projections, leading T."""
+    """States and, if `keep`, recurrent projections; both have the leading axis T."""
     first, state0 = begin
     stepper = cell.stepper(params)
 
     def step(state: State, item: tuple[Any, Any, Any]) -> tuple[Any, Any]:
         prepared, hold, reset = item
         before = state if reset is None else select(reset, state0, state)
+        # A held step is computed and thrown away: examples of a batch end at different steps.
         new, a = stepper.step(before, prepared)
         new = new if hold is None else select(hold, state, new)
         return new, (new, a if keep else None)
@@ -95,7 +99,8 @@ def _forward(
         x, hold, reset = item
         return jax.lax.scan(step, state, (stepper.prepare(x), hold, reset))
 
-    # Chunks bound the memory of what is prepared; where nothing is, they would cost a copy.
+    # Chunks bound the memory of the projected inputs. Where nothing is projected before the scan
+    # they would only cost a copy.
     if stepper.prepare(xs) is xs:
         return jax.lax.scan(step, first, (xs, held, resets))[1]
     return over_chunks(chunk, first, (xs, held, resets), plan.chunk)[1]
@@ -114,7 +119,8 @@ def _tangent(cell: Any, plan: Plan, primals: Any, tangents: Any) -> tuple[Any, A
 
     firsts = entering(first, after, plan.chunk)
     items = (xs, dxs, after, kept, held, resets)
-    # Of a chunk, nothing but its entry is kept for the backward pass.
+    # The checkpoint keeps nothing of a chunk but its arguments for the backward pass. Inside a scan
+    # JAX needs no guard against merging the second computation with the first.
     linear = jax.checkpoint(chunk, prevent_cse=False)
     return after, over_chunks(linear, dfirst, items, plan.chunk, firsts)[1]
 
@@ -134,7 +140,8 @@ def _tangent_chunk(
         again = jax.tree.map(lambda s, b: jnp.broadcast_to(s, b.shape), state0, before)
         before = select(reset, again, before)
     partials = cell.partials(params, before, cell.project(params, x), a)
-    # The barrier has the coefficients formed once, in bulk, not within the steps.
+    # The barrier makes XLA form the coefficients once, for all steps of the chunk. Fused into the
+    # scan below, they would be formed step by step.
     partials = jax.lax.optimization_barrier(partials)
     drive = cell.drive(params, partials, before, x, dparams, dx)
 
@@ -153,12 +160,12 @@ def _is_symbolic(leaf: Any) -> bool:
 
 
 def _or_none(primal: Any, tangent: Any) -> ArrayTree | None:
-    """A tangent as arrays, or None if all of it is 0: what is not asked for is not computed."""
+    """A tangent as arrays, or None if all of it is 0, so that nothing is computed for it."""
     if all(map(_is_symbolic, jax.tree.leaves(tangent, is_leaf=_is_symbolic))):
         return None
     return jax.tree.map(_instantiate, primal, tangent)
 
 
 def _instantiate(primal: Array, tangent: Any) -> Array:
-    # Like the primal, so that they have its sharding.
+    # Zeros are made of the primal, so that they have its sharding.
     return jnp.zeros_like(primal) if _is_symbolic(tangent) else tangent

@@ -33,25 +33,35 @@ def unroll(
         sᵢ = step(θ, state0, xᵢ)           where resets[i-1], unless held
 
     Args:
-        cell: any `Cell`.
-        params: what `cell.init` gives.
-        xs: inputs, time-major `(T, *batch, D)`, any number of batch axes.
-        state0: state before the first input, leaves `(*batch, H)`; by default
-            `cell.init_state(params, batch)`.
-        lengths: integers `(*batch,)` in [0, T]. Beyond a length the state is held, what xs
-            contains there (NaN too) is never read, and gradients with respect to it are
-            exactly 0; length 0 gives back `state0`.
-        resets: booleans `(T, *batch)`; True sets the state to `state0` before that step.
-        chunk: steps whose projections and coefficients exist at a time, by default from the
-            sizes; it changes time and memory, never the result.
-    Returns: the tree of the state with a leading time axis, leaves `(T, *batch, H)`;
-        `states.h[i]` follows input `xs[i]`; `state0` itself is not included.
-    Raises: TypeError or ValueError naming the argument, also under `jit`. The values of
-        `lengths` can be checked only outside a trace; inside one they act as if clipped to [0, T].
-    Cost: O(T·B·G·H·(D + H)) time, O(T·B·H) memory; the input projection is a matmul of each chunk,
-        for D = 1 part of the step. For a gradient the states are kept, and W_hh h where G·H ≥ 1536
-        or a sequence of one gate is short. JAX differentiates cells from `from_step` as they are.
-    Source: docs/design.md, the gradient of a sequence; docs/derivations/bptt.md.
+      cell: Any `Cell`.
+      params: What `cell.init` gives.
+      xs: Inputs, time-major `(T, *batch, D)`, with any number of batch axes.
+      state0: The state before the first input, leaves `(*batch, H)`. By default
+        `cell.init_state(params, batch)`.
+      lengths: Integers `(*batch,)` in [0, T]. Beyond its length a sequence is padding: the state is
+        held, xs is not read even if it is NaN, and gradients with respect to it are exactly 0.
+        Length 0 gives `state0`.
+      resets: Booleans `(T, *batch)`. True sets the state to `state0` before that step.
+      chunk: Steps whose projections and coefficients are in memory at a time, by default chosen
+        from the sizes. It changes time and memory, never the result.
+
+    Returns:
+      The tree of the state with a leading time axis, leaves `(T, *batch, H)`. `states.h[i]` follows
+      input `xs[i]`; `state0` itself is not included.
+
+    Raises:
+      TypeError: If an argument has the wrong type or dtype, also under `jit`.
+      ValueError: If shapes do not fit each other, also under `jit`, or if a length is not in
+        [0, T]. Under `jit` the values of lengths are not known and act as if clipped to [0, T].
+
+    Cost:
+      O(T·B·G·H·(D + H)) time, O(T·B·H) memory. The input projection is one matmul for each chunk;
+      for D = 1 it is part of the step. For a gradient the states are kept, and W_hh h too where
+      G·H ≥ 1536 or where a sequence of a one-gate cell is short. A cell from `from_step` is
+      differentiated by JAX as it is.
+
+    Source:
+      docs/design.md, docs/derivations/bptt.md
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.lstm()
@@ -90,7 +100,8 @@ def _driven(
     chunk: int | None,
     state0: State,
 ) -> State:
-    """States from `state` on, reset to `state0`; by the closed-form tangent if there is one."""
+    """States from `state` on, reset to `state0`."""
+    # `push` and `drive` of such a cell differentiate the step, which JAX does as well by itself.
     if not cell.closed_form:
         return _scan(cell, params, xs, state, held, resets, state0)
     plan = tangent_scan.plan(cell, params, xs, state, chunk)
@@ -111,15 +122,31 @@ def last_state(
 
         s_T,  sᵢ = step(θ, sᵢ₋₁, xᵢ)       held and reset as in `jaxrnn.unroll`
 
-    Equal to the last entry of `jaxrnn.unroll`. Of the forward pass only the states between
-    segments are kept; the backward pass runs a segment again before it goes back through it.
+    It is equal to the last entry of `jaxrnn.unroll`. Only the states between segments of the
+    forward pass are kept. The backward pass runs each segment again before it goes back through it.
 
-    Args:    as `jaxrnn.unroll`, without chunk.
-             segment: steps in a segment, by default √T rounded up.
-    Returns: the state, leaves `(*batch, H)`; with T = 0 it is `state0`.
-    Raises:  as `jaxrnn.unroll`; TypeError or ValueError for a segment that is no positive integer.
-    Cost:    a gradient costs one more forward pass, O((T/segment + segment)·B·H) memory.
-    Source:  Chen, Xu, Zhang & Guestrin, arXiv:1604.06174, for segments of √T.
+    Args:
+      cell: As in `jaxrnn.unroll`.
+      params: As in `jaxrnn.unroll`.
+      xs: As in `jaxrnn.unroll`.
+      state0: As in `jaxrnn.unroll`.
+      lengths: As in `jaxrnn.unroll`.
+      resets: As in `jaxrnn.unroll`.
+      segment: Steps in a segment, by default √T rounded up.
+
+    Returns:
+      The state, leaves `(*batch, H)`. For T = 0 it is `state0`.
+
+    Raises:
+      TypeError: As in `jaxrnn.unroll`, or if `segment` is no integer.
+      ValueError: As in `jaxrnn.unroll`, or if `segment` is below 1.
+
+    Cost:
+      A gradient takes one more forward pass than that of `jaxrnn.unroll`, and
+      O((T/segment + segment)·B·H) memory.
+
+    Source:
+      Chen, Xu, Zhang & Guestrin, arXiv:1604.06174, for segments of √T.
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.lstm()
@@ -150,12 +177,13 @@ def _last_state(
 
     def run(state: State, item: tuple[Array, Array | None, Array | None]) -> tuple[Any, None]:
         x, hold, reset = item
-        # A reset goes back to the state before the whole sequence, not before the segment.
+        # A reset goes back to the state before the whole sequence, not to that before the segment.
         after = _driven(cell, params, x, state, hold, reset, None, state0)
         return jax.tree.map(lambda leaf: leaf[-1], after), None
 
     size = segment or math.ceil(math.sqrt(xs.shape[0]))
-    # A scan keeps its carries, the states between segments, and nothing of a segment.
+    # With the checkpoint, the scan over segments keeps its carries, which are the states between
+    # segments, and nothing from inside a segment.
     run = jax.checkpoint(run, prevent_cse=False)
     return over_chunks(run, state0, (xs, held, resets), size)[0]
 
@@ -169,16 +197,30 @@ def by_autodiff(
     lengths: Array | None = None,
     resets: Array | None = None,
 ) -> State:
-    """`jaxrnn.unroll` as a plain `lax.scan` that JAX differentiates: what it is held against.
+    """The states as `jaxrnn.unroll` gives them, by a plain `lax.scan` that JAX differentiates.
 
         sᵢ = step(θ, sᵢ₋₁, xᵢ)             held and reset as in `jaxrnn.unroll`
 
-    Args:    as `jaxrnn.unroll`, without chunk.
-    Returns: as `jaxrnn.unroll`.
-    Raises:  as `jaxrnn.unroll`.
-    Cost:    O(T·B·G·H·(D + H)) time; the input projections of all steps exist at once, and for a
-             gradient what JAX keeps of each step, O(T·B·G·H) memory for gated cells.
-    Source:  `jax.lax.scan`, and JAX's rules for it.
+    It is the reference that `jaxrnn.unroll` and its gradient are compared with.
+
+    Args:
+      cell: As in `jaxrnn.unroll`.
+      params: As in `jaxrnn.unroll`.
+      xs: As in `jaxrnn.unroll`.
+      state0: As in `jaxrnn.unroll`.
+      lengths: As in `jaxrnn.unroll`.
+      resets: As in `jaxrnn.unroll`.
+
+    Returns:
+      The tree of the state with a leading time axis, leaves `(T, *batch, H)`.
+
+    Raises:
+      TypeError: As in `jaxrnn.unroll`.
+      ValueError: As in `jaxrnn.unroll`.
+
+    Cost:
+      O(T·B·G·H·(D + H)) time. The input projections of all steps are in memory at once, and for a
+      gradient also what JAX keeps of each step: O(T·B·G·H) memory for gated cells.
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.lstm()
@@ -220,9 +262,19 @@ def check(
     lengths: Array | None = None,
     resets: Array | None = None,
 ) -> None:
-    """Refuse arguments of an unroll that do not fit each other; nothing is computed.
+    """Refuse arguments of `unroll` that do not fit each other; nothing is computed.
 
-    Raises: TypeError or ValueError naming the argument that does not fit.
+    Args:
+      cell: As in `unroll`.
+      params: As in `unroll`.
+      xs: As in `unroll`.
+      state0: As in `unroll`.
+      lengths: As in `unroll`.
+      resets: As in `unroll`.
+
+    Raises:
+      TypeError: If an argument has the wrong type or dtype.
+      ValueError: If shapes do not fit each other, or a length that is known is not in [0, T].
     """
     _checks.check_cell(cell)
     batch = _checks.check_sequence("xs", xs)
@@ -230,6 +282,7 @@ def check(
     cell.check_input(params, xs, "xs")
     if state0 is None:
         state0 = jax.eval_shape(lambda p: cell.init_state(p, batch), params)
+    # Before the cell's own check, which would not say that xs looks batch-first.
     _checks.check_batch_first("state0", state0, xs)
     cell.check_state(params, state0, jax.ShapeDtypeStruct(xs.shape[1:], xs.dtype), "state0")
     if lengths is not None:
@@ -239,9 +292,11 @@ def check(
 
 
 def start(cell: Cell, params: Params, xs: Array, state0: State) -> State:
-    """state0, or the cell's own in its place; arguments unchecked."""
+    """`state0`, or the cell's own state if that is None; arguments are not checked."""
     if state0 is not None:
         return state0
+    # The cell's own state knows nothing of xs. Zeros made of xs give it their sharding, without
+    # which it fails as the carry of a scan under `shard_map` and on explicit meshes.
     anchor = zeros_of(xs, (0, -1))
     state0 = cell.init_state(params, xs.shape[1:-1])
     return jax.tree.map(lambda leaf: leaf + _like_batch(anchor, leaf), state0)

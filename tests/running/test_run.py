@@ -170,7 +170,7 @@ def test_vmap_over_a_batch_axis_of_a_run(name):
 
 
 def test_axes_names_what_it_does_not_know():
-    with pytest.raises(TypeError, match=r"axes: expected names of params, xs.*got x"):
+    with pytest.raises(TypeError, match=r"axes: expected only the names params, xs.*got x"):
         run_of().axes(x=1)
 
 
