@@ -205,8 +205,7 @@ def _moved(run: Run, frame: Array, steps: Steps) -> Scaled:
         new = jax.vmap(push, lead, lead)(_as_states(frame.value, like))
         return rescaled(_as_frame(new), frame.exponent), None
 
-    # The exponent is made of the frame: as a carry under `shard_map` it must vary as the frame
-    # does.
+    # Made of the frame: as a carry under `shard_map` the exponent must vary as the frame does.
     first = Scaled(frame, jnp.zeros_like(frame[..., 0, 0], jnp.int32))
     return jax.lax.scan(step, first, steps)[0]
 
@@ -239,8 +238,7 @@ def _standard_error(windows: Array) -> Array:
     if runs < 3:
         return jnp.full(windows.shape[1:], jnp.inf, windows.dtype)
     each = windows[: N // runs * runs].reshape(runs, N // runs, *windows.shape[1:]).mean(1)
-    # Without the zeros, -inf - (-inf) would be NaN on the way to inf, which `jax_debug_nans`
-    # reports.
+    # Without the zeros, -inf - (-inf) is NaN on the way to inf, which `jax_debug_nans` reports.
     known = jnp.isfinite(each).all(0)
     error = jnp.std(jnp.where(known, each, 0), axis=0, ddof=1) / math.sqrt(runs)
     return jnp.where(known, error, jnp.inf)
