@@ -93,8 +93,8 @@ class WeightBound(NamedTuple):
         # A comparison with NaN is False: without this the last verdict below would be given.
         if math.isnan(sigma):
             return Statement(NONE, inequality, "γσ_max is NaN: the weights are not finite")
-        # Up to `slack` a number counts as 1. `bound` / γσ_max is 1 and what rounding may add; it is
-        # 0 / 0 for weights of 0.
+        # Up to `slack` a number counts as 1. `bound` / γσ_max is 1 and what rounding may add. For
+        # weights of 0 there is nothing to divide by.
         slack = 1 + 2 * (float(self.bound) / sigma - 1) if sigma else 1.0
         if float(self.bound) < 1:
             return Statement(
@@ -148,8 +148,10 @@ class TrajectoryBounds(NamedTuple):
     Attributes:
       step_upper: log σ_max(Jᵢ), rounding added.
       step_lower: log σ_min(Jᵢ), rounding taken off.
-      upper: The sum of `step_upper` over i > k, an upper bound of log ‖∂s_{T-1}/∂sₖ‖.
-      lower: The sum of `step_lower` over i > k, a lower bound of log ‖∂s_{T-1}/∂sₖ‖.
+      upper: The sum of `step_upper` over i > k, the rounding of the sum added: an upper bound of
+        log ‖∂s_{T-1}/∂sₖ‖.
+      lower: The sum of `step_lower` over i > k, the rounding of the sum taken off: a lower bound of
+        log ‖∂s_{T-1}/∂sₖ‖.
       product: log σ_max(∂s_{T-1}/∂sₖ) itself.
     """
 

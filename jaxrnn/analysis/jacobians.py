@@ -334,7 +334,8 @@ def check_readout(run: Run) -> None:
 
 def _check_has_c(run: Run) -> None:
     """Raise TypeError unless the state has a leaf c."""
-    # The state of a cell from `from_step` may be any tree, and so may its c; here c is an array.
+    # The state of a cell from `from_step` may be any tree: only its shapes say whether it has an
+    # array c, and they cost no computation.
     state = jax.eval_shape(first_state, run)
     if not isinstance(getattr(state, "c", None), jax.ShapeDtypeStruct):
         raise TypeError(

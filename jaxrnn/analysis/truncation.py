@@ -256,8 +256,8 @@ def _curve(run: Run, states: State, direct: State) -> Curve:
 @jax.jit
 def _curve_of_last(run: Run, states: State, direct: State) -> Curve:
     steps = linearised(run, trajectory(run, states))
-    # E reads one state, so that each step has one lag, and all of its adjoint belongs to that lag. The
-    # adjoints are those of the whole gradient; only the sum over steps is cut.
+    # E reads one state, so that each step has one lag and all of its adjoint belongs to that lag.
+    # The adjoints are those of the whole gradient; only the sum over steps is cut.
     drives = to_drive(run, steps, run_back(run, steps, direct))
     g = to_params(run, steps, drives)
 
