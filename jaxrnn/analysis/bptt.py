@@ -5,13 +5,13 @@ With λₖ = ∂E/∂sₖ, the adjoint, and hₖ₋₁ held constant in the last
     ∂E/∂θ = Σₖ ∂E/∂θ|ₖ        ∂E/∂θ|ₖ = (∂sₖ/∂θ)ᵀ λₖ        λₖ = ∂E/∂sₖ|direct + Jₖ₊₁ᵀ λₖ₊₁
 
 `adjoints` gives λₖ, `temporal_contributions` every ∂E/∂θ|ₖ, `contribution_norms` their sizes
-without keeping them, `credit_matrix` the adjoints of each step's own loss.
+without keeping them, `credit_matrix` the sizes of the adjoints of each step's own loss.
 
 In every function `loss` is a function of the stacked states that `jaxrnn.unroll` returns, leaves
 `(T, *batch, H)`; a loss on the last state is `lambda states: f(states.h[-1])`. A step that is held
 passes its adjoint on and contributes exactly 0; a reset cuts the adjoint off. `state0` counts as
-given: where the cell makes it from the parameters, as `from_step(..., init_state=...)` may, that
-dependence is in no contribution.
+a constant. A cell may make it from the parameters, as with `from_step(..., init_state=...)`; no
+contribution contains that dependence.
 
 Each call traces `loss` anew but compiles the rest once for each cell and shape; a whole call
 may stand inside `jax.jit`.
@@ -50,10 +50,11 @@ __all__ = [
 class ContributionNorms(NamedTuple):
     """How large each step's contribution to the gradient is, and what it does to the total.
 
-    norm: params whose leaves `(T,)` are ‖∂E/∂θ|ₖ‖, the Frobenius norm of that leaf.
-    inner: params whose leaves `(T,)` are ⟨∂E/∂θ|ₖ, ∂E/∂θ⟩: below 0 where step k works against
-        the sum; over k they add up to ‖∂E/∂θ‖².
-    total: ∂E/∂θ itself.
+    Attributes:
+      norm: ‖∂E/∂θ|ₖ‖, the Frobenius norm, leaf by leaf: the tree of the params, leaves `(T,)`.
+      inner: ⟨∂E/∂θ|ₖ, ∂E/∂θ⟩, leaf by leaf: the tree of the params, leaves `(T,)`. It is below 0
+        where step k works against the sum. Over all k it adds up to ‖∂E/∂θ‖².
+      total: ∂E/∂θ itself, the tree of the params.
     """
 
     norm: Any
@@ -68,14 +69,15 @@ def adjoints(run: Run, loss: Loss) -> State:
 
     Args:
       run: A `jaxrnn.Run`.
-      loss: A function of the states that gives one real number E.
+      loss: A function of the states that returns one real number E.
 
     Returns:
       The tree of the states, leaves `(T, *batch, H)`.
 
     Raises:
-      TypeError: If `run` is no run, or `loss` no function of the states to a real number.
-      ValueError: If what `loss` gives is not a scalar.
+      TypeError: If `run` is not a `jaxrnn.Run`, or `loss` is not a function from the states to a
+        real number.
+      ValueError: If the parts of `run` do not fit each other, or `loss` does not return a scalar.
 
     Cost:
       One `unroll`, one recurrent matmul for all steps, one reverse scan of O(T·B·G·H²).
@@ -100,19 +102,19 @@ def temporal_contributions(run: Run, loss: Loss) -> Params:
 
     Args:
       run: A `jaxrnn.Run`.
-      loss: A function of the states that gives one real number E.
+      loss: A function of the states that returns one real number E.
 
     Returns:
       The tree of the params with a leading axis T, summed over the batch. Entry k belongs to
       `states.h[k]`.
 
     Raises:
-      TypeError: As `adjoints`.
-      ValueError: As `adjoints`.
+      TypeError: As in `adjoints`.
+      ValueError: As in `adjoints`.
 
     Cost:
       That of `adjoints`, then O(T·B·P) time and O(T·P) memory for P parameters.
-      `contribution_norms` does without that memory.
+      `contribution_norms` needs no O(T·P) memory.
 
     Source:
       docs/derivations/bptt.md
@@ -135,24 +137,24 @@ def contribution_norms(run: Run, loss: Loss) -> ContributionNorms:
 
     Args:
       run: A `jaxrnn.Run`.
-      loss: A function of the states that gives one real number E.
+      loss: A function of the states that returns one real number E.
 
     Returns:
       ContributionNorms(norm, inner, total), leaves of the first two `(T,)`.
 
     Raises:
-      TypeError: As `adjoints`.
-      ValueError: As `adjoints`.
-      NotImplementedError: If the batch is split over several devices. A cell from `from_step` takes
-        such a batch.
+      TypeError: As in `adjoints`.
+      ValueError: As in `adjoints`.
+      NotImplementedError: If the batch is split over several devices. A cell from `from_step`
+        accepts such a batch.
 
     Cost:
-      A gradient, one more matmul of the forward pass's size, and the Gram matrices of `(B, B)` at
-      each step. O(P + T·B·G·H) memory, the second term for adjoints of δu and δa. A cell from
-      `from_step` takes its steps one by one.
+      A gradient, one more matmul of the forward pass's size, and Gram matrices `(B, B)` at each
+      step. O(P + T·B·G·H) memory; the second term is for the adjoints of δu and δa. For a cell
+      from `from_step` the steps are measured one by one.
 
     Accuracy:
-      In float32 an adjoint ends at 1e-38, and with it what it contributes.
+      In float32 an adjoint below about 1e-38 becomes 0, and so does its contribution.
 
     Source:
       docs/derivations/bptt.md
@@ -175,19 +177,20 @@ def credit_matrix(run: Run, losses: Callable[[Any], Array]) -> State:
 
     Args:
       run: A `jaxrnn.Run`.
-      losses: A function of the states that gives `(T,)` real numbers, the loss of each step.
+      losses: A function of the states that returns `(T,)` real numbers, the loss of each step.
 
     Returns:
-      The tree of the states, leaves `(T, T)`: row t, column k, the norm over batch and units. If
-      Eₜ reads no state after sₜ, everything right of the diagonal is 0.
+      The tree of the states, leaves `(T, T)`: row t, column k holds the norm over batch and units.
+      If Eₜ reads no state after sₜ, everything right of the diagonal is 0.
 
     Raises:
-      TypeError: If `run` is no run, or `losses` no function of the states to real numbers.
-      ValueError: If what `losses` gives is not `(T,)`.
+      TypeError: If `run` is not a `jaxrnn.Run`, or `losses` is not a function from the states to
+        real numbers.
+      ValueError: If the parts of `run` do not fit each other, or `losses` does not return `(T,)`.
 
     Cost:
-      One `unroll`, then T times the reverse scan of `adjoints`: O(T²·B·G·H²). As many rows are
-      computed at once as hold about 2²² numbers. The result takes O(T²) memory.
+      One `unroll`, then T times the reverse scan of `adjoints`: O(T²·B·G·H²). The rows that are
+      computed at the same time hold about 2²² numbers. The result takes O(T²) memory.
 
     Source:
       docs/derivations/bptt.md
@@ -208,15 +211,19 @@ def credit_matrix(run: Run, losses: Callable[[Any], Array]) -> State:
 
 
 def _credit(run: Run, states: State, losses: Callable[[Any], Array]) -> State:
+    # Not jitted: with `losses` a static argument, every new lambda would compile all of it again.
     T = run.xs.shape[0]
     steps = _linearised(run, states)
     values, pull = jax.vjp(losses, states)
+    # Made of the values, so that it has their dtype and is placed over devices as they are.
     one = jnp.ones_like(values)
 
     def row(t: Array) -> State:
         (direct,) = pull(jnp.where(jnp.arange(T) == t, one, jnp.zeros_like(one)))
         return jax.tree.map(_norm_of_step, run_back(run, steps, direct))
 
+    # All T rows at once would hold T times the adjoints. A state without entries holds 0 numbers,
+    # by which nothing can be divided.
     held = max(1, sum(leaf.size for leaf in jax.tree.leaves(states)))
     rows = max(1, min(T, ROW_NUMBERS // held))
     return jax.lax.map(row, jnp.arange(T), batch_size=rows)
@@ -235,6 +242,8 @@ def _linearised(run: Run, states: State) -> Steps:
     return linearised(run, trajectory(run, states))
 
 
+# The states come as an argument: the loss was differentiated at them, so a second unroll would only
+# repeat the first.
 @jax.jit
 def _adjoints(run: Run, states: State, direct: State) -> State:
     return run_back(run, linearised(run, trajectory(run, states)), direct)
@@ -249,6 +258,8 @@ def _contributions(run: Run, states: State, direct: State) -> Params:
 @jax.jit
 def _norms(run: Run, states: State, direct: State) -> ContributionNorms:
     steps = trajectory(run, states)
+    # Two passes: an inner product with the total must wait until every step has been added to it.
+    # Between them the adjoints of δu and δa are kept, not the coefficients.
     parts, total = parts_and_total(run, steps, direct)
 
     def measure(nothing: None, item: tuple[Any, Steps]) -> tuple[None, Any]:

@@ -3,10 +3,10 @@
     ‖∂sₜ/∂sₖ‖ = ‖Jₜ ⋯ Jₖ₊₁‖ ≤ ∏ᵢ ‖Jᵢ‖          any cell, along a trajectory
     ‖Jᵢ‖ = ‖diag(a'(zᵢ)) W_hh‖ ≤ γ σ_max(W_hh)     one gate, any input, any length
 
-A certificate is a bound that no product exceeds, rounding included. γσ_max < 1 certifies
-vanishing; γσ_max > 1 permits an explosion and proves none. The spectral radius ρ decides for
-linear nets alone: for others the classical statement is `WeightBound.by_eigenvalue`, marked
-as no certificate. W = [[8, 8], [-8, -8]] has ρ = 0 and makes a tanh net explode.
+A certificate is a bound that no product exceeds, rounding included. γσ_max < 1 certifies vanishing.
+γσ_max > 1 permits an explosion and proves none. The spectral radius ρ decides for linear nets only.
+For other nets the classical statement with ρ is `WeightBound.by_eigenvalue`, which is marked as no
+certificate: W = [[8, 8], [-8, -8]] has ρ = 0, and a tanh net with it explodes.
 
 Verdicts are read on the host: `print(certify(...))`, or `.statement()` of each part.
 """
@@ -51,11 +51,13 @@ SQUARINGS = 52  # ‖W^m‖^(1/m) is within cond^(1/m) of ρ; m = 2⁵² leaves 
 
 @dataclass(frozen=True)
 class Statement:
-    """A verdict, what it rests on, and the same in plain words.
+    """A verdict, the inequality it rests on, and the same in words.
 
-    verdict: "vanishing certified", "explosion excluded", "explosion possible" or "no certificate".
-    inequality: with its symbols.
-    sentence: with its numbers.
+    Attributes:
+      verdict: "vanishing certified", "explosion excluded", "explosion possible" or
+        "no certificate".
+      inequality: The inequality in symbols.
+      sentence: The verdict in words, with its numbers.
     """
 
     verdict: str
@@ -70,11 +72,12 @@ class Statement:
 class WeightBound(NamedTuple):
     """What the recurrent weights of a one-gate cell say about every input and every length.
 
-    gamma: γ ≥ sup |a'|.
-    sigma_max: largest singular value of W_hh.
-    spectral_radius: ρ(W_hh), the largest |eigenvalue|.
-    linear: whether a' is constant, so that ‖∂hₜ/∂hₖ‖ = ‖(γ W_hh)^(t-k)‖.
-    bound: γσ_max with the rounding of a step added: ‖∂hₜ/∂hₖ‖ ≤ bound^(t-k).
+    Attributes:
+      gamma: γ ≥ sup |a'|.
+      sigma_max: The largest singular value of W_hh.
+      spectral_radius: ρ(W_hh), the largest |eigenvalue|.
+      linear: Whether a' is constant, so that ‖∂hₜ/∂hₖ‖ = ‖(γ W_hh)^(t-k)‖.
+      bound: γσ_max with the rounding of a step added: ‖∂hₜ/∂hₖ‖ ≤ bound^(t-k).
     """
 
     gamma: Array
@@ -87,8 +90,11 @@ class WeightBound(NamedTuple):
         """The verdict of γσ_max and, for a linear net, of γρ."""
         sigma, rho = float(self.gamma * self.sigma_max), float(self.gamma * self.spectral_radius)
         inequality = "‖∂hₜ/∂hₖ‖ ≤ (γ σ_max(W_hh))^(t-k)"
+        # A comparison with NaN is False: without this the last verdict below would be given.
         if math.isnan(sigma):
             return Statement(NONE, inequality, "γσ_max is NaN: the weights are not finite")
+        # Up to `slack` a number counts as 1. `bound` / γσ_max is 1 and what rounding may add. For
+        # weights of 0 there is nothing to divide by.
         slack = 1 + 2 * (float(self.bound) / sigma - 1) if sigma else 1.0
         if float(self.bound) < 1:
             return Statement(
@@ -137,11 +143,16 @@ class WeightBound(NamedTuple):
 
 
 class TrajectoryBounds(NamedTuple):
-    """Bounds along given inputs, all logs in nats, leaves `(T, *batch)`.
+    """Bounds along given inputs. All are natural logs (nats) with leaves `(T, *batch)`.
 
-    step_upper, step_lower: log σ_max(Jᵢ) and log σ_min(Jᵢ), rounding added and taken off.
-    upper, lower: Σ of those over i > k: log ‖∂s_{T-1}/∂sₖ‖ lies between them.
-    product: log σ_max(∂s_{T-1}/∂sₖ) itself.
+    Attributes:
+      step_upper: log σ_max(Jᵢ), rounding added.
+      step_lower: log σ_min(Jᵢ), rounding taken off.
+      upper: The sum of `step_upper` over i > k, the rounding of the sum added: an upper bound of
+        log ‖∂s_{T-1}/∂sₖ‖.
+      lower: The sum of `step_lower` over i > k, the rounding of the sum taken off: a lower bound of
+        log ‖∂s_{T-1}/∂sₖ‖.
+      product: log σ_max(∂s_{T-1}/∂sₖ) itself.
     """
 
     step_upper: Array
@@ -153,15 +164,17 @@ class TrajectoryBounds(NamedTuple):
     def statement(self) -> Statement:
         """The verdict for these inputs, of the worst example in the batch.
 
-        Time is the first axis: what comes out of `jax.vmap` wants `out_axes=1`, or batch axes in
+        Time must be the first axis. Give `jax.vmap` the argument `out_axes=1`, or use batch axes in
         place of the vmap.
         """
         inequality = "∏ σ_min(Jᵢ) ≤ ‖∂s_{T-1}/∂sₖ‖ ≤ ∏ σ_max(Jᵢ)"
         upper, product = np.asarray(self.upper), np.asarray(self.product)
+        # An empty batch has no largest bound. NaN would pass through every comparison as False.
         if len(upper) < 2 or not upper.size:
             return Statement(NONE, inequality, "fewer than two steps: there is no product")
         if np.isnan(upper).any():
             return Statement(NONE, inequality, "NaN on these inputs: weights or states not finite")
+        # The last entry has lag 0 and is always 0: it says nothing about growth.
         lag, whole, most = len(upper) - 1, upper[0].max(), upper[:-1].max()
         measured, grown = product[0].max(), product[:-1].max()
         seen = f"the product itself is e^{measured:.4g} over {lag} steps"
@@ -179,7 +192,12 @@ class TrajectoryBounds(NamedTuple):
 
 
 class Certificate(NamedTuple):
-    """What holds for every input (None if nothing can be said), and along the given one."""
+    """What holds for every input, and what holds along the given one.
+
+    Attributes:
+      weights: The bound by the weights; None if they bound nothing.
+      trajectory: The bounds along the given inputs; None if no inputs were given.
+    """
 
     weights: WeightBound | None
     trajectory: TrajectoryBounds | None
@@ -203,12 +221,22 @@ def certify(run: Run) -> Certificate:
 
         ‖∂sₜ/∂sₖ‖ ≤ ∏ᵢ ‖Jᵢ‖,  k < i ≤ t        of one gate ‖Jᵢ‖ ≤ γ σ_max(W_hh)
 
-    Args:    run: a `jaxrnn.Run`. From the weights alone, see `of_weights`.
-    Returns: Certificate(weights, trajectory); `weights` is None for gated cells, whose c or whose
-             gates have no bound before a trajectory is known.
-    Raises:  as `along`.
-    Cost:    `of_weights` for a cell that declares γ, and `along`.
-    Source:  docs/derivations/certificates.md.
+    Args:
+      run: A `jaxrnn.Run`. From the weights alone, see `of_weights`.
+
+    Returns:
+      Certificate(weights, trajectory). `weights` is None for a gated cell, whose c or whose gates
+      have no bound before a trajectory is known, and for an activation without γ.
+
+    Raises:
+      TypeError: As in `along`.
+      ValueError: As in `along`.
+
+    Cost:
+      That of `along`, and of `of_weights` for a cell that declares γ.
+
+    Source:
+      docs/derivations/certificates.md
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.rnn()
@@ -228,12 +256,22 @@ def of_weights(cell: Cell, params: Params) -> WeightBound:
 
         ‖∂hₜ/∂hₖ‖ ≤ (γ σ_max(W_hh))^(t-k)        ρ(W_hh) = lim ‖W_hhᵐ‖^(1/m),  m = 2⁵² here
 
-    Args:    cell: one that declares its slope γ, such as `jaxrnn.rnn()`; params: its own.
-    Returns: WeightBound(gamma, sigma_max, spectral_radius, linear, bound), scalars.
-    Raises:  ValueError for a cell that declares none, with the reason; TypeError or ValueError
-             for params that are not the cell's.
-    Cost:    O(H³): the eigenvalues of W Wᵀ for σ_max, and 52 squarings for ρ.
-    Source:  Pascanu, Mikolov & Bengio, ICML 2013, the final version.
+    Args:
+      cell: A cell that declares its slope γ, such as `jaxrnn.rnn()`.
+      params: The params of that cell.
+
+    Returns:
+      WeightBound(gamma, sigma_max, spectral_radius, linear, bound), scalars.
+
+    Raises:
+      TypeError: If `cell` is not a cell, or `params` are not of the type that the cell takes.
+      ValueError: If the cell declares no γ, with the reason, or `params` do not fit the cell.
+
+    Cost:
+      O(H³): the eigenvalues of W Wᵀ for σ_max, and 52 squarings for ρ.
+
+    Source:
+      Pascanu, Mikolov & Bengio, ICML 2013, the final version
 
     >>> import jax.numpy as jnp, jaxrnn
     >>> W = jnp.array([[8.0, 8.0], [-8.0, -8.0]])
@@ -258,17 +296,19 @@ def of_weights(cell: Cell, params: Params) -> WeightBound:
 def _of_weights(cell: Cell, params: Params) -> WeightBound:
     traits: Any = cell.traits
     W = traits.recurrent_weight(params)
-    W = W.astype(accumulator(W.dtype))
+    W = W.astype(accumulator(W.dtype))  # LAPACK knows no 16-bit numbers
     gamma, linear = jnp.asarray(traits.slope, W.dtype), jnp.asarray(traits.linear)
     sigma = norms.spectral(W)
     return WeightBound(gamma, sigma, _spectral_radius(W), linear, gamma * sigma * _up(W))
 
 
 def _up(W: Array) -> Array:
-    """What rounding may add to a step's norm: 1 + 16 n eps."""
+    """One plus what rounding may add to the norm of a step, relative to it: 1 + 16 n eps."""
     return jnp.asarray(1 + 16 * W.shape[-1] * float(jnp.finfo(W.dtype).eps), W.dtype)
 
 
+# By powers and not by eigenvalues: the square of the W in `of_weights` is exactly 0, and so is ρ;
+# its computed eigenvalues are not 0.
 @jax.custom_jvp
 def _spectral_radius(W: Array) -> Array:
     """ρ = lim ‖W^m‖^(1/m) by repeated squaring, each power divided by its norm."""
@@ -277,21 +317,22 @@ def _spectral_radius(W: Array) -> Array:
         M, log_rho = carry
         M = jnp.matmul(M, M, precision=jax.lax.Precision.HIGHEST)
         size = norms.norm(M, (0, 1))
+        # A power that is 0 is divided by 1: 0 / 0 would be NaN. Its log norm is -inf and stays so.
         by = jnp.where(size > 0, size, jnp.ones_like(size))
         return (M / jnp.broadcast_to(by, M.shape), log_rho + weight * jnp.log(size)), None
 
     size = norms.norm(W, (0, 1))
     by = jnp.where(size > 0, size, jnp.ones_like(size))
+    # The k-th squaring gives a power 2ᵏ, whose log norm counts 2⁻ᵏ: log ρ is their weighted sum.
     weights = jnp.asarray([2.0 ** -(k + 1) for k in range(SQUARINGS)], W.dtype)
     first = W / jnp.broadcast_to(by, W.shape), jnp.log(size)
-    # A power that is 0 has log norm -inf, and stays there.
     (_, log_rho), _ = jax.lax.scan(square, first, weights)
     return jnp.exp(log_rho)
 
 
 @_spectral_radius.defjvp
 def _spectral_radius_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
-    """δ|λ| of the largest eigenvalue λ: ‖W^m‖^(1/m) tends to ρ, but not its derivative."""
+    """δ|λ| of the largest eigenvalue λ. ‖W^m‖^(1/m) tends to ρ, its derivative not to that of ρ."""
     sizes, moved = jax.jvp(lambda W: jnp.abs(factorizations.eigenvalues(W)), primals, tangents)
     return _spectral_radius(*primals), moved[jnp.argmax(sizes)]
 
@@ -301,13 +342,24 @@ def along(run: Run) -> TrajectoryBounds:
 
         Σ_{i>k} log σ_min(Jᵢ) ≤ log ‖∂s_{T-1}/∂sₖ‖ ≤ Σ_{i>k} log σ_max(Jᵢ)
 
-    Args:    run: a `jaxrnn.Run`.
-    Returns: TrajectoryBounds(step_upper, step_lower, upper, lower, product), each `(T, *batch)` in
-             nats; entry k of the last three has lag T-1-k, and the bounds of the last are 0.
-    Raises:  as `jaxrnn.unroll`; ValueError for a state with a leaf that is no vector.
-    Cost:    `products.transport_norms`, and the singular values of T Jacobians `(n, n)`, O(T·B·n³),
-             of which about 2²² entries, or one step's, exist at a time.
-    Source:  docs/derivations/certificates.md.
+    Args:
+      run: A `jaxrnn.Run`.
+
+    Returns:
+      TrajectoryBounds(step_upper, step_lower, upper, lower, product), each `(T, *batch)` in nats.
+      Entry k of the last three has lag T-1-k. The bounds of the last entry are 0.
+
+    Raises:
+      TypeError: If `run` is not a `jaxrnn.Run`; else as in `jaxrnn.unroll`.
+      ValueError: If a leaf of the state is not a vector; else as in `jaxrnn.unroll`.
+
+    Cost:
+      That of `products.transport_norms`, and the singular values of T Jacobians `(n, n)`:
+      O(T·B·n³). The Jacobians that exist at the same time have about 2²² entries, or are those of
+      one step.
+
+    Source:
+      docs/derivations/certificates.md
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.lstm()
@@ -323,7 +375,7 @@ def along(run: Run) -> TrajectoryBounds:
 
 @jax.jit
 def of_steps(run: Run, steps: Steps | None = None) -> TrajectoryBounds:
-    """`along` a checked run whose steps are at hand."""
+    """`along` for a run that is checked and whose steps are known."""
     steps = trajectory(run) if steps is None else steps
     n = state_vectors.size(first_state(run))
 
@@ -332,10 +384,13 @@ def of_steps(run: Run, steps: Steps | None = None) -> TrajectoryBounds:
         sigma = factorizations.singular_values(J.astype(accumulator(J.dtype)))
         return nothing, (sigma[..., 0], sigma[..., -1])
 
-    # The Jacobians of a few steps at a time.
+    # The Jacobians of a few steps at a time: all T of them would be T·B·n² numbers. With an empty
+    # batch a step has 0 numbers, by which nothing can be divided.
     numbers = max(math.prod(run.xs.shape[1:-1]) * n * n, 1)
     chunk = max(min(NUMBERS // numbers, run.xs.shape[0]), 1)
     _, (most, least) = over_chunks(extremes, None, steps, chunk)
+    # Rounding moves every singular value by a few eps of the largest, so the least may be lost in
+    # it: then its bound is 0, whose log is -inf.
     off = 16 * n * float(jnp.finfo(most.dtype).eps)
     step_upper = norms.log(most) + math.log1p(off)
     step_lower = norms.log(jnp.maximum(least - off * most, jnp.zeros_like(least)))
@@ -345,7 +400,8 @@ def of_steps(run: Run, steps: Steps | None = None) -> TrajectoryBounds:
 
 
 def _after(logs: Array, sign: int) -> Array:
-    """Σ over later steps, 0 for the last, moved by what rounding may do to the sum."""
+    """The sum over later steps, 0 for the last, moved outwards by what rounding may do to it."""
+    # A step of 0 has log -inf, which as a rounding error of the sum would give -inf + inf = NaN.
     finite = jnp.where(jnp.isfinite(logs), jnp.abs(logs), jnp.zeros_like(logs))
     off = sign * logs.shape[0] * float(jnp.finfo(logs.dtype).eps)
 

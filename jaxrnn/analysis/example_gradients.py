@@ -2,9 +2,9 @@
 
     ∂E/∂θ = Σ_b gᵇ        gᵇ = Σₖ ∂E/∂θ|ₖᵇ        ∂E/∂θ|ₖᵇ = (∂sₖᵇ/∂θ)ᵀ λₖᵇ
 
-Where `jaxrnn.bptt` sums over the batch and works in the numbers of the dtype, here every example
-stands alone and every adjoint is a value and a power of two: a gradient that has grown beyond
-1e38, or faded below 1e-38, still has its logarithm.
+`jaxrnn.bptt` sums over the batch and calculates in the dtype of the states. Here every example is
+measured by itself, and every adjoint is a value and a power of two. So a gradient that has grown
+beyond 1e38, or faded below 1e-38, still has its logarithm.
 """
 
 import itertools
@@ -26,13 +26,14 @@ __all__ = ["ExampleGradients", "example_gradients", "windows"]
 
 
 class ExampleGradients(NamedTuple):
-    """Sizes for every example, logs natural, -inf for 0.
+    """Sizes for every example. Logs are natural, and -inf for 0.
 
-    adjoint: log ‖λₖᵇ‖ of the whole state, `(T, B)`.
-    contribution: log ‖∂E/∂θ|ₖᵇ‖ over all leaves of θ, `(T, B)`.
-    gradient: log ‖gᵇ‖, `(B,)`.
-    bias: ‖gᵇ - g_Kᵇ‖ / ‖gᵇ‖ where g_K has the last K steps alone, `(J, B)`, for `windows(T)`;
-        0 where gᵇ is 0.
+    Attributes:
+      adjoint: log ‖λₖᵇ‖ of the whole state, `(T, B)`.
+      contribution: log ‖∂E/∂θ|ₖᵇ‖ over all leaves of θ, `(T, B)`.
+      gradient: log ‖gᵇ‖, `(B,)`.
+      bias: ‖gᵇ - g_Kᵇ‖ / ‖gᵇ‖, `(J, B)`, for each window K of `windows(T)`. g_K is the sum of the
+        contributions of the last K steps. The bias is 0 where gᵇ is 0.
     """
 
     adjoint: Array
@@ -42,22 +43,29 @@ class ExampleGradients(NamedTuple):
 
 
 def windows(T: int) -> tuple[int, ...]:
-    """1, 2, 4, … below T."""
+    """The powers of two below T: 1, 2, 4, …"""
     return tuple(2**j for j in range(max(T - 1, 0).bit_length()))
 
 
 def example_gradients(run: Run, steps: Steps, direct: State) -> ExampleGradients:
     """Sizes of every example's gradient.
 
-    Args:    run: with one batch axis; steps: its own, linearised, leaves `(T, B, ·)`; direct:
-             ∂E/∂sₖ at fixed other states, likewise.
-    Cost:    an adjoint, and a matmul of a gradient's size for each example by itself; O(P) memory
-             beside what is given.
-    Source:  tests/analysis/test_example_gradients.py, against `jax.grad` of each example by itself.
+    Args:
+      run: A checked run with one batch axis.
+      steps: The steps of that run, linearised, leaves `(T, B, ·)`.
+      direct: ∂E/∂sₖ with all other states fixed, leaves `(T, B, ·)`.
+
+    Returns:
+      ExampleGradients(adjoint, contribution, gradient, bias).
+
+    Cost:
+      An adjoint, and a matmul of a gradient's size for each example by itself. Beside the
+      arguments O(P) memory, and the adjoints of the drive of all steps.
     """
 
     def back(later: Scaled, step: tuple[Any, Steps]) -> tuple[Scaled, Any]:
         before, adjoint, value = scaled_back(run, later, step)
+        # Linear in the adjoint, so the adjoint of the drive has the same power of two.
         drive = to_drive(run, step[1], value)
         return before, (drive, adjoint.exponent, _size(adjoint))
 
@@ -70,6 +78,7 @@ def example_gradients(run: Run, steps: Steps, direct: State) -> ExampleGradients
     def total(example: Any) -> tuple[Array, Array]:
         return _total(run, *example)
 
+    # One example after the other: all of them at once would take a gradient, O(P) memory, for each.
     moved = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 1, 0), (steps, drives, exponents))
     gradient, bias = jax.lax.map(total, (*moved, ends))
     return ExampleGradients(adjoint, contribution, gradient, bias.T)
@@ -81,13 +90,14 @@ def _size(x: Scaled) -> Array:
 
 
 def _contributions(run: Run, steps: Steps, drives: Any, exponents: Array) -> Array:
-    """Every step of every example counts as a step with a batch of its own."""
+    """Log of each contribution's norm: every step of every example is a step without a batch."""
     flat = jax.tree.map(
         lambda leaf: leaf.reshape(math.prod(leaf.shape[:2]), *leaf.shape[2:]), (steps, drives)
     )
     steps, drives = flat
     parts = run.cell.drive_parts(steps.partials, drives)
     at = run.params, parts, steps.before, steps.xs
+    # The inner products are not used, so any direction with the tree of the params will do.
     sizes, _ = run.cell.contribution_sizes(*at, run.params)
     size = norms.norm(jnp.stack(jax.tree.leaves(sizes)), (0,))
     return log_of(size.reshape(exponents.shape), exponents)
@@ -98,8 +108,10 @@ def _total(
 ) -> tuple[Array, Array]:
     """Log of the norm of one example's gradient, and what each window leaves out."""
     T = exponents.shape[0]
+    # In units of the largest power of two: what underflows then is too small to count in the sum.
     top = jnp.max(exponents)
     index = end - 1 - jnp.arange(T, dtype=end.dtype)  # by lag
+    # A negative index would count from the end; the entries of index 0 in its place become 0 below.
     steps, drives, exponents = jax.tree.map(
         lambda leaf: leaf[jnp.maximum(index, 0)], (steps, drives, exponents)
     )
@@ -110,6 +122,8 @@ def _total(
         return jnp.where(live, moved, jnp.zeros_like(moved))
 
     drives = jax.tree.map(scaled, drives)
+    # From the far end to the near one: what lies beyond a window is a running sum, so that each
+    # step is used once, and no difference of two gradients cancels.
     edges = (0, *windows(T), T)
     beyond, left_out = None, []
     for first, last in reversed(list(itertools.pairwise(edges))):

@@ -1,8 +1,8 @@
-"""How open the gates of a cell are: means, and the share of steps at either end of their range.
+"""How open the gates of a cell are: their means, and the share of steps near the ends of the range.
 
-A gate within a tenth of its range of either end is low or high there: below 0.1 or above 0.9 for a
-sigmoid (Karpathy, Johnson & Li, 2015), beyond ±0.8 for a tanh. Of relu, low means 0 itself. A gate
-without an end has no share there.
+A gate is low or high if it lies within a tenth of its range of that end: below 0.1 or above 0.9 for
+a sigmoid (Karpathy, Johnson & Li, 2015), beyond ±0.8 for a tanh. A relu is low where it is 0. If
+the range has no lower end the share of low steps is 0, and likewise for the upper end.
 """
 
 import math
@@ -23,9 +23,11 @@ TENTH = 0.1
 class GateStatistics(NamedTuple):
     """One gate of one layer.
 
-    mean: of each unit over steps and examples, `(H,)`.
-    low, high: the share of steps that each unit spends at either end of the range, `(H,)`.
-    over_time: mean over examples at each step, `(T, H)`; NaN where no sequence is so long.
+    Attributes:
+      mean: The mean of each unit over steps and examples, `(H,)`.
+      low: The share of steps that each unit spends at the low end of the range, `(H,)`.
+      high: The share of steps that each unit spends at the high end of the range, `(H,)`.
+      over_time: The mean over examples at each step, `(T, H)`; NaN where no sequence is so long.
     """
 
     mean: Array
@@ -37,9 +39,13 @@ class GateStatistics(NamedTuple):
 def sums(run: Run, steps: Steps) -> dict[str, tuple[Array, ...]] | None:
     """What `of_sums` needs of a part of a batch, to be added over the parts.
 
-    Args:    steps: of the run, leaves `(T, B, ·)`; held ones count for nothing.
-    Returns: gate ↦ (Σ_b value `(T, H)`, Σ low `(H,)`, Σ high `(H,)`, live `(T,)`); None for a cell
-             that does not show its gates.
+    Args:
+      run: The run of that part.
+      steps: The steps of the run, leaves `(T, B, ·)`. Held steps are not counted.
+
+    Returns:
+      gate ↦ (Σ_b value `(T, H)`, Σ low `(H,)`, Σ high `(H,)`, live `(T,)`). None for a cell that
+      does not show its gates.
     """
     traits = run.cell.traits
     if traits.gate_values is None:
@@ -47,6 +53,7 @@ def sums(run: Run, steps: Steps) -> dict[str, tuple[Array, ...]] | None:
     values = traits.gate_values(run.params, steps.before, steps.xs)
     dtype = values[0].dtype
     live = jnp.ones(steps.xs.shape[:2], bool) if steps.held is None else ~steps.held
+    # Sums and counts, not means: parts of a batch may differ in size, and sums of parts add up.
     found: dict[str, tuple[Array, ...]] = {}
     for gate, value in zip(traits.gates, values, strict=True):
         low, high = _at_ends(value, *gate.range)
@@ -61,6 +68,7 @@ def _at_ends(value: Array, low: float, high: float) -> tuple[Array, Array]:
     """Whether a value lies at the low end of its range, and at the high end."""
     no = jnp.zeros(value.shape, bool)
     width = high - low
+    # An end at infinity leaves no tenth of a range: then only the end itself counts, as 0 of relu.
     if math.isfinite(width):
         return value < low + TENTH * width, value > high - TENTH * width
     return (
@@ -70,12 +78,12 @@ def _at_ends(value: Array, low: float, high: float) -> tuple[Array, Array]:
 
 
 def of_sums(found: dict[str, tuple[Array, ...]]) -> dict[str, GateStatistics]:
-    """The statistics of a whole batch."""
+    """The statistics of a whole batch, from the added sums of its parts."""
     return {gate: _of_sum(*each) for gate, each in found.items()}
 
 
 @jax.jit
 def _of_sum(value: Array, low: Array, high: Array, live: Array) -> GateStatistics:
     count = live.sum()
-    each = live[:, None]
+    each = live[:, None]  # 0 where no sequence is so long: 0 / 0 is the NaN of `over_time`
     return GateStatistics(value.sum(0) / count, low / count, high / count, value / each)

@@ -17,19 +17,32 @@ def memory_horizon(
 
         min { l : ‖·‖ₖ ≤ fraction · ‖·‖ᵣ for every k ≤ r-l }
 
-    r, at lag 0, is the last step, or the last one that has anything at all, as where a loss reads
-    no later one. A curve that fades and comes back has not faded: this is the last crossing.
+    r is the step of lag 0: the last step whose norm is not 0. That is the last step of all, unless
+    the norms end in zeros, as where a loss reads no later state. A curve that fades and comes back
+    has not faded: this is the last crossing.
 
-    Args:    log_norms: `(T, *batch)`, natural logs, in the order of the steps, as the functions of
-             `jaxrnn.products` and `jaxrnn.paths` give them; for contributions `jnp.log(norm)`.
-             fraction: in (0, 1).
-             lengths: integers `(*batch,)` where sequences are padded: lag 0 is then step
-             lengths-1, so that padding is no memory.
-    Returns: integers `(*batch,)`; r+1 where even lag r has more: the sequence is too short to say.
-             0 where no step has anything.
-    Raises:  TypeError or ValueError naming the argument.
-    Cost:    a few passes over log_norms, O(T·B).
-    Source:  this library; docs/derivations/products.md.
+    Args:
+      log_norms: `(T, *batch)`, natural logs, in the order of the steps, as the functions of
+        `jaxrnn.products` and `jaxrnn.paths` give them. For contributions give `jnp.log(norm)`.
+      fraction: A number in (0, 1).
+      lengths: Integers `(*batch,)` if sequences are padded. Lag 0 is then at step lengths-1 or
+        before, so that padding is no memory.
+
+    Returns:
+      Integers `(*batch,)`. The horizon is r+1 if even lag r exceeds the fraction: the sequence is
+      then too short to say. It is 0 if no step has a norm above 0.
+
+    Raises:
+      TypeError: If `log_norms` is not an array of real floats, `fraction` is not a real number, or
+        `lengths` is not an array of integers.
+      ValueError: If `log_norms` has no step, `fraction` is not in (0, 1), or `lengths` has another
+        batch shape or a value outside [0, T].
+
+    Cost:
+      A few passes over log_norms, O(T·B).
+
+    Source:
+      docs/derivations/products.md
 
     >>> import jax.numpy as jnp
     >>> halved = jnp.log(0.5) * jnp.arange(9.0, -1.0, -1.0)
@@ -52,10 +65,13 @@ def memory_horizon(
         _checks.check_lengths(lengths, log_norms[..., None])
         live &= step < jnp.broadcast_to(lengths[None], step.shape).astype(step.dtype)
     none = -jnp.ones_like(step)
+    # Where nothing is live, last is -1, which as an index would be the last step; `felt` is then
+    # False at every step, and last + 1 - 0 gives the horizon 0.
     last = jnp.where(live, step, none).max(0)
     at = jnp.maximum(last, jnp.zeros_like(last))[None]
     limit = jnp.take_along_axis(log_norms, at, axis=0) + math.log(fraction)
-    # What is no number has not faded.
+    # Not `>`: NaN compares False, and what is NaN has not faded.
     felt = ~(log_norms <= jnp.broadcast_to(limit, log_norms.shape))
     felt &= step <= jnp.broadcast_to(last[None], step.shape)
+    # The first True, at the largest lag: `argmax` gives the earliest of equal entries.
     return last + 1 - jnp.argmax(felt, axis=0).astype(last.dtype)

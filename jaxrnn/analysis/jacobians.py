@@ -1,12 +1,12 @@
 """Stacks of one-step Jacobians along a trajectory.
 
-`J.h.c[i, ..., j, k]` is ∂states.h[i][j]/∂states.c[i-1][k] in every function of this module:
-the tree is that of `jax.jacfwd(cell.step, argnums=1)`, each leaf `(T, *batch, H, H)`; its
-entry 0 is taken against `state0`. A
-state that is held has the identity for a Jacobian, one that starts afresh has 0.
+`J.h.c[i, ..., j, k]` is ∂states.h[i][j]/∂states.c[i-1][k] in every function of this module.
+The tree is that of `jax.jacfwd(cell.step, argnums=1)`, each leaf `(T, *batch, H, H)`. Entry 0 is
+the derivative with respect to `state0`. The Jacobian of a held step is the identity; that of a step
+after a reset is 0.
 
-`closed_form` writes the blocks down; `forward_mode` and `reverse_mode` differentiate
-the step. The latter two are references: they agree, and cost more.
+`closed_form` writes the blocks down. `forward_mode` and `reverse_mode` let JAX differentiate the
+step. These two are references: they give the same result at a higher cost.
 """
 
 from collections.abc import Callable
@@ -45,14 +45,23 @@ def closed_form(run: Run) -> Jacobian:
         GRU   ∂h/∂h₋ = diag(z) + Σ_g diag(∂h/∂a_g) W_hh[g]
         held by `lengths`: the identity; started afresh by `resets`: 0
 
-    Args:    run: a `jaxrnn.Run`.
-    Returns: the tree of `jax.jacfwd(cell.step, argnums=1)`, leaves `(T, *batch, H, H)`;
-             `J.h.c[i]` is ∂states.h[i]/∂states.c[i-1], entry 0 against `state0`.
-    Raises:  TypeError or ValueError as `jaxrnn.unroll`.
-    Cost:    one `unroll`, one recurrent matmul, then O(T·B·G·H²): about one write of the result.
-             A cell from `from_step` takes a tangent step for each state entry, or your `jacobian`.
-    Source:  docs/derivations/ rnn.md, lstm.md and gru.md; tests/analysis/test_jacobians.py, against complex
-             steps.
+    Args:
+      run: A `jaxrnn.Run`.
+
+    Returns:
+      The tree of `jax.jacfwd(cell.step, argnums=1)`, leaves `(T, *batch, H, H)`. `J.h.c[i]` is
+      ∂states.h[i]/∂states.c[i-1]; entry 0 is taken with respect to `state0`.
+
+    Raises:
+      TypeError: If `run` is not a `jaxrnn.Run`; else as in `jaxrnn.unroll`.
+      ValueError: As in `jaxrnn.unroll`.
+
+    Cost:
+      One `unroll`, one recurrent matmul, then O(T·B·G·H²), about one write of the result. A cell
+      from `from_step` needs a tangent step for each entry of the state, or uses your `jacobian`.
+
+    Source:
+      docs/derivations/rnn.md, docs/derivations/lstm.md, docs/derivations/gru.md
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.lstm()
@@ -70,11 +79,18 @@ def forward_mode(run: Run) -> Jacobian:
 
         Jᵢ[:, k] = ∂step(θ, sᵢ₋₁, xᵢ) eₖ        a column a tangent
 
-    Args:    as `closed_form`.
-    Returns: as `closed_form`.
-    Raises:  as `closed_form`.
-    Cost:    one `unroll`, then O(T·B·G·H³): H tangent steps for each state leaf.
-    Source:  `jax.jacfwd`.
+    Args:
+      run: A `jaxrnn.Run`.
+
+    Returns:
+      As in `closed_form`.
+
+    Raises:
+      TypeError: As in `closed_form`.
+      ValueError: As in `closed_form`.
+
+    Cost:
+      One `unroll`, then O(T·B·G·H³): H tangent steps for each leaf of the state.
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.rnn()
@@ -91,11 +107,18 @@ def reverse_mode(run: Run) -> Jacobian:
 
         Jᵢ[j, :] = eⱼᵀ ∂step(θ, sᵢ₋₁, xᵢ)        a row an adjoint
 
-    Args:    as `closed_form`.
-    Returns: as `closed_form`.
-    Raises:  as `closed_form`.
-    Cost:    one `unroll`, then O(T·B·G·H³): H adjoint steps for each state leaf.
-    Source:  `jax.jacrev`.
+    Args:
+      run: A `jaxrnn.Run`.
+
+    Returns:
+      As in `closed_form`.
+
+    Raises:
+      TypeError: As in `closed_form`.
+      ValueError: As in `closed_form`.
+
+    Cost:
+      One `unroll`, then O(T·B·G·H³): H adjoint steps for each leaf of the state.
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.gru()
@@ -112,12 +135,22 @@ def wrt_inputs(run: Run) -> Jacobian:
 
         ∂s/∂x = Σ_g diag(∂s/∂u_g) W_ih[g]
 
-    Args:    as `closed_form`.
-    Returns: a state whose leaves are `(T, *batch, H, D)`, the tree of
-             `jax.jacfwd(cell.step, argnums=2)`; entry i is ∂states[i]/∂xs[i].
-    Raises:  as `closed_form`.
-    Cost:    one `unroll`, one recurrent matmul, then O(T·B·G·H·D).
-    Source:  docs/design.md; docs/derivations/rnn.md.
+    Args:
+      run: A `jaxrnn.Run`.
+
+    Returns:
+      The tree of `jax.jacfwd(cell.step, argnums=2)`: a state with leaves `(T, *batch, H, D)`.
+      Entry i is ∂states[i]/∂xs[i].
+
+    Raises:
+      TypeError: As in `closed_form`.
+      ValueError: As in `closed_form`.
+
+    Cost:
+      One `unroll`, one recurrent matmul, then O(T·B·G·H·D).
+
+    Source:
+      docs/design.md, docs/derivations/rnn.md
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.lstm()
@@ -134,12 +167,22 @@ def wrt_params(run: Run) -> Jacobian:
 
         ∂s[j]/∂W_ih[g·H + j, d] = ∂s/∂u_g[j] x[d]        ∂s[j]/∂W_hh[g·H + j, k] = ∂s/∂a_g[j] h₋[k]
 
-    Args:    as `closed_form`.
-    Returns: a state of params, `J.h.w_hh (T, *batch, H, G·H, H)`: the tree of
-             `jax.jacfwd(cell.step, argnums=0)`; entry i is of states[i].
-    Raises:  as `closed_form`.
-    Cost:    one `unroll`, then O(T·B·H·P) time and memory for P parameters; meant for small cells.
-    Source:  docs/derivations/bptt.md; docs/derivations/rnn.md.
+    Args:
+      run: A `jaxrnn.Run`.
+
+    Returns:
+      The tree of `jax.jacfwd(cell.step, argnums=0)`: a state of params, such as `J.h.w_hh`
+      `(T, *batch, H, G·H, H)`. Entry i belongs to states[i].
+
+    Raises:
+      TypeError: As in `closed_form`.
+      ValueError: As in `closed_form`.
+
+    Cost:
+      One `unroll`, then O(T·B·H·P) time and memory for P parameters. Meant for small cells.
+
+    Source:
+      docs/derivations/bptt.md, docs/derivations/rnn.md
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.lstm()
@@ -158,11 +201,21 @@ def c_partial(run: Run) -> Array:
 
     `c_path` is the derivative that lets hᵢ₋₁ vary with cᵢ₋₁.
 
-    Args:    as `closed_form`, of a cell whose state has a leaf c.
-    Returns: `(T, *batch, H, H)`; equal to `closed_form(...).c.c`.
-    Raises:  TypeError for a cell whose state has no c; else as `closed_form`.
-    Cost:    as `closed_form`, of which it is one block.
-    Source:  docs/derivations/lstm.md; docs/lstm.md.
+    Args:
+      run: A `jaxrnn.Run` of a cell whose state has a leaf c.
+
+    Returns:
+      `(T, *batch, H, H)`, equal to `closed_form(...).c.c`.
+
+    Raises:
+      TypeError: If the state has no c; else as in `closed_form`.
+      ValueError: As in `closed_form`.
+
+    Cost:
+      That of `closed_form`, of which it is one block.
+
+    Source:
+      docs/derivations/lstm.md, docs/lstm.md
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.lstm()
@@ -180,15 +233,25 @@ def c_path(run: Run) -> Array:
 
         diag(fᵢ) + ∂cᵢ/∂hᵢ₋₁ · diag(oᵢ₋₁ (1 - tanh² cᵢ₋₁))
 
-    Right for one step. Its product over steps is not ∂cₜ/∂cₖ, because oᵢ₋₁ depends
-    on hᵢ₋₂ as well: the state is (h, c), and only products of all four blocks are exact.
-    The first entry equals `c_partial`'s: h₀ is given, not a function of c₀.
+    It is exact for one step. Its product over several steps is not ∂cₜ/∂cₖ, because oᵢ₋₁ depends on
+    hᵢ₋₂ as well: the state is (h, c), and only products of all four blocks are exact. The first
+    entry equals that of `c_partial`: h₀ is given and not a function of c₀.
 
-    Args:    as `closed_form`, of a cell with a state (h, c) and a `Pointwise.readout`.
-    Returns: `(T, *batch, H, H)`; the identity where held, 0 where started afresh.
-    Raises:  TypeError for a cell without c or without a read-out; else as `closed_form`.
-    Cost:    as `closed_form`.
-    Source:  docs/derivations/lstm.md; docs/lstm.md.
+    Args:
+      run: A `jaxrnn.Run` of a cell with a state (h, c) and a `Pointwise.readout`.
+
+    Returns:
+      `(T, *batch, H, H)`; the identity where held, 0 after a reset.
+
+    Raises:
+      TypeError: If the state has no c or the cell has no read-out; else as in `closed_form`.
+      ValueError: As in `closed_form`.
+
+    Cost:
+      That of `closed_form`.
+
+    Source:
+      docs/derivations/lstm.md, docs/lstm.md
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.lstm()
@@ -201,7 +264,8 @@ def c_path(run: Run) -> Array:
     J = run.cell.state_jacobian(run.params, steps.before, steps.xs)
     traits: Any = run.cell.traits
     readout = traits.readout(linearised(run, steps).partials)
-    # Shifted by one step: the read-out that made hᵢ₋₁ out of cᵢ₋₁; none made h₀.
+    # Shifted by one step: the factor is the read-out that made hᵢ₋₁ from cᵢ₋₁. None made h₀, which
+    # is given, hence 0 in the first place.
     c0 = first_state(run).c
     readout = previous(jnp.zeros_like(c0), readout.astype(c0.dtype))
     path = J.c.c + J.c.h * jnp.broadcast_to(readout[..., None, :], J.c.h.shape)
@@ -212,10 +276,11 @@ def c_path(run: Run) -> Array:
 
 
 def of_steps(method: Method, run: Run, steps: Steps) -> Jacobian:
-    """∂sᵢ/∂sᵢ₋₁ of each step: the identity where held, 0 where started afresh."""
+    """∂sᵢ/∂sᵢ₋₁ of each step: the identity where held, 0 after a reset."""
     J = method(run.cell, run.params, steps.before, steps.xs)
     if steps.resets is not None:
         J = select(steps.resets, jax.tree.map(jnp.zeros_like, J), J)
+    # Last, because a held step ignores its reset as well.
     if steps.held is None:
         return J
     return select(steps.held, identity(steps.before, J, steps.xs.ndim - 1), J)
@@ -224,6 +289,8 @@ def of_steps(method: Method, run: Run, steps: Steps) -> Jacobian:
 def _zeroed_stack(method: Method, run: Run) -> Jacobian:
     steps = trajectory(run)
     J = method(run.cell, run.params, steps.before, steps.xs)
+    # Resets are in `steps.before` already: they change where a step starts, not what it reads. A
+    # held step reads neither input nor params.
     if steps.held is None:
         return J
     return select(steps.held, jax.tree.map(jnp.zeros_like, J), J)
@@ -238,8 +305,8 @@ def _input_closed_form(cell: Cell, params: Params, state: State, x: Array) -> Ja
 
 
 def _param_closed_form(cell: Cell, params: Params, state: State, x: Array) -> Jacobian:
-    # By params that vary as x does: under `shard_map` a pullback by those that are the same on all
-    # devices would add up the examples of all of them.
+    # Params that vary over the devices as x does. Under `shard_map` the pullback to params that are
+    # the same on all devices would add up the examples of all devices.
     zero = zeros_of(x)
     params = jax.tree.map(lambda p: p + zero.astype(p.dtype), params)
     return cell.param_jacobian(params, state, x)
@@ -267,6 +334,8 @@ def check_readout(run: Run) -> None:
 
 def _check_has_c(run: Run) -> None:
     """Raise TypeError unless the state has a leaf c."""
+    # The state of a cell from `from_step` may be any tree: only its shapes say whether it has an
+    # array c, and they cost no computation.
     state = jax.eval_shape(first_state, run)
     if not isinstance(getattr(state, "c", None), jax.ShapeDtypeStruct):
         raise TypeError(

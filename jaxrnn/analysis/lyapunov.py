@@ -2,10 +2,11 @@
 
     Qᵢ Rᵢ = Jᵢ Qᵢ₋₁        λ_j = (1/T) Σᵢ log |Rᵢ[j, j]|        nats per step
 
-of the full state, (h, c) for the LSTM: exponents of ∂h/∂h alone are those of another system.
-λ₁ > 0 means that nearby trajectories part and gradients explode; λ₁ < 0 that both fade like
-e^{λ₁ t}. The sum of all is the mean log volume. They belong to the inputs that were given; that
-other inputs of the same kind have the same ones is a property of the data, told by `error`.
+They are those of the full state, (h, c) for the LSTM: exponents of ∂h/∂h alone belong to another
+system. λ₁ > 0 means that nearby trajectories part and gradients explode; λ₁ < 0 means that both
+differences and gradients fade like e^{λ₁ t}. The sum of all exponents is the mean log volume. The
+exponents belong to the inputs that were given. Whether other inputs of the same kind have the same
+ones is a property of the data; `error` says how far they may differ.
 """
 
 import functools
@@ -32,12 +33,13 @@ __all__ = ["Exponents", "exponents"]
 class Exponents(NamedTuple):
     """The leading Lyapunov exponents and how well they are known.
 
-    value: `(*batch, count)`, nats per step, largest first; -inf for a direction that a counted
-        step maps to exactly 0.
-    error: `(*batch, count)`, standard error over the run, from the means of about √N runs of
-        consecutive windows; inf for fewer than 9 windows and where the value is not finite.
-    windows: `(N, *batch, count)`, finite-time exponents of each window of `interval` steps (the
-        last may be shorter), in the order of the columns of Q, not sorted.
+    Attributes:
+      value: `(*batch, count)`, nats per step, largest first. It is -inf for a direction that a
+        counted step maps to exactly 0.
+      error: `(*batch, count)`, the standard error over the run, from the means of about √N runs of
+        consecutive windows. It is inf for fewer than 9 windows and where the value is not finite.
+      windows: `(N, *batch, count)`, finite-time exponents of each window of `interval` steps; the
+        last window may be shorter. They are in the order of the columns of Q, not sorted.
     """
 
     value: Array
@@ -69,19 +71,31 @@ def exponents(
 
     With an interval, Jᵢ is the product of that many steps.
 
-    Args:    run: a `jaxrnn.Run` of at least one step, without lengths and resets; each example is a
-             trajectory of its own.
-             count: how many, by default all n of the state.
-             warmup: steps at the start that turn Q into place and are not counted, fewer than T.
-             interval: steps between two QR factorisations; more is faster, until the columns of
-             Q become parallel within it.
-    Returns: Exponents(value, error, windows). Differentiable where the exponents are distinct.
-    Raises:  TypeError or ValueError as `jaxrnn.unroll`, or naming count, warmup or interval;
-             NotImplementedError for xs that an explicit mesh splits.
-    Cost:    one `unroll`, T tangent steps of `count` columns and T/interval QRs of `(n, count)`:
-             O(T·B·count·(G·H² + n·count/interval)).
-    Source:  Benettin et al., Meccanica 15, 1980; for RNNs Engelken et al. 2023;
-             docs/derivations/lyapunov.md.
+    Args:
+      run: A `jaxrnn.Run` of at least one step, without lengths and resets. Each example is a
+        trajectory of its own.
+      count: How many exponents; by default n, the size of the state.
+      warmup: Steps at the start that turn Q into place and are not counted; fewer than T.
+      interval: Steps between two QR factorisations. A longer interval is faster, until the columns
+        of Q become parallel within it.
+
+    Returns:
+      Exponents(value, error, windows). Differentiable where the exponents are distinct.
+
+    Raises:
+      TypeError: If `run` is not a `jaxrnn.Run`, or `count`, `warmup` or `interval` is not an
+        integer; else as in `jaxrnn.unroll`.
+      ValueError: If the run has lengths, resets or no step, a leaf of the state is not a vector, or
+        `count`, `warmup` or `interval` is out of range; else as in `jaxrnn.unroll`.
+      NotImplementedError: If an explicit mesh splits xs.
+
+    Cost:
+      One `unroll`, T tangent steps of `count` columns and T/interval QRs of `(n, count)`:
+      O(T·B·count·(G·H² + n·count/interval)).
+
+    Source:
+      Benettin et al., Meccanica 15, 1980; for RNNs Engelken et al., 2023;
+      docs/derivations/lyapunov.md
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.rnn(jaxrnn.activations.identity)
@@ -96,13 +110,13 @@ def exponents(
     for name, mask in (("lengths", run.lengths), ("resets", run.resets)):
         if mask is not None:
             raise ValueError(
-                f"{name}: expected none, since an exponent is of one whole trajectory, got "
+                f"{name}: expected none, since an exponent describes one whole trajectory, got "
                 f"{_checks.describe(mask)}; make a jaxrnn.Run of each piece, cut to its length"
             )
     if any(jax.typeof(xs).sharding.spec):
         raise NotImplementedError(
-            f"xs: expected an array that no explicit mesh splits, got {jax.typeof(xs)}, of which "
-            "JAX takes no QR; call it under jax.shard_map"
+            f"xs: expected an array that no explicit mesh splits, got {jax.typeof(xs)}, for which "
+            "JAX has no QR; call it under jax.shard_map"
         )
     n = state_vectors.size(state)
     count = n if count is None else count
@@ -123,9 +137,10 @@ def exponents(
 def of_steps(
     run: Run, count: int, warmup: int, interval: int, steps: Steps | None = None
 ) -> Exponents:
-    """`exponents` of a checked run whose steps are at hand."""
+    """`exponents` for a run that is checked and whose steps are known."""
     steps = trajectory(run) if steps is None else steps
-    # Coefficients are formed for a chunk of steps at once, in which whole windows fit.
+    # Coefficients are formed for a chunk of steps at once. Whole windows must fit in, since a chunk
+    # ends with a QR of what is left.
     chunk = max(chunk_of(run) // interval, 1) * interval
     generic = _generic_frame(first_state(run), count)
     windows_of = functools.partial(_windows, run, interval, generic)
@@ -133,6 +148,8 @@ def of_steps(
     frame, _ = over_chunks(windows_of, generic, cut(None, warmup), chunk)
     _, logs = over_chunks(windows_of, frame, cut(warmup, None), chunk)
 
+    # The last window may be shorter: it counts with its steps in `value`, and not at all in the
+    # error, which is that of equal windows.
     counted = run.xs.shape[0] - warmup
     whole = counted // interval
     lengths = jnp.full(logs.shape[0], interval, logs.dtype)
@@ -140,6 +157,7 @@ def of_steps(
         lengths = lengths.at[-1].set(counted % interval)
     windows = logs / jnp.broadcast_to(lengths.reshape(-1, *[1] * (logs.ndim - 1)), logs.shape)
     value = logs.sum(0) / counted
+    # Over a finite run the columns of Q need not come out in the order of their exponents.
     order = jnp.argsort(-value, axis=-1)
     sort = functools.partial(jnp.take_along_axis, indices=order, axis=-1)
     return Exponents(sort(value), sort(_standard_error(windows[:whole])), windows)
@@ -148,17 +166,18 @@ def of_steps(
 def _windows(
     run: Run, interval: int, generic: Array, frame: Array, steps: Steps
 ) -> tuple[Array, Array]:
-    """Q after the steps, and log |diag R| of each window in them, the rest as a last one."""
+    """Q after the steps, and log |diag R| of each window; a shorter rest is the last window."""
     steps = linearised(run, steps)
     size = steps.xs.shape[0]
     whole = size // interval * interval
 
     def window(frame: Array, steps: Steps) -> tuple[Array, Array]:
         moved = _moved(run, frame, steps)
-        # Where a column died, a QR would go on with one of its own choice, a unit vector that
-        # may be dead for good; a generic one finds what is left or comes to life again.
+        # A column that is exactly 0 has died, as in a relu net at rest. QR would put a unit vector
+        # in its place, which may be dead for good where the net lives on; a generic vector is not.
         dead = (moved.value == 0).all(-2, keepdims=True)
         frame, R = factorizations.qr(jnp.where(dead, generic, moved.value))
+        # What died has grown by 0, not by what R says of the vector in its place.
         sizes = jnp.where(dead[..., 0, :], 0, jnp.abs(jnp.diagonal(R, axis1=-2, axis2=-1)))
         return frame, log_of(sizes, _each(moved, R))
 
@@ -177,8 +196,8 @@ def _each(moved: Scaled, R: Array) -> Array:
 
 
 def _moved(run: Run, frame: Array, steps: Steps) -> Scaled:
-    """J ⋯ J Q over the steps of a window; the powers of two keep a long window in range."""
-    lead = frame.ndim - 2
+    """J ⋯ J Q over the steps of a window; powers of two keep a long one in the dtype's range."""
+    lead = frame.ndim - 2  # the axis of columns, after the batch
 
     def step(frame: Scaled, step: Steps) -> tuple[Scaled, None]:
         like = step.before
@@ -186,6 +205,7 @@ def _moved(run: Run, frame: Array, steps: Steps) -> Scaled:
         new = jax.vmap(push, lead, lead)(_as_states(frame.value, like))
         return rescaled(_as_frame(new), frame.exponent), None
 
+    # Made of the frame: as a carry under `shard_map` the exponent must vary as the frame does.
     first = Scaled(frame, jnp.zeros_like(frame[..., 0, 0], jnp.int32))
     return jax.lax.scan(step, first, steps)[0]
 
@@ -200,22 +220,25 @@ def _as_frame(states: State) -> Array:
 
 
 def _generic_frame(state0: State, count: int) -> Array:
-    """The same orthonormal columns each time, in no special position to any weights."""
+    """Orthonormal columns, the same at each call, in no special position to any weights."""
     n = state_vectors.size(state0)
     columns = np.linalg.qr(np.random.default_rng(0).normal(size=(n, count)))[0]
     like = jax.tree.leaves(state0)[0]
     dtype = accumulator(like.dtype)
-    zero = jnp.zeros_like(like[..., :1, None], dtype)  # made of the state: it has its sharding
+    zero = jnp.zeros_like(like[..., :1, None], dtype)  # made of the state, to have its sharding
     return zero + jnp.broadcast_to(jnp.asarray(columns, dtype), (*like.shape[:-1], n, count))
 
 
 def _standard_error(windows: Array) -> Array:
-    """Of the mean over windows that may be correlated: from means of √N of them in a row."""
+    """Of the mean over windows that may be correlated, from the means of √N stretches of them."""
+    # Windows that follow each other resemble each other, so that their own spread would make the
+    # error too small. Means over long stretches are nearly independent.
     N = windows.shape[0]
     runs = math.isqrt(N)
     if runs < 3:
         return jnp.full(windows.shape[1:], jnp.inf, windows.dtype)
     each = windows[: N // runs * runs].reshape(runs, N // runs, *windows.shape[1:]).mean(1)
+    # Without the zeros, -inf - (-inf) is NaN on the way to inf, which `jax_debug_nans` reports.
     known = jnp.isfinite(each).all(0)
     error = jnp.std(jnp.where(known, each, 0), axis=0, ddof=1) / math.sqrt(runs)
     return jnp.where(known, error, jnp.inf)

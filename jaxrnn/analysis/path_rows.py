@@ -2,8 +2,9 @@
 
     Rᵢ₋₁ = Rᵢ Jᵢ        R Jᵢ = direct + Σ_g (rows at gate g) W_hh[g]
 
-One step takes all of them through φ's transposed tangent at once. What passes without a weight is
-the memory's; what a gate's rows of W_hh pass is that gate's.
+One step takes all of them through φ's transposed tangent at once. What passes without a weight
+belongs to the path of the memory. What passes through a gate's rows of W_hh belongs to the path of
+that gate.
 """
 
 import functools
@@ -24,11 +25,13 @@ __all__ = ["Chains", "by_c", "first_rows", "readouts", "run_back"]
 
 
 class Chains(NamedTuple):
-    """Rows on their way back from cₜ, states with leaves `(*batch, rows, H)`.
+    """Rows on their way back from cₜ: states with leaves `(*batch, rows, H)`.
 
-    exact: H rows of ∂cₜ/∂sₖ, then H rows of its derivative by each log αₚ.
-    four_term, forget: H rows (0, M), M a product of four terms; one row (0, ∏ f).
-    taken: steps behind, `(*batch,)`.
+    Attributes:
+      exact: H rows of ∂cₜ/∂sₖ, then for each path H rows of its derivative by log αₚ.
+      four_term: H rows (0, M), where M is the product of the four terms of each step.
+      forget: One row (0, ∏ f), the diagonal of the product of forget gates.
+      taken: The number of steps taken so far, `(*batch,)`.
     """
 
     exact: Scaled
@@ -38,10 +41,10 @@ class Chains(NamedTuple):
 
 
 def first_rows(state0: State, paths: int) -> Chains:
-    """Lag 0: the rows of ∂cₜ/∂cₜ = 1, which owe nothing to any path yet."""
+    """Lag 0: the rows of ∂cₜ/∂cₜ = 1, which depend on no path yet."""
     c = state0.c.astype(accumulator(state0.c.dtype))
     H = c.shape[-1]
-    none = jnp.zeros_like(c[..., None, :])  # made of the state: it has its sharding
+    none = jnp.zeros_like(c[..., None, :])  # made of the state, to have its sharding
     one = none + jnp.broadcast_to(jnp.eye(H, dtype=c.dtype), (*c.shape, H))
     taken = jnp.zeros(c.shape[:-1], jnp.int32)
 
@@ -67,7 +70,7 @@ def run_back(run: Run, steps: Steps, first: Chains, measure: Any) -> tuple[Chain
 
 
 def readouts(run: Run, steps: Steps) -> Array:
-    """∂h/∂c after each step. That of a held step meets rows (0, ·) alone, and changes nothing."""
+    """∂h/∂c after each step. A held step meets only rows (0, ·): its read-out changes nothing."""
     traits: Any = run.cell.traits
     return traits.readout(steps.partials)
 
@@ -75,6 +78,8 @@ def readouts(run: Run, steps: Steps) -> Array:
 def _through(run: Run, step: Steps, chains: Chains, readout: Array) -> Chains:
     """All chains from after a step to before it, as one stack of rows."""
     exact, taken = chains.exact.value, chains.taken
+    # Reading h out of c at fixed gates, at every step, is what makes the four terms: what reaches h
+    # through the output gate's rows of W_hh is dropped.
     four_term = _c_alone(exact, by_c(chains.four_term.value, readout))
     forget = _c_alone(exact, chains.forget.value.c)
     counts = [rows.c.shape[-2] for rows in (exact, four_term, forget)]
@@ -82,7 +87,9 @@ def _through(run: Run, step: Steps, chains: Chains, readout: Array) -> Chains:
     direct, gated = _apart(run, step, stacked)
     moved = direct._replace(h=direct.h + sum(gated))
     H = moved.c.shape[-1]
-    if counts[0] > H:  # what each path adds in this step, to the derivative by its weight
+    if counts[0] > H:
+        # The derivative by log αₚ of a product: the old derivative goes through the whole step, and
+        # the whole rows go once through path p alone. The memory leads to h and c, a gate to h.
         own = [rows[..., :H, :] for rows in gated]
         nothing = jnp.zeros_like(own[0])
         through_h = jnp.concatenate([nothing, direct.h[..., :H, :], *own], axis=-2)
@@ -93,6 +100,8 @@ def _through(run: Run, step: Steps, chains: Chains, readout: Array) -> Chains:
         )
     if step.resets is not None:
         moved = select(step.resets, jax.tree.map(jnp.zeros_like, moved), moved)
+    # Held after reset: a held step ignores its reset. It is no step either, so that no share is
+    # divided by padding.
     one = jnp.ones_like(taken)
     if step.held is not None:
         moved = select(step.held, stacked, moved)
@@ -110,7 +119,7 @@ def _through(run: Run, step: Steps, chains: Chains, readout: Array) -> Chains:
 
 def _apart(run: Run, step: Steps, rows: Any) -> tuple[Any, list[Array]]:
     """Jᵀ of each row: what passes without a weight, and what each gate's rows of W_hh pass to h."""
-    lead = step.xs.ndim - 1
+    lead = step.xs.ndim - 1  # the axis of rows, after the batch
     pulled = functools.partial(run.cell.pulled_apart, step.partials)
     direct, gates = jax.vmap(pulled, lead, lead)(rows)
     traits: Any = run.cell.traits
@@ -125,5 +134,5 @@ def _c_alone(like: Any, c: Array) -> State:
 
 
 def by_c(rows: Any, readout: Array) -> Array:
-    """Rows by (h, c) as rows by c, of which h is read out."""
+    """Rows with respect to (h, c) as rows with respect to c alone, from which h is read out."""
     return rows.c + rows.h * jnp.broadcast_to(readout[..., None, :], rows.h.shape)

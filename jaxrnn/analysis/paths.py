@@ -4,15 +4,15 @@
             ≈ ∏ᵢ (diag(fᵢ) + ∂cᵢ/∂hᵢ₋₁ diag(rᵢ₋₁))   four terms a step: W_o drops out
             ≈ ∏ᵢ diag(fᵢ)                          the forget gates alone
 
-r = o (1 - tanh² c) is the read-out ∂h/∂c. Between k and t a route takes, at each step, either
-the memory itself, c₋ → c times f, or one gate's rows of W_hh, h₋ → gate → c or h. So ∂cₜ/∂cₖ is
-a sum over sequences of such choices, and each path p has a share of it,
+r = o (1 - tanh² c) is the read-out ∂h/∂c. Between k and t a route takes one path at each step:
+either the memory itself, c₋ → c times f, or one gate's rows of W_hh, h₋ → gate → c or h. So ∂cₜ/∂cₖ
+is a sum over sequences of such choices, and each path p has a share of it,
 
     share_p = ∂ log ‖∂cₜ/∂cₖ‖_F / ∂ log αₚ / (t-k)      αₚ multiplies p in every step; Σₚ = 1
 
-below 0 where p works against the others. In the LSTM the paths are memory, i (through the input
-gate), f (through the forget gate's own dependence on h), g (the candidate) and o (the output gate).
-Norms are Frobenius norms; products are kept as a value and a power of two.
+A share is below 0 where p works against the other paths. In the LSTM the paths are memory, i
+(through the input gate), f (through the forget gate's own dependence on h), g (the candidate) and o
+(the output gate). Norms are Frobenius norms; products are kept as a value and a power of two.
 """
 
 import functools
@@ -39,11 +39,17 @@ LAGS = (1, 2, 5)  # of each decade that a table shows
 
 
 class CellPaths(NamedTuple):
-    """∂c_{T-1}/∂cₖ for every k; leaves `(T, *batch)`, entry k has lag T-1-k.
+    """∂c_{T-1}/∂cₖ for every k. Leaves are `(T, *batch)`; entry k has lag T-1-k.
 
-    exact, four_term, forget: log ‖·‖_F in nats, of the derivative and its approximations.
-    four_term_error, forget_error: ‖approximation - exact‖_F / ‖exact‖_F; 0 where both are 0.
-    shares: "memory" and the name of each gate ↦ its share; 0 at lag 0 and where exact is 0.
+    Attributes:
+      exact: log ‖∂c_{T-1}/∂cₖ‖_F in nats.
+      four_term: The same log of the norm for the approximation by four terms a step.
+      forget: The same log of the norm for the approximation by forget gates alone.
+      four_term_error: ‖approximation - exact‖_F / ‖exact‖_F of four terms a step; 0 where both are
+        0.
+      forget_error: The same for forget gates alone.
+      shares: "memory" and the name of each gate ↦ the share of that path; 0 at lag 0 and where
+        exact is 0.
     """
 
     exact: Array
@@ -59,8 +65,8 @@ class CellPaths(NamedTuple):
     def __str__(self) -> str:
         """A table over lags, medians over the batch.
 
-        Time is the first axis: what comes out of `jax.vmap` wants `out_axes=1`. Padding counts as
-        steps.
+        Time must be the first axis. Give `jax.vmap` the argument `out_axes=1`, or use batch axes in
+        place of the vmap. Padding counts as steps.
         """
         names = sorted(self.shares, key=lambda name: name != MEMORY)  # jit sorts a dict's names
         lines = [
@@ -79,7 +85,13 @@ class CellPaths(NamedTuple):
 
 
 class CellProducts(NamedTuple):
-    """∂cₜ/∂cₖ three ways, each a Scaled with value `(*batch, H, H)`."""
+    """∂cₜ/∂cₖ in three ways, each a Scaled with value `(*batch, H, H)`.
+
+    Attributes:
+      exact: The derivative itself.
+      four_term: The product of four terms a step.
+      forget: The product of the forget gates alone.
+    """
 
     exact: Scaled
     four_term: Scaled
@@ -92,15 +104,25 @@ def decompose(run: Run) -> CellPaths:
         ∂cₜ/∂cₖ = [0 1] Jₜ ⋯ Jₖ₊₁ [diag(rₖ); 1]        t = T-1, rₖ = oₖ (1 - tanh² cₖ)
         share_p = ∂ log ‖∂cₜ/∂cₖ‖_F / ∂ log αₚ / (t-k)      αₚ multiplies path p in every step
 
-    Args:    run: a `jaxrnn.Run` of a cell with a state (h, c) and a `Pointwise.readout`, such as
-             `jaxrnn.lstm()`.
-    Returns: CellPaths, leaves `(T, *batch)`, entry k of lag T-1-k. For another last step t give
-             `xs[:t+1]`.
-    Raises:  TypeError for a cell without c or without a read-out; else as `jaxrnn.unroll`.
-    Cost:    one `unroll`, then T adjoint steps of 7H + 1 rows: O(T·B·G²·H³) time, O(B·G·H²)
-             memory beside the trajectory.
-    Source:  docs/lstm.md; tests/analysis/test_paths.py, against NumPy products of complex-step Jacobians and
-             autodiff.
+    Args:
+      run: A `jaxrnn.Run` of a cell with a state (h, c) and a `Pointwise.readout`, such as
+        `jaxrnn.lstm()`.
+
+    Returns:
+      CellPaths, leaves `(T, *batch)`, entry k of lag T-1-k. For another last step t make the run of
+      `xs[:t+1]`.
+
+    Raises:
+      TypeError: If `run` is not a `jaxrnn.Run`, the state has no c or the cell has no read-out;
+        else as in `jaxrnn.unroll`.
+      ValueError: If a leaf of the state is not a vector; else as in `jaxrnn.unroll`.
+
+    Cost:
+      One `unroll`, then T adjoint steps of 7H + 1 rows: O(T·B·G²·H³) time, O(B·G·H²) memory beside
+      the trajectory.
+
+    Source:
+      docs/lstm.md
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.lstm()
@@ -123,12 +145,24 @@ def transport(run: Run, k: int, t: int) -> CellProducts:
 
     `products.transport(...).value.c.c` is another derivative: of cₜ by cₖ at fixed hₖ.
 
-    Args:    run: as `decompose`; k, t: indices into the states, 0 ≤ k ≤ t < T.
-    Returns: CellProducts(exact, four_term, forget), each a Scaled with value `(*batch, H, H)`;
-             `.exact.unscaled()` is a plain matrix.
-    Raises:  as `decompose`, or naming k or t.
-    Cost:    one `unroll` to t, then t - k adjoint steps of 2H + 1 rows: O((t-k)·B·G·H³).
-    Source:  docs/lstm.md.
+    Args:
+      run: A `jaxrnn.Run`, as in `decompose`.
+      k: Index of the earlier state, 0 ≤ k ≤ t.
+      t: Index of the later state, t < T.
+
+    Returns:
+      CellProducts(exact, four_term, forget), each a Scaled with value `(*batch, H, H)`.
+      `.exact.unscaled()` is a plain matrix.
+
+    Raises:
+      TypeError: If `k` or `t` is not an integer; else as in `decompose`.
+      ValueError: If `k` or `t` is out of range; else as in `decompose`.
+
+    Cost:
+      One `unroll` to t, then t - k adjoint steps of 2H + 1 rows: O((t-k)·B·G·H³).
+
+    Source:
+      docs/lstm.md
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.lstm()
@@ -149,9 +183,9 @@ def _names(run: Run) -> tuple[str, ...]:
 
 
 def of_steps(run: Run, steps: Steps | None = None) -> CellPaths:
-    """`decompose` of a checked run whose steps are at hand."""
+    """`decompose` for a run that is checked and whose steps are known."""
     found = _decompose(run, steps)
-    # A dict comes out of jit sorted; a table wants the memory first.
+    # `jax.jit` sorts the names of a dict; a table wants the memory first.
     return found._replace(shares={name: found.shares[name] for name in _names(run)})
 
 
@@ -163,9 +197,11 @@ def _decompose(run: Run, steps: Steps | None) -> CellPaths:
     return run_back(run, steps, first, measure)[1]
 
 
+# k is static, since it cuts the arrays: every other k compiles anew.
 @functools.partial(jax.jit, static_argnums=1)
 def _transport(run: Run, k: int) -> CellProducts:
-    first, steps = first_rows(first_state(run), 0), trajectory(run)
+    first, steps = first_rows(first_state(run), 0), trajectory(run)  # no paths: H rows are enough
+    # Step k itself is not gone through. It gives the read-out that makes hₖ move with cₖ.
     at, after = (jax.tree.map(lambda leaf, cut=cut: leaf[cut], steps)
                  for cut in (slice(k, k + 1), slice(k + 1, None)))  # fmt: skip
     chains, _ = run_back(run, after, first, lambda chains, readout: None)
@@ -193,12 +229,14 @@ def _measured(names: tuple[str, ...], chains: Chains, readout: Array) -> CellPat
     ]
     size = norms.norm(exact.value, (-2, -1))
     errors = [_error(P, exact, size) for P in (found.four_term, found.forget)]
-    # By path, in the units of `exact`: ⟨P, ∂P/∂log α⟩ / ‖P‖².
+    # ∂ log ‖P‖ / ∂ log α = ⟨P, ∂P/∂log α⟩ / ‖P‖² for each path, in the units of `exact`.
     H = readout.shape[-1]
     derivatives = by_c(chains.exact.value, readout)[..., H:, :]
     derivatives = times_power(derivatives, chains.exact.exponent - exact.exponent)
+    # A reset makes P exactly 0: 0 / 1 is then a share of 0 in place of NaN.
     by = jnp.where(size > 0, size, jnp.ones_like(size))[..., None, None]
     unit = exact.value / jnp.broadcast_to(by, exact.value.shape)
+    # At lag 0, and in padding, no step is taken: the derivative is 0 and is divided by 1.
     taken = jnp.maximum(chains.taken, jnp.ones_like(chains.taken)).astype(unit.dtype)
     shares = {}
     for name, each in zip(names, jnp.split(derivatives, len(names), axis=-2), strict=True):
@@ -208,9 +246,10 @@ def _measured(names: tuple[str, ...], chains: Chains, readout: Array) -> CellPat
 
 
 def _error(approximation: Scaled, exact: Scaled, size: Array) -> Array:
-    """‖A - E‖_F / ‖E‖_F; inf where E alone is 0, or the ratio beyond the dtype."""
+    """‖A - E‖_F / ‖E‖_F; inf where only E is 0, or where the ratio is beyond the dtype."""
     moved = times_power(approximation.value, approximation.exponent - exact.exponent)
     off = norms.norm(moved - exact.value, (-2, -1))
+    # Divided by 1 where E is 0, since 0 / 0 on the branch not taken would be NaN in the derivative.
     by = jnp.where(size > 0, size, jnp.ones_like(size))
     beyond = jnp.where(off > 0, jnp.full_like(off, math.inf), off)
     return jnp.where(size > 0, off / by, beyond)

@@ -2,13 +2,13 @@
 
     ∂sₜ/∂sₖ = Jₜ Jₜ₋₁ ⋯ Jₖ₊₁        Jᵢ = ∂sᵢ/∂sᵢ₋₁        ∂sₜ/∂sₜ = 1
 
-of the full state, (h, c) for the LSTM. Every product is kept as a value and a power of two
-(`jaxrnn.scaling`), so that nothing overflows or underflows at any lag. No stack of Jacobians
-exists: a product is pushed through the cell's tangent or its transpose, a step at a time.
+It is that of the full state, (h, c) for the LSTM. Every product is kept as a value and a power of
+two (`jaxrnn.scaled`), so that nothing overflows or underflows at any lag. No stack of Jacobians
+exists: a product is pushed through the cell's tangent or its transpose, one step at a time.
 
-`transport_norms` and `frobenius_norms` give the size of the whole matrix, `adjoint_norms` and
-`tangent_norms` that of one row or column combination at a fraction of the cost. Through a
-held step the transport is the identity, across a reset it is 0, of which the log is -inf.
+`transport_norms` and `frobenius_norms` give the size of the whole matrix. `adjoint_norms` and
+`tangent_norms` give that of one combination of rows or columns, at a fraction of the cost. Through
+a held step the transport is the identity; across a reset it is 0, whose log is -inf.
 """
 
 import functools
@@ -35,13 +35,26 @@ def transport(run: Run, k: int, t: int) -> Scaled:
 
         ∂sₜ/∂sₖ = Jₜ Jₜ₋₁ ⋯ Jₖ₊₁        1 for k = t
 
-    Args:    run: a `jaxrnn.Run`; k, t: indices into the states, 0 ≤ k ≤ t < T.
-    Returns: Scaled: a Jacobian's tree, `value.h.c (*batch, H, H)` for ∂hₜ/∂cₖ, and its
-             exponent `(*batch,)`. `.unscaled()` gives the plain tree.
-    Raises:  TypeError or ValueError as `jaxrnn.unroll`, or naming k or t, or a leaf of the state
-             that is no vector.
-    Cost:    one `unroll` to t, then t - k adjoint steps of n rows each: O((t-k)·B·n·G·H²).
-    Source:  docs/derivations/products.md.
+    Args:
+      run: A `jaxrnn.Run`.
+      k: Index of the earlier state, 0 ≤ k ≤ t.
+      t: Index of the later state, t < T.
+
+    Returns:
+      A Scaled: a Jacobian's tree, `value.h.c (*batch, H, H)` for ∂hₜ/∂cₖ, and its exponent
+      `(*batch,)`. `.unscaled()` gives the plain tree.
+
+    Raises:
+      TypeError: If `run` is not a `jaxrnn.Run`, or `k` or `t` is not an integer; else as in
+        `jaxrnn.unroll`.
+      ValueError: If `k` or `t` is out of range, or a leaf of the state is not a vector; else as in
+        `jaxrnn.unroll`.
+
+    Cost:
+      One `unroll` to t, then t - k adjoint steps of n rows each: O((t-k)·B·n·G·H²).
+
+    Source:
+      docs/derivations/products.md
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.lstm()
@@ -61,12 +74,22 @@ def transport_norms(run: Run) -> Array:
 
         log σ_max(∂s_{T-1}/∂sₖ) = log σ_max(J_{T-1} ⋯ Jₖ₊₁)
 
-    Args:    run: a `jaxrnn.Run`.
-    Returns: `(T, *batch)`, in nats; entry k has lag T-1-k, the last one is log 1 = 0. For another
-             last step t give `xs[:t+1]`.
-    Raises:  as `jaxrnn.unroll`, or naming a leaf of the state that is no vector.
-    Cost:    `frobenius_norms`, and the singular values of T matrices `(n, n)`, O(T·B·n³).
-    Source:  docs/derivations/products.md.
+    Args:
+      run: A `jaxrnn.Run`.
+
+    Returns:
+      `(T, *batch)`, in nats. Entry k has lag T-1-k; the last one is log 1 = 0. For another last
+      step t make the run of `xs[:t+1]`.
+
+    Raises:
+      TypeError: If `run` is not a `jaxrnn.Run`; else as in `jaxrnn.unroll`.
+      ValueError: If a leaf of the state is not a vector; else as in `jaxrnn.unroll`.
+
+    Cost:
+      That of `frobenius_norms`, and the singular values of T matrices `(n, n)`: O(T·B·n³).
+
+    Source:
+      docs/derivations/products.md
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.rnn(jaxrnn.activations.identity)
@@ -86,12 +109,22 @@ def frobenius_norms(run: Run) -> Array:
 
         log σ_max(∂s_{T-1}/∂sₖ) ≤ log ‖∂s_{T-1}/∂sₖ‖_F ≤ log σ_max(∂s_{T-1}/∂sₖ) + ½ log n
 
-    Args:    as `transport_norms`.
-    Returns: as `transport_norms`; the last entry is ½ log n.
-    Raises:  as `transport_norms`.
-    Cost:    one `unroll`, then T adjoint steps of n rows each: O(T·B·n·G·H²) time, O(B·n²) memory
-             beside the trajectory.
-    Source:  docs/derivations/products.md.
+    Args:
+      run: A `jaxrnn.Run`.
+
+    Returns:
+      As in `transport_norms`, but the last entry is ½ log n.
+
+    Raises:
+      TypeError: As in `transport_norms`.
+      ValueError: As in `transport_norms`.
+
+    Cost:
+      One `unroll`, then T adjoint steps of n rows each: O(T·B·n·G·H²) time, O(B·n²) memory beside
+      the trajectory.
+
+    Source:
+      docs/derivations/products.md
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.gru()
@@ -109,12 +142,25 @@ def adjoint_norms(run: Run, cotangent: State) -> Array:
 
         log ‖(∂s_{T-1}/∂sₖ)ᵀ u‖ = log ‖Jₖ₊₁ᵀ ⋯ J_{T-1}ᵀ u‖
 
-    Args:    run: a `jaxrnn.Run`; cotangent: u, a state, leaves `(*batch, H)`.
-    Returns: `(T, *batch)`, in nats; entry k has lag T-1-k, the last one is log ‖u‖.
-    Raises:  TypeError or ValueError as `jaxrnn.unroll`, or naming `cotangent`, or a leaf of the
-             state that is no vector.
-    Cost:    as an adjoint: one `unroll` and O(T·B·G·H²).
-    Source:  docs/derivations/products.md.
+    Args:
+      run: A `jaxrnn.Run`.
+      cotangent: u, the gradient of the loss with respect to the last state: a state with leaves
+        `(*batch, H)`.
+
+    Returns:
+      `(T, *batch)`, in nats. Entry k has lag T-1-k; the last one is log ‖u‖.
+
+    Raises:
+      TypeError: If `run` is not a `jaxrnn.Run`, or `cotangent` has another tree or dtype than the
+        state; else as in `jaxrnn.unroll`.
+      ValueError: If `cotangent` has another shape than the state, or a leaf of the state is not a
+        vector; else as in `jaxrnn.unroll`.
+
+    Cost:
+      That of one adjoint: one `unroll` and O(T·B·G·H²).
+
+    Source:
+      docs/derivations/products.md
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.lstm()
@@ -134,12 +180,24 @@ def tangent_norms(run: Run, tangent: Any) -> Array:
 
         log ‖∂sₜ/∂s₀ v‖ = log ‖Jₜ ⋯ J₁ v‖        s₀ = states[0], the state after xs[0]
 
-    Args:    run: a `jaxrnn.Run`; tangent: v, a state, leaves `(*batch, H)`.
-    Returns: `(T, *batch)`, in nats; the first entry is log ‖v‖.
-    Raises:  TypeError or ValueError as `jaxrnn.unroll`, or naming `tangent`, or a leaf of the
-             state that is no vector.
-    Cost:    one `unroll` and one tangent, O(T·B·G·H²).
-    Source:  docs/derivations/products.md.
+    Args:
+      run: A `jaxrnn.Run`.
+      tangent: v, the change of that state: a state with leaves `(*batch, H)`.
+
+    Returns:
+      `(T, *batch)`, in nats. The first entry is log ‖v‖.
+
+    Raises:
+      TypeError: If `run` is not a `jaxrnn.Run`, or `tangent` has another tree or dtype than the
+        state; else as in `jaxrnn.unroll`.
+      ValueError: If `tangent` has another shape than the state, or a leaf of the state is not a
+        vector; else as in `jaxrnn.unroll`.
+
+    Cost:
+      One `unroll` and one tangent: O(T·B·G·H²).
+
+    Source:
+      docs/derivations/products.md
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.gru()
@@ -157,6 +215,7 @@ def tangent_norms(run: Run, tangent: Any) -> Array:
 # --- a product, row by row ----------------------------------------------------------
 
 
+# k is static, since it cuts the arrays: every other k compiles anew.
 @functools.partial(jax.jit, static_argnums=1)
 def _transport(run: Run, k: int) -> Scaled:
     after_k = jax.tree.map(lambda leaf: leaf[k + 1 :], trajectory(run))
@@ -170,7 +229,7 @@ def _transport(run: Run, k: int) -> Scaled:
 
 
 def of_steps(run: Run, steps: Steps | None = None) -> Array:
-    """`transport_norms` of a checked run whose steps are at hand."""
+    """`transport_norms` for a run that is checked and whose steps are known."""
     return _norms(_spectral_of_rows, run, steps)
 
 
@@ -191,13 +250,15 @@ def _tangent_norms(run: Run, v: Any) -> Array:
     v = rescaled(v, jnp.zeros(run.xs.shape[1:-1], jnp.int32))
 
     def forward(v: Scaled, step: Steps) -> tuple[Scaled, Array]:
+        # A scaled value is never 16-bit; the cell's tangent wants the dtype of the state.
         new = push_through(run, step, state_vectors.cast_like(step.before, v.value))
         return rescaled(new, v.exponent), state_vectors.log_norm(v)
 
     def chunk_forward(v: Scaled, steps: Steps) -> tuple[Scaled, Array]:
         return jax.lax.scan(forward, v, linearised(run, steps))
 
-    # The first step leads to s₀, where v starts.
+    # The first step leads to s₀, where v starts, and is left out. The sizes are those before each
+    # step, so that of the last follows; with no step at all there is none, and it is cut off.
     last, sizes = over_chunks(chunk_forward, v, _without_first(trajectory(run)), chunk_of(run))
     return jnp.concatenate([sizes, state_vectors.log_norm(last)[None]])[: run.xs.shape[0]]
 
@@ -209,6 +270,7 @@ def _back(run: Run, steps: Steps, last: Scaled, through: Any, size: Any) -> tupl
         new = through(run, step, state_vectors.cast_like(step.before, rows.value))
         return rescaled(new, rows.exponent), size(rows)
 
+    # Coefficients exist for one chunk of steps at a time, so that only the states grow with T.
     def chunk_back(rows: Scaled, steps: Steps) -> tuple[Scaled, Any]:
         return jax.lax.scan(back, rows, linearised(run, steps), reverse=True)
 
@@ -217,7 +279,7 @@ def _back(run: Run, steps: Steps, last: Scaled, through: Any, size: Any) -> tupl
 
 def _through_rows(run: Run, step: Steps, rows: Any) -> State:
     """Jᵀ of each row; leaves `(*batch, n, H)`."""
-    lead = step.xs.ndim - 1
+    lead = step.xs.ndim - 1  # the axis of rows, after the batch
     return jax.vmap(functools.partial(through_step, run, step), lead, lead)(rows)
 
 
@@ -235,6 +297,8 @@ def _spectral_of_rows(rows: Scaled) -> Array:
 
 
 def _frobenius_of_rows(rows: Scaled) -> Array:
+    # The largest entry of a scaled value is in [½, 1): no square overflows, and one that underflows
+    # is too small to count.
     squares = [jnp.sum(leaf * leaf, axis=(-2, -1)) for leaf in jax.tree.leaves(rows.value)]
     return log_of(norms.root(functools.reduce(jnp.add, squares)), rows.exponent)
 

@@ -8,13 +8,13 @@ so that K = 1 sees one step and K = T is the whole gradient. By lag ℓ = t - k,
 
     λ⁽⁰⁾ₖ = ∂E/∂sₖ|direct      λ⁽ℓ⁾ₖ = Jₖ₊₁ᵀ λ⁽ℓ⁻¹⁾ₖ₊₁      G_K = Σ_{ℓ<K} Σₖ (∂sₖ/∂θ)ᵀ λ⁽ℓ⁾ₖ
 
-The window slides with t. Training code usually detaches the state every K steps instead: there
-a term right after a cut sees one step and only one right before the next cut sees K, so that the
-bias depends on where the cuts fall. Here every term sees K steps, or all that there are.
+The window slides with t: every term sees K steps, or all that there are. Training code usually
+detaches the state every K steps instead. There a term right after a cut sees one step, and only a
+term right before the next cut sees K, so that the bias depends on where the cuts fall.
 
-A held step is no step: what the loss reads of
-a held state it reads at its sequence's last step, and lags are counted from there. A reset ends
-the way back. `state0` counts as given, as in `jaxrnn.bptt`.
+A held step does not count as a step. What the loss reads of a held state it reads at the last step
+of its sequence, and lags are counted from there. A reset ends the way back. `state0` counts as a
+constant, as in `jaxrnn.bptt`.
 """
 
 from typing import Any, NamedTuple
@@ -44,9 +44,11 @@ __all__ = ["Curve", "curve", "curve_of_last", "gradient"]
 class Curve(NamedTuple):
     """How far the truncated gradient G_K is from the gradient g; entry K-1 belongs to window K.
 
-    bias: ‖G_K - g‖ / ‖g‖ over all leaves of the params together, `(T,)`. Where g is 0 it is 0
-        if G_K is 0 too, else inf.
-    cosine: of the angle between G_K and g, `(T,)`; 0 where one of them is 0, 1 where both are.
+    Attributes:
+      bias: ‖G_K - g‖ / ‖g‖ over all leaves of the params together, `(T,)`. Where g is 0 it is 0 if
+        G_K is 0 too, else inf.
+      cosine: The cosine of the angle between G_K and g, `(T,)`. It is 0 where one of them is 0, and
+        1 where both are.
 
     >>> import jax.numpy as jnp
     >>> print(Curve(jnp.array([0.5, 0.1, 0.2, 0.0]), jnp.array([0.9, 1.0, 0.98, 1.0])))
@@ -62,11 +64,18 @@ class Curve(NamedTuple):
     def smallest_window(self, epsilon: float) -> int:
         """The smallest K such that no window of K or more has a bias above epsilon.
 
-        Read on the host. T where every shorter window fails: K = T is the gradient itself,
-        whatever rounding left in its entry. NaN counts as failing; 0 for an empty sequence.
+        It is read on the host.
 
-        Raises: TypeError or ValueError if epsilon is not a finite real number above 0, or
-                if this is a stack of curves.
+        Args:
+          epsilon: The largest bias that is allowed, above 0.
+
+        Returns:
+          K. It is T if every shorter window fails, because K = T is the gradient itself, whatever
+          rounding left in its entry. NaN counts as failing. It is 0 for an empty sequence.
+
+        Raises:
+          TypeError: If epsilon is not a real number.
+          ValueError: If epsilon is not finite and above 0, or if this is a stack of curves.
 
         >>> import jax.numpy as jnp
         >>> Curve(jnp.array([0.5, 0.1, 0.2, 0.0]), jnp.ones(4)).smallest_window(0.15)
@@ -76,6 +85,7 @@ class Curve(NamedTuple):
         bias = np.asarray(self.bias)
         if bias.ndim != 1:
             raise ValueError(f"bias: expected one curve (T,), got shape {bias.shape}")
+        # Not `>`: NaN compares False, and must fail. The last entry holds only rounding.
         (failing,) = np.nonzero(~(bias[:-1] <= epsilon))
         return int(min(bias.size, failing[-1] + 2 if failing.size else 1))
 
@@ -97,14 +107,24 @@ def gradient(run: Run, loss: Loss, window: int) -> Params:
 
         G_K = Σₜ Σ_{k=t-K+1..t} ∂Eₜ/∂θ|ₖ
 
-    Args:    window: K, an integer in [1, T]; K = T gives the gradient. run and loss as in
-             `jaxrnn.bptt.adjoints`.
-    Returns: the tree of the params.
-    Raises:  TypeError or ValueError as `jaxrnn.bptt.adjoints`, or naming `window`.
-    Cost:    K - 1 adjoint steps, each for all T at once: O(K·T·B·G·H²). One compilation for all K.
-             Its loop is as long as the window, so JAX differentiates it forward (`jax.jvp`) alone.
-    Source:  Williams & Peng, Neural Computation 2, 1990, whose window slides as well;
-             tests/analysis/test_truncation.py.
+    Args:
+      run: A `jaxrnn.Run`.
+      loss: A function of the states that returns one real number E.
+      window: K, an integer in [1, T]; K = T gives the gradient.
+
+    Returns:
+      The tree of the params.
+
+    Raises:
+      TypeError: If `window` is not an integer; else as in `jaxrnn.bptt.adjoints`.
+      ValueError: If `window` is out of range; else as in `jaxrnn.bptt.adjoints`.
+
+    Cost:
+      K - 1 adjoint steps, each for all T at once: O(K·T·B·G·H²). All K share one compilation. The
+      loop is as long as the window, so JAX differentiates it only forward (`jax.jvp`).
+
+    Source:
+      Williams & Peng, Neural Computation 2, 1990, whose window slides as well
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.rnn()
@@ -123,13 +143,26 @@ def curve(run: Run, loss: Loss) -> Curve:
 
         bias_K = ‖G_K - g‖ / ‖g‖        cosine_K = ⟨G_K, g⟩ / (‖G_K‖ ‖g‖)
 
-    Args:     as `jaxrnn.bptt.adjoints`.
-    Returns:  a Curve, entry K-1 for window K; `curve(...).smallest_window(0.01)` is the advice.
-    Raises:   as `jaxrnn.bptt.adjoints`.
-    Cost:     T lags, each an adjoint step and a gradient's matmuls for all T: O(T²·B·P) time, O(P)
-              memory beside the trajectory. `curve_of_last` takes O(T·B·P).
-    Accuracy: a bias below a few eps is rounding.
-    Source:   this library; docs/derivations/bptt.md, how far back to go.
+    Args:
+      run: A `jaxrnn.Run`.
+      loss: A function of the states that returns one real number E.
+
+    Returns:
+      A Curve, entry K-1 for window K. `curve(...).smallest_window(0.01)` gives a window to use.
+
+    Raises:
+      TypeError: As in `jaxrnn.bptt.adjoints`.
+      ValueError: As in `jaxrnn.bptt.adjoints`.
+
+    Cost:
+      T lags, each an adjoint step and a gradient's matmuls for all T: O(T²·B·P) time, O(P) memory
+      beside the trajectory. `curve_of_last` needs O(T·B·P) time.
+
+    Accuracy:
+      A bias below a few eps is rounding.
+
+    Source:
+      docs/derivations/bptt.md
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.rnn()
@@ -146,16 +179,30 @@ def curve_of_last(run: Run, loss: Loss) -> Curve:
 
         G_K = Σ_{k>n-K} (∂sₖ/∂θ)ᵀ λₖ        n the length of a sequence
 
-    So window K sees the last K steps of each sequence, and G_K is a running sum from the back.
+    Window K sees the last K steps of each sequence, and G_K is a running sum from the back.
 
-    Args:     loss: last state, leaves `(*batch, H)`, ↦ one real scalar: not the loss of `curve`,
-              whose `s.h[-1]` would here be the last example, or without a batch the last unit;
-              run as in `curve`.
-    Returns:  as `curve`.
-    Raises:   as `curve`.
-    Cost:     one `unroll`, one adjoint scan, then O(B·P) for each of T lags.
-    Accuracy: as `curve`.
-    Source:   as `curve`; tests/analysis/test_truncation.py, against `curve`.
+    Args:
+      run: A `jaxrnn.Run`.
+      loss: A function of the last state, leaves `(*batch, H)`, that returns one real number. It is
+        not the loss of `curve`: its `s.h[-1]` would here be the last example, or without a batch
+        the last unit.
+
+    Returns:
+      A Curve, as in `curve`.
+
+    Raises:
+      TypeError: If `run` is not a `jaxrnn.Run`, or `loss` is not a function from the last state to
+        a real number.
+      ValueError: If the parts of `run` do not fit each other, or `loss` does not return a scalar.
+
+    Cost:
+      One `unroll`, one adjoint scan, then O(B·P) for each of T lags.
+
+    Accuracy:
+      As in `curve`.
+
+    Source:
+      docs/derivations/bptt.md
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.lstm()
@@ -167,7 +214,8 @@ def curve_of_last(run: Run, loss: Loss) -> Curve:
     _checks.check_callable("loss", loss, "(last state) -> scalar")
     last = jax.eval_shape(first_state, run)
     _checks.check_loss("loss", loss, last, ())
-    if run.xs.shape[0] == 0:  # there is no last state to read
+    # Without a step there is no last state to read, and no window: a curve of no entries.
+    if run.xs.shape[0] == 0:
         return Curve(*[jnp.zeros(0, dtypes.accumulator(run.xs.dtype))] * 2)
 
     def of_all(states: State) -> Array:
@@ -185,6 +233,8 @@ def _gradient(run: Run, states: State, direct: State, window: Any) -> Params:
     def longer(_: Any, adjoint: State) -> State:
         return jax.tree.map(jnp.add, direct, _one_lag_back(run, steps, adjoint))
 
+    # `window` is traced, so that all windows share one program. A loop of traced length is a while
+    # loop, which JAX does not differentiate in reverse.
     return _pulled(run, steps, jax.lax.fori_loop(1, window, longer, direct))
 
 
@@ -198,6 +248,7 @@ def _curve(run: Run, states: State, direct: State) -> Curve:
         total = _added(total, _pulled(run, steps, of_lag))
         return (_one_lag_back(run, steps, of_lag), total), _against(total, g)
 
+    # One lag at a time: the adjoints of all lags would be T times the trajectory.
     first = (_at_live_steps(direct, steps.held), _zeros(g))
     return jax.lax.scan(longer, first, None, length=run.xs.shape[0])[1]
 
@@ -205,6 +256,8 @@ def _curve(run: Run, states: State, direct: State) -> Curve:
 @jax.jit
 def _curve_of_last(run: Run, states: State, direct: State) -> Curve:
     steps = linearised(run, trajectory(run, states))
+    # E reads one state, so that each step has one lag and all of its adjoint belongs to that lag.
+    # The adjoints are those of the whole gradient; only the sum over steps is cut.
     drives = to_drive(run, steps, run_back(run, steps, direct))
     g = to_params(run, steps, drives)
 
@@ -219,6 +272,8 @@ def _at_live_steps(direct: State, held: Array | None) -> State:
     """What the loss reads of a held state, moved to the last step that its sequence takes."""
     if held is None:
         return direct
+    # A held step passes an adjoint on unchanged, so the gradient is the same. Left where it was, a
+    # window would be used up by padding.
     zero = jax.tree.map(jnp.zeros_like, direct)
     beyond = jax.tree.map(lambda g: g.sum(0), select(held, direct, zero))
     beyond = jax.tree.map(lambda g, like: jnp.broadcast_to(g, like.shape), beyond, direct)
@@ -246,6 +301,7 @@ def _by_lag(steps: Steps, drives: Any) -> tuple[Steps, Any]:
     step = jnp.sum(~steps.held, axis=0, keepdims=True) - 1 - lag  # (T, *batch)
 
     def taken(leaf: Array) -> Array:
+        # A negative index would count from the end; those drives are set to 0 below.
         index = jnp.maximum(step, 0).reshape(*step.shape, *[1] * (leaf.ndim - step.ndim))
         return jnp.take_along_axis(leaf, index, axis=0)
 
@@ -254,7 +310,7 @@ def _by_lag(steps: Steps, drives: Any) -> tuple[Steps, Any]:
 
 
 def _zeros(tree: Any) -> Params:
-    """Zeros wide enough to sum in."""
+    """Zeros in a dtype wide enough to add up T terms in."""
     return jax.tree.map(lambda g: jnp.zeros_like(g, dtypes.accumulator(g.dtype)), tree)
 
 
@@ -266,6 +322,7 @@ def _against(total: Any, g: Any) -> Curve:
     """Bias and cosine of one window."""
     off = norms.tree_norm(jax.tree.map(lambda t, full: t - full.astype(t.dtype), total, g))
     size = norms.tree_norm(g)
+    # 0 / 0 counts as no bias; a G_K that is not 0 beside a g of 0 is divided by 0, which gives inf.
     undefined = (size == 0) & (off == 0)
     bias = jnp.where(undefined, off, off / jnp.where(undefined, jnp.ones_like(size), size))
     return Curve(bias, norms.cosine(total, g))
