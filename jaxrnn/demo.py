@@ -39,35 +39,52 @@ CERTIFIED = 4  # of them, singular values at every step and lag
 
 
 class Data(NamedTuple):
-    """Sequences, time-major, and their classes."""
+    """Sequences, time-major, and their classes.
 
-    train_xs: Array  # (T, N, 1)
-    train_labels: Array  # (N,)
-    test_xs: Array  # (T, M, 1)
-    test_labels: Array  # (M,)
+    Attributes:
+      train_xs: `(T, N, 1)`.
+      train_labels: `(N,)`.
+      test_xs: `(T, M, 1)`.
+      test_labels: `(M,)`.
+    """
+
+    train_xs: Array
+    train_labels: Array
+    test_xs: Array
+    test_labels: Array
 
 
 class Network(NamedTuple):
-    """A cell's params and a linear read-out of the last output."""
+    """A cell's params and a linear read-out of the last output.
+
+    Attributes:
+      cell: The cell's params.
+      w: `(classes, H)`.
+      b: `(classes,)`.
+    """
 
     cell: Any
-    w: Array  # (classes, H)
-    b: Array  # (classes,)
+    w: Array
+    b: Array
 
 
 class Flow(NamedTuple):
     """How the gradient of one network flows back through time; k counts from the first step.
 
-    Fields:
-        accuracy: on the test images.
-        adjoint_h: ‖∂E/∂h_k‖, mean over images, `(T,)`; c held fixed in an LSTM.
-        adjoint_c: ‖∂E/∂c_k‖ likewise; None without a cell state.
-        contribution: ‖∂E/∂θ|_k‖, the share of step k in the parameters' gradient, `(T,)`.
-        spectral_norm: σ_max of the whole-state Jacobian of each step and image, `(T, M)`.
-        forget: forget gate, mean over images, `(T, H)`; None without one.
-        horizon: the lag at which ‖∂E/∂s_k‖ has fallen under 1 % for good, of each image, `(M,)`.
-        exponent: the leading Lyapunov exponent over an image, nats per step, `(M,)`.
-        certificate: what is certain about every input, and along the first images.
+    All but the accuracy is measured on M = 32 watched test images.
+
+    Attributes:
+      accuracy: The accuracy on all test images.
+      adjoint_h: ‖∂E/∂h_k‖, mean over images, `(T,)`; c held fixed in an LSTM.
+      adjoint_c: ‖∂E/∂c_k‖ likewise; None without a cell state.
+      contribution: ‖∂E/∂θ|_k‖, the share of step k in the parameters' gradient, `(T,)`.
+      spectral_norm: σ_max of the whole-state Jacobian of each step, `(T, M/2)`, for the first half
+        of the images.
+      forget: The forget gate, mean over images, `(T, H)`; None without one.
+      horizon: The lag from which on ‖∂E/∂s_k‖ stays below 1 % of its size at the last step, of each
+        image, `(M,)`.
+      exponent: The leading Lyapunov exponent over an image, nats per step, `(M,)`.
+      certificate: What is certain about every input, and along the first 4 images.
     """
 
     accuracy: Array
@@ -88,7 +105,7 @@ class Flow(NamedTuple):
 
     @property
     def verdict(self) -> str:
-        """For every input where the weights decide, else along the first images."""
+        """The verdict for every input if the weights decide it, else along the first images."""
         weights, trajectory = self.certificate
         assert trajectory is not None
         if weights is not None and weights.statement().verdict != certificates.POSSIBLE:
@@ -100,7 +117,7 @@ class Flow(NamedTuple):
         return {
             "test_accuracy": float(self.accuracy),
             "adjoint_h_first_over_last": float(self.adjoint_h[0] / self.adjoint_h[-1]),
-            # Over the same ‖∂E/∂hₙ‖: the loss reads hₙ alone, so ∂E/∂cₙ at fixed hₙ is 0.
+            # Also over ‖∂E/∂hₙ‖: the loss reads hₙ alone, so ∂E/∂cₙ at fixed hₙ is 0.
             "adjoint_c_first_over_h_last": (
                 None if self.adjoint_c is None else float(self.adjoint_c[0] / self.adjoint_h[-1])
             ),
@@ -114,21 +131,38 @@ class Flow(NamedTuple):
 
 
 class Trained(NamedTuple):
-    """One network, before and after training; the diagnosis is of the trained one."""
+    """One network, before and after training; the diagnosis is of the trained one.
+
+    Attributes:
+      name: The name of the network.
+      before: The gradient's flow before training.
+      after: The gradient's flow after training.
+      diagnosis: The diagnosis of the trained network.
+      steps: `(K,)`, the training steps at which the test accuracy was taken.
+      accuracy: `(K,)`, the test accuracy there.
+    """
 
     name: str
     before: Flow
     after: Flow
     diagnosis: GradientFlow
-    steps: np.ndarray  # (K,)   training steps at which the test accuracy was taken
-    accuracy: np.ndarray  # (K,)
+    steps: np.ndarray
+    accuracy: np.ndarray
 
 
 def load_digits(seed: int = 0) -> Data:
     """Four fifths of the images to train on, one fifth to test; pixels in [-1, 1].
 
-    Raises: ImportError naming the extra if scikit-learn is missing.
+    Args:
+      seed: The seed of the split.
+
+    Returns:
+      The Data, float32, with the classes in equal shares on both sides.
+
+    Raises:
+      ImportError: If scikit-learn is missing; it names the extra to install.
     """
+    # Not at the top: `jaxrnn.plot` imports this module without the extra that brings scikit-learn.
     try:
         from sklearn import datasets
         from sklearn.model_selection import train_test_split
@@ -164,6 +198,7 @@ def init(cell: Cell, key: PRNGKey) -> Network:
 def logits(network: Network, h: Array) -> Array:
     """`(*batch, H)` → `(*batch, classes)`."""
     scores = h @ network.w.T
+    # In full, so that `jax_numpy_rank_promotion="raise"` lets it pass.
     return scores + jnp.broadcast_to(network.b, scores.shape)
 
 
@@ -195,6 +230,7 @@ def train(
         updates, opt_state = optimizer.update(grads, opt_state, network)
         return (optax.apply_updates(network, updates), opt_state), value
 
+    # Many steps in one call, so that Python stands between chunks only, not between steps.
     chunk = jax.jit(lambda carry, keys: jax.lax.scan(step, carry, keys))
     carry, seen, reached = (network, optimizer.init(network)), [0], []
     reached.append(accuracy(cell, network, data.test_xs, data.test_labels))
@@ -209,11 +245,21 @@ def train(
 
 @functools.partial(jax.jit, static_argnums=0)
 def measure(cell: Cell, network: Network, data: Data) -> Flow:
-    """The gradient's way back: adjoints, contributions, Jacobians of the whole state."""
+    """The gradient's way back: adjoints, contributions, Jacobians of the whole state.
+
+    Args:
+      cell: The cell.
+      network: Its params and the read-out.
+      data: The Data of `load_digits`, of which test images are read.
+
+    Returns:
+      A Flow.
+    """
     xs, error = data.test_xs[:, :WATCHED], _error(network, data)
     run = Run(cell, network.cell, xs)
     adjoints = bptt.adjoints(run, error)
     sizes = {f: jnp.linalg.norm(leaf, axis=-1).mean(1) for f, leaf in adjoints._asdict().items()}
+    # The loss reads the last state alone, so that its adjoint there is where the horizon starts.
     last = jax.tree.map(lambda leaf: leaf[-1], adjoints)
     J = closed_form(run)
     return Flow(
@@ -262,11 +308,16 @@ def run(
     """Train and measure the tanh RNN and the LSTM.
 
     Args:
-        data: from `load_digits`.
-        steps: training steps, a multiple of 50.
-        seed: of the weights and of the batches.
-        bar: (name, range) ↦ an iterable with a progress bar.
-    Returns: one `Trained` for each network.
+      data: The Data of `load_digits`.
+      steps: The number of training steps, a multiple of 50.
+      seed: The seed of the weights and of the batches.
+      bar: A function (name, range) ↦ an iterable over the range that may show a progress bar.
+
+    Returns:
+      A list with one `Trained` for each network.
+
+    Raises:
+      ValueError: If `steps` is not a positive multiple of 50.
     """
     if steps <= 0 or steps % CHUNK:
         raise ValueError(f"steps: expected a positive multiple of {CHUNK}, got {steps}")

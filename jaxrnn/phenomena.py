@@ -1,7 +1,7 @@
 """What is said about vanishing and exploding gradients, each claim run and measured.
 
-Every function makes a small net, measures it with the functions that serve any net, and returns
-a `Phenomenon`: the claim, the numbers, the norms against lag, and the run itself.
+Every function makes a small net, measures it with the functions that serve any net, and returns a
+`Phenomenon`: the claim, the numbers, the norms against lag, and the run itself.
 
     for case in ALL: print(case())
 """
@@ -45,10 +45,11 @@ SMALL = 0.01  # times the usual weights: gates stay at their bias
 class Phenomenon:
     """A claim and what was measured.
 
-    claim: in a sentence.
-    numbers: what was measured, by name.
-    log_norms: log σ_max(∂s_{T-1}/∂sₖ) in nats, `(T,)`, by the name of the net.
-    runs: by the same names, so that everything can be measured anew.
+    Attributes:
+      claim: The claim in a sentence.
+      numbers: What was measured, by name.
+      log_norms: log σ_max(∂s_{T-1}/∂sₖ) in nats, `(T,)`, by the name of the net.
+      runs: The runs by the same names, so that everything can be measured again.
     """
 
     claim: str
@@ -76,7 +77,7 @@ def _norms(runs: dict[str, Run]) -> dict[str, Array]:
 
 
 def _largest_forget_gate(run: Run) -> Array:
-    return jacobians.c_partial(run).max()
+    return jacobians.c_partial(run).max()  # ∂c/∂c₋ at fixed h₋ is diag(f)
 
 
 def vanishing(scale: float = 0.9) -> Phenomenon:
@@ -84,16 +85,26 @@ def vanishing(scale: float = 0.9) -> Phenomenon:
 
         W_hh = scale · Q, QᵀQ = 1        ‖∂hₜ/∂hₖ‖ ≤ (γ σ_max(W_hh))^(t-k) = scale^(t-k)
 
-    Args:    scale: above 0 and below 1.
-    Returns: Phenomenon: γσ_max, the verdict, bound and measured norm at lag 100, the horizon;
-             log_norms and runs of "tanh RNN", `(201,)`.
-    Raises:  TypeError or ValueError naming scale.
-    Cost:    `products.transport_norms` and `certificates.certify` with T = 201, H = 32.
-    Source:  Pascanu, Mikolov & Bengio, ICML 2013; docs/derivations/certificates.md.
+    Args:
+      scale: The factor of the orthogonal W_hh, above 0 and below 1.
+
+    Returns:
+      A Phenomenon with γσ_max, the verdict, bound and measured norm at lag 100, and the horizon.
+      Its log_norms and runs are those of "tanh RNN", `(201,)`.
+
+    Raises:
+      TypeError: If `scale` is not a real number.
+      ValueError: If `scale` is not above 0 and below 1.
+
+    Cost:
+      `products.transport_norms` and `certificates.certify` with T = 201, H = 32.
+
+    Source:
+      Pascanu, Mikolov & Bengio, ICML 2013; docs/derivations/certificates.md.
     """
     _checks.check_real("scale", scale, above=0.0)
     if scale >= 1:
-        raise ValueError(f"scale: expected a number below 1, of which the claim is, got {scale}")
+        raise ValueError(f"scale: expected a number below 1, where the claim holds, got {scale}")
     params = rnn().init(jax.random.key(0), D, H)
     run = Run(rnn(), params._replace(w_hh=scale * params.w_hh), _inputs())
     found = certificates.certify(run)
@@ -120,17 +131,27 @@ def exploding(gain: float = 3.0) -> Phenomenon:
 
         W_hh[j, k] ~ N(0, gain²/H)        gain > 1, H large: λ₁ > 0
 
-    Args:    gain: above 1. H is 64 here: from about 2 on λ₁ > 0; where it is not, the claim is
-             that this net does not explode.
-    Returns: Phenomenon: γσ_max, both verdicts, λ₁ in nats per step with its standard error, the
-             norm at lag 200; log_norms and runs of "tanh RNN", `(402,)`.
-    Raises:  TypeError or ValueError naming gain.
-    Cost:    `products.transport_norms`, `certificates.certify`, one exponent; T = 402, H = 64.
-    Source:  Sompolinsky, Crisanti & Sommers, Physical Review Letters 61, 1988.
+    Args:
+      gain: The gain, above 1. With the H = 64 of this net λ₁ > 0 from a gain of about 2 on. Where
+        λ₁ is not above 0, the claim is that this net does not explode.
+
+    Returns:
+      A Phenomenon with γσ_max, both verdicts, λ₁ in nats per step with its standard error, and the
+      norm at lag 200. Its log_norms and runs are those of "tanh RNN", `(402,)`.
+
+    Raises:
+      TypeError: If `gain` is not a real number.
+      ValueError: If `gain` is not finite or not above 1.
+
+    Cost:
+      `products.transport_norms`, `certificates.certify` and one exponent with T = 402, H = 64.
+
+    Source:
+      Sompolinsky, Crisanti & Sommers, Physical Review Letters 61, 1988.
     """
     _checks.check_real("gain", gain)
     if gain <= 1:
-        raise ValueError(f"gain: expected a number above 1, of which the claim is, got {gain}")
+        raise ValueError(f"gain: expected a number above 1, where the claim holds, got {gain}")
     k_w, k_in = jax.random.split(jax.random.key(0))
     W = gain * jax.random.normal(k_w, (LARGE, LARGE)) / np.sqrt(LARGE)
     params = RNNParams(0.1 * jax.random.normal(k_in, (LARGE, D)), W, jnp.zeros(LARGE))
@@ -164,15 +185,26 @@ def exploding_without_eigenvalues(steps: int = 21) -> Phenomenon:
         h* = tanh(W h* + b) = (0, 1)    K = diag(1 - h*²) W = [[2, 2], [0, 0]],  K² = 2K
         ‖∂hₜ/∂hₖ‖ = 2^(t-k-1) ‖K‖ = 2^(t-k) √2
 
-    h* is unstable, so that anything that rounds off it doubles as well. No dtype rounds these
-    values: tanh(0) = 0 and tanh(40) = 1, where 1 - h*² is 1e-34. The first input leads there.
+    The fixed point h* is unstable: a rounding error would double at each step as well. There is
+    none, since these values are exact in every dtype: tanh(0) = 0, and tanh(40) rounds to 1, where
+    1 - h*² is 1e-34. The first input leads to h*.
 
-    Args:    steps: T ≥ 3.
-    Returns: Phenomenon: ρ, γσ_max, both verdicts, the growth per step, the norm at lag T - 1;
-             log_norms and runs of "tanh RNN", `(T,)`.
-    Raises:  TypeError or ValueError naming steps.
-    Cost:    `products.transport_norms` with H = 2.
-    Source:  this library; docs/derivations/certificates.md has the same with h* = (0, ½).
+    Args:
+      steps: The number of steps T, at least 3.
+
+    Returns:
+      A Phenomenon with ρ, γσ_max, both verdicts, the growth per step, and the norm at lag T - 1.
+      Its log_norms and runs are those of "tanh RNN", `(T,)`.
+
+    Raises:
+      TypeError: If `steps` is not an integer.
+      ValueError: If `steps` is below 3.
+
+    Cost:
+      `products.transport_norms` with H = 2.
+
+    Source:
+      docs/derivations/certificates.md, which has the same with h* = (0, ½).
 
     >>> import jaxrnn
     >>> found = jaxrnn.phenomena.exploding_without_eigenvalues(steps=9)
@@ -181,7 +213,8 @@ def exploding_without_eigenvalues(steps: int = 21) -> Phenomenon:
     """
     _checks.check_integer("steps", steps, least=3)
     W = jnp.array([[2.0, 2.0], [-2.0, -2.0]])
-    # W h* = (2, -2) is also what the first input adds.
+    # At h* = (0, 1) the pre-activation is W h* + b = (2, -2) + b = (0, 40). The first input adds
+    # the same (2, -2), so that h₁ = h*; all others are 0.
     params = RNNParams(jnp.array([[2.0], [-2.0]]), W, jnp.array([-2.0, 42.0]))
     runs: dict[str, Run] = {"tanh RNN": Run(rnn(), params, jnp.zeros((steps, 1)).at[0].set(1.0))}
     bound, norms = certificates.of_weights(rnn(), params), _norms(runs)
@@ -193,6 +226,7 @@ def exploding_without_eigenvalues(steps: int = 21) -> Phenomenon:
             "γσ_max": bound.gamma * bound.sigma_max,
             "by eigenvalue": bound.by_eigenvalue().verdict,
             "from the weights": bound.statement().verdict,
+            # From lag 1 to lag 2: from lag 0 to lag 1 the norm grows by ‖K‖ = 2√2.
             "growth per step": jnp.exp(last[-3] - last[-2]),
             f"measured at lag {steps - 1}": jnp.exp(last[0]),
         },
@@ -206,14 +240,24 @@ def remembering(bias: float = 6.0) -> Phenomenon:
 
         f ≈ σ(b), small weights        ∂cₜ/∂cₖ ≈ σ(b)^(t-k)
 
-    Args:    bias: b of every forget gate: from about 4 on it holds for 200 steps; where it does
-             not, to 1 %, the claim says so.
-    Returns: Phenomenon: the norms of an LSTM and of a tanh net at lag 200, the share of the memory
-             path, the error of the forget gates alone; log_norms and runs of "LSTM" and
-             "tanh RNN", `(201,)`.
-    Raises:  TypeError or ValueError naming bias.
-    Cost:    `products.transport_norms` of both and `paths.decompose` with T = 201, H = 32.
-    Source:  Gers, Schmidhuber & Cummins 2000; docs/lstm.md.
+    Args:
+      bias: The bias b of every forget gate. From about 4 on it holds 1 % for 200 steps; where it
+        does not, the claim says so.
+
+    Returns:
+      A Phenomenon with the norms of an LSTM and of a tanh net at lag 200, the share of the memory
+      path, and the error of the forget gates alone. Its log_norms and runs are those of "LSTM" and
+      "tanh RNN", `(201,)`.
+
+    Raises:
+      TypeError: If `bias` is not a real number.
+      ValueError: If `bias` is not finite.
+
+    Cost:
+      `products.transport_norms` of both and `paths.decompose` with T = 201, H = 32.
+
+    Source:
+      Gers, Schmidhuber & Cummins 2000; docs/lstm.md.
     """
     _checks.check_real("bias", bias)
     cell, xs = lstm(), _inputs()
@@ -240,19 +284,29 @@ def remembering(bias: float = 6.0) -> Phenomenon:
 
 
 def exploding_lstm(scale: float = 6.0) -> Phenomenon:
-    """Every forget gate below ½, and the gradient explodes, through one gate's weights.
+    """Every forget gate is below ½, and the gradient explodes, through one gate's weights.
 
         h → g → c → h:  ∂cᵢ/∂hᵢ₋₁ = diag(iᵢ (1 - gᵢ²)) W_g,  W_g = scale · Q, QᵀQ = 1
 
-    Args:    scale: above 0: from about 1 on λ₁ > 0, until tanh saturates; where it is not, the
-             claim is that this LSTM does not explode.
-    Returns: Phenomenon: the largest forget gate, the norm and ∏ f at lag 20, the verdict, λ₁ in
-             nats per step, the path that does it with its share; log_norms and runs of "LSTM",
-             `(21,)`.
-    Raises:  TypeError or ValueError naming scale.
-    Cost:    `products.transport_norms`, `paths.decompose`, `certificates.along` with T = 21, one
-             exponent with T = 201, H = 32.
-    Source:  this library; docs/lstm.md.
+    Args:
+      scale: The factor of the orthogonal W_g, above 0. From about 1 on λ₁ > 0, until tanh
+        saturates. Where λ₁ is not above 0, the claim is that this LSTM does not explode.
+
+    Returns:
+      A Phenomenon with the largest forget gate, the norm and ∏ f at lag 20, the verdict, λ₁ in nats
+      per step, and the path with the largest share, with that share. Its log_norms and runs are
+      those of "LSTM", `(21,)`.
+
+    Raises:
+      TypeError: If `scale` is not a real number.
+      ValueError: If `scale` is not finite or not above 0.
+
+    Cost:
+      `products.transport_norms`, `paths.decompose` and `certificates.along` with T = 21, one
+      exponent with T = 201; H = 32.
+
+    Source:
+      docs/lstm.md
     """
     _checks.check_real("scale", scale, above=0.0)
     cell, xs = lstm(), _inputs(scale=0.1)
@@ -262,11 +316,13 @@ def exploding_lstm(scale: float = 6.0) -> Phenomenon:
     W = jnp.zeros_like(W).at[2].set(scale * W[2])
     b = jnp.repeat(jnp.array([3.0, -2.0, 0.0, 3.0]), H)
     params = LSTMParams(0.1 * params.w_ih, W.reshape(4 * H, H), b)
-    # The net is chaotic: how a bit is rounded decides on which trajectory later states are.
+    # 20 steps, because the net is chaotic: how a bit is rounded decides on which trajectory later
+    # states are. The share of the path at lag 200 was 0.95 or 1.38 as XLA compiled it.
     runs: dict[str, Run] = {"LSTM": Run(cell, params, xs[:21])}
     norms = _norms(runs)
     along = paths.decompose(runs["LSTM"])
     shares = {name: float(share[0]) for name, share in along.shares.items()}
+    # λ₁ is a mean over the trajectory, so that all steps may count.
     rate = lyapunov.exponents(Run(cell, params, xs), count=1, warmup=20).value[0]
     claim = "Forget gates below 1 exclude no explosion: the other paths grow on their own."
     if not rate > 0:
@@ -292,11 +348,16 @@ def without_cell_state() -> Phenomenon:
 
         hᵢ = σ(W_o xᵢ + U_o hᵢ₋₁ + b_o)        ‖∂hₜ/∂hₖ‖ ≤ (¼ σ_max(U_o))^(t-k)
 
-    Returns: Phenomenon: the largest difference of log norms to the RNN, γσ_max, the verdict, norms
-             at lag 20; log_norms and runs of "LSTM", "hₜ = oₜ" and "sigmoid RNN", `(201,)`.
-    Raises:  nothing.
-    Cost:    `products.transport_norms` of all three with T = 201, H = 32.
-    Source:  docs/lstm.md.
+    Returns:
+      A Phenomenon with the largest difference of log norms to the RNN, γσ_max, the verdict, and
+      norms at lag 20. Its log_norms and runs are those of "LSTM", "hₜ = oₜ" and "sigmoid RNN",
+      `(201,)`.
+
+    Cost:
+      `products.transport_norms` of all three with T = 201, H = 32.
+
+    Source:
+      docs/lstm.md
     """
     cell, xs = lstm(), _inputs()
     params = cell.init(jax.random.key(0), D, H)
@@ -334,17 +395,29 @@ def forget_bias(biases: tuple[float, ...] = (-1.0, 0.0, 1.0, 2.0, 3.0, 4.0)) -> 
 
         σ(b)^l = 0.01        l = log 0.01 / log σ(b) = 4.6 / log(1 + e⁻ᵇ)
 
-    Args:    biases: a tuple of finite numbers, at least one.
-    Returns: Phenomenon: for each b a line with the horizons of small and of usual weights, in
-             steps; log_norms and runs of "bias {b}" and "bias {b}, usual weights", `(804,)`.
-    Raises:  TypeError for what is no tuple, or empty; TypeError or ValueError for an entry.
-    Cost:    `products.transport_norms` with T = 804, H = 32, twice for each b.
-    Source:  Jozefowicz, Zaremba & Sutskever, ICML 2015; docs/lstm.md.
+    Args:
+      biases: A tuple of finite numbers, at least one.
+
+    Returns:
+      A Phenomenon that has, for each b, a line with the horizons of small and of usual weights, in
+      steps; 804 means that no end was seen. Its log_norms and runs are those of "bias {b}" and
+      "bias {b}, usual weights", `(804,)`.
+
+    Raises:
+      TypeError: If `biases` is not a tuple, is empty, or has an entry that is not a real number.
+      ValueError: If an entry is not finite.
+
+    Cost:
+      `products.transport_norms` with T = 804, H = 32, twice for each b.
+
+    Source:
+      Jozefowicz, Zaremba & Sutskever, ICML 2015; docs/lstm.md.
     """
     if not isinstance(biases, tuple) or not biases:
         raise TypeError(f"biases: expected a tuple of at least one number, got {biases!r}")
     for bias in biases:
         _checks.check_real("biases", bias)
+    # Small weights with a bias of 4 have a horizon of 303 steps, beyond T.
     cell, xs = lstm(), _inputs(4 * T)
     runs: dict[str, Run] = {}
     for b in biases:

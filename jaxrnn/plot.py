@@ -19,6 +19,7 @@ __all__ = ["cell_paths", "contributions", "forget_gates", "gradient_flow", "norm
 COLORS = ("#0072B2", "#D55E00", "#009E73")  # Okabe & Ito: told apart by every eye
 PATHS = (*COLORS, "#CC79A7", "#56B4E9")
 EXACT = 1e-12
+# One colour for one network, one style for one time.
 BEFORE = {"linestyle": ":", "linewidth": 1.6}
 AFTER = {"linestyle": "-", "linewidth": 2.0}
 
@@ -39,12 +40,20 @@ class Picture(Figure):
 def gradient_flow(runs: Sequence[Trained]) -> Figure:
     """Four panels: adjoints against lag, share of the gradient, Jacobian norms, accuracy.
 
-    Args:    runs: a list or tuple of those of `jaxrnn demo`, all drawn, in five colours by turns;
-             the last one's ∂E/∂cₖ, if it has any.
-    Returns: a matplotlib Figure, 11 by 7.6 inches.
-    Raises:  TypeError or ValueError naming `runs`.
-    Cost:    a picture; O(T·M) numbers of each run, M images.
-    Source:  this library.
+    All runs are drawn. Five colours are used in turn. Of the last run ∂E/∂cₖ is drawn as well, if
+    it has a cell state.
+
+    Args:
+      runs: A list or tuple of the `Trained` that `jaxrnn demo` makes, at least one.
+
+    Returns:
+      A matplotlib Figure, 11 by 7.6 inches.
+
+    Raises:
+      TypeError: If `runs` is not a list or tuple, is empty, or has an entry that is no `Trained`.
+
+    Cost:
+      A picture of O(T·M) numbers of each run, M images.
     """
     if not isinstance(runs, list | tuple) or not runs:
         raise TypeError(
@@ -64,7 +73,8 @@ def gradient_flow(runs: Sequence[Trained]) -> Figure:
         axes[1, 1].plot(run.steps, run.accuracy, color=color, label=run.name)
     flow = runs[-1].after
     if flow.adjoint_c is not None:
-        # Lag 0 is left out: the loss reads hₙ alone, so ∂E/∂cₙ at fixed hₙ is 0.
+        # Lag 0 is left out: the loss reads hₙ alone, so ∂E/∂cₙ at fixed hₙ is 0, which a
+        # logarithmic scale cannot show. It is drawn over ‖∂E/∂hₙ‖ for the same reason.
         lag = np.arange(flow.adjoint_c.shape[0])[:0:-1]
         relative = flow.adjoint_c[:-1] / flow.adjoint_h[-1]
         color, label = PATHS[len(runs) % len(PATHS)], f"{runs[-1].name}, ∂E/∂cₖ after training"
@@ -98,26 +108,34 @@ def gradient_flow(runs: Sequence[Trained]) -> Figure:
 def contributions(norms: Mapping[str, Any]) -> Figure:
     """‖∂E/∂θ|ₖ‖ against the lag n - k, one line for each entry.
 
-    Each is drawn relative to its largest, on a logarithmic scale; 0 is left out.
+    Each line is divided by its largest value, and the scale is logarithmic; a value of 0 is left
+    out.
 
-    Args:    norms: name ↦ `(T,)`, real floats, in the order of the steps, such as
-             `jaxrnn.bptt.contribution_norms(...).norm._asdict()`.
-    Returns: a matplotlib Figure, 7 by 4.2 inches.
-    Raises:  TypeError or ValueError naming the curve.
-    Cost:    a picture; O(T) a curve.
-    Source:  this library.
+    Args:
+      norms: A dict from names to `(T,)`, real floats, in the order of the steps, such as
+        `jaxrnn.bptt.contribution_norms(...).norm._asdict()`.
+
+    Returns:
+      A matplotlib Figure, 7 by 4.2 inches.
+
+    Raises:
+      TypeError: If `norms` is not a mapping, or a curve is not an array of real floats.
+      ValueError: If `norms` is empty, or a curve has not one axis or has a number below 0.
     """
     _check_curves("norms", norms)
     for name, leaf in norms.items():
         if (np.asarray(leaf) < 0).any():
             raise ValueError(
-                f"norms[{name!r}]: expected norms, got numbers below 0; of logs take exp"
+                f"norms[{name!r}]: expected norms, got numbers below 0; "
+                "if they are logs, pass their exp"
             )
     figure = Picture(figsize=(7, 4.2), layout="constrained")
     axes = figure.subplots()
     for (name, leaf), color in zip(norms.items(), itertools.cycle(PATHS), strict=False):
         norm = np.asarray(leaf)
-        norm = np.where(norm > 0, norm, np.nan)  # the first step reads no weight off h₀ = 0
+        # A logarithmic scale has no 0; NaN leaves a gap. W_hh contributes 0 at the first step,
+        # which reads h₀ = 0.
+        norm = np.where(norm > 0, norm, np.nan)
         axes.plot(np.arange(norm.size)[::-1], norm / np.nanmax(norm), color=color, label=name)
     _label(
         axes,
@@ -154,14 +172,18 @@ def _label(axes: Any, title: str, x: str, y: str, scale: str = "linear") -> None
 
 
 def norms(log_norms: Mapping[str, Any]) -> Figure:
-    """‖∂s_{T-1}/∂sₖ‖ against lag, a line for each curve, however far they reach.
+    """‖∂s_{T-1}/∂sₖ‖ against lag, in log₁₀, a line for each curve, whatever its size.
 
-    Args:    log_norms: name ↦ `(T,)`, natural logs, in the order of the steps, as
-             `jaxrnn.products.transport_norms` gives them.
-    Returns: a matplotlib Figure, 7 by 4.4 inches, in log₁₀.
-    Raises:  TypeError or ValueError naming the curve.
-    Cost:    a picture; O(T) a curve.
-    Source:  this library.
+    Args:
+      log_norms: A dict from names to `(T,)`, natural logarithms, in the order of the steps, as
+        `jaxrnn.products.transport_norms` gives them.
+
+    Returns:
+      A matplotlib Figure, 7 by 4.4 inches.
+
+    Raises:
+      TypeError: If `log_norms` is not a mapping, or a curve is not an array of real floats.
+      ValueError: If `log_norms` is empty, or a curve has not one axis.
     """
     _check_curves("log_norms", log_norms)
     figure = Picture(figsize=(7, 4.4), layout="constrained")
@@ -177,11 +199,14 @@ def norms(log_norms: Mapping[str, Any]) -> Figure:
 def cell_paths(found: CellPaths) -> Figure:
     """What the approximations of ∂cₜ/∂cₖ miss, and which path carries it; medians over a batch.
 
-    Args:    found: the CellPaths of `jaxrnn.paths.decompose`.
-    Returns: a matplotlib Figure, 11 by 4.2 inches.
-    Raises:  TypeError naming `found`.
-    Cost:    a picture; the medians of T rows.
-    Source:  this library.
+    Args:
+      found: The CellPaths of `jaxrnn.paths.decompose`.
+
+    Returns:
+      A matplotlib Figure, 11 by 4.2 inches.
+
+    Raises:
+      TypeError: If `found` is no CellPaths.
     """
     _checks.check_instance("found", found, CellPaths, "the CellPaths of paths.decompose")
     figure = Picture(figsize=(11, 4.2), layout="constrained")
@@ -194,8 +219,9 @@ def cell_paths(found: CellPaths) -> Figure:
 
     errors = {"forget gates alone": found.forget_error, "four terms": found.four_term_error}
     for (name, error), color in zip(errors.items(), COLORS, strict=False):
+        # At lag 0 nothing is missed. A logarithmic scale has no 0; NaN leaves a gap.
         missed = median(error)[:-1]
-        missed = np.where(missed > EXACT, missed, np.nan)  # a logarithm has no 0
+        missed = np.where(missed > EXACT, missed, np.nan)
         axes[0].plot(lag[:-1], missed, color=color, label=name)
     _label(axes[0], "What the approximations of ∂c_t/∂c_k miss", "lag", "relative error", "log")
     for (name, share), color in zip(found.shares.items(), itertools.cycle(PATHS), strict=False):
@@ -206,13 +232,22 @@ def cell_paths(found: CellPaths) -> Figure:
 
 
 def forget_gates(run: Trained) -> Figure:
-    """Heat maps of the forget gate over time and unit, before and after; units sorted by mean.
+    """Heat maps of the forget gate over time and unit, before and after training.
 
-    Args:    run: a Trained of `jaxrnn demo`.
-    Returns: a matplotlib Figure, 11 by 4.2 inches.
-    Raises:  TypeError or ValueError naming `run`: no Trained, or one without a forget gate.
-    Cost:    a picture; O(T·H) numbers.
-    Source:  this library.
+    The units are sorted by their mean, in each map by itself.
+
+    Args:
+      run: A `Trained` of `jaxrnn demo`.
+
+    Returns:
+      A matplotlib Figure, 11 by 4.2 inches.
+
+    Raises:
+      TypeError: If `run` is no `Trained`.
+      ValueError: If its network has no forget gate.
+
+    Cost:
+      A picture of O(T·H) numbers.
     """
     _checks.check_instance("run", run, Trained, "the Trained of jaxrnn demo")
     figure = Picture(figsize=(11, 4.2), layout="constrained")
@@ -233,13 +268,20 @@ def forget_gates(run: Trained) -> Figure:
 
 
 def save(figure: Figure, path: pathlib.Path) -> None:
-    """Write a picture at 150 dots an inch; the path's suffix says which kind, without one a PNG.
+    """Write a picture at 150 dots an inch.
 
-    Args:    figure: a matplotlib Figure; path: of the file, in a folder that exists.
-    Returns: None.
-    Raises:  TypeError naming `figure`; what matplotlib raises for the path.
-    Cost:    one drawing of the figure.
-    Source:  `Figure.savefig` of matplotlib.
+    The path's suffix says which kind of file, without one a PNG. What matplotlib raises for a path
+    is raised here.
+
+    Args:
+      figure: A matplotlib Figure.
+      path: The path of the file, in a folder that exists.
+
+    Returns:
+      None.
+
+    Raises:
+      TypeError: If `figure` is no Figure.
     """
     _checks.check_instance("figure", figure, Figure, "the Figure of jaxrnn.plot")
     figure.savefig(path, dpi=150)
@@ -248,11 +290,13 @@ def save(figure: Figure, path: pathlib.Path) -> None:
 def _check_curves(name: str, value: Any) -> None:
     """Refuse anything but a mapping from names to arrays `(T,)`, at least one."""
     if not isinstance(value, Mapping):
-        raise TypeError(f"{name}: expected a dict of names and (T,), got {_checks.describe(value)}")
+        raise TypeError(
+            f"{name}: expected a dict from names to (T,), got {_checks.describe(value)}"
+        )
     if not value:
         raise ValueError(f"{name}: expected at least one curve, got none")
     for key, leaf in value.items():
-        # A curve is drawn, not computed with: JAX need not keep its dtype.
+        # A curve is drawn, not computed with, so NumPy's float64 is welcome without 64-bit mode.
         if not (isinstance(leaf, np.ndarray) and np.issubdtype(leaf.dtype, np.floating)):
             _checks.check_array(f"{name}[{key!r}]", leaf)
         if len(leaf.shape) != 1:

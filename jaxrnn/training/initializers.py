@@ -1,10 +1,10 @@
 """Weights to start from, or to go on from, so that gradients reach as far as is wanted.
 
-`Cell.init` draws each gate's block by itself: orthogonal recurrent weights are per gate without
-more ado, and any initialiser of `jax.nn.initializers` may be passed as `input_init` or
-`recurrent_init`. Here are `identity`, one more of that kind, and functions that take params and
-give better ones: the bias of a gate, biases drawn for a range of lags, gates drawn anew, recurrent
-weights scaled to a bound or to a Lyapunov exponent.
+`Cell.init` draws each gate's block by itself, so orthogonal recurrent weights are orthogonal gate
+by gate. Any initialiser of `jax.nn.initializers` may be passed to it as `input_init` or
+`recurrent_init`; `identity` is one more of that kind. The other functions here take params and
+return changed ones: the bias of a gate set, biases drawn for a range of lags, gates drawn anew,
+recurrent weights scaled to a bound or to a Lyapunov exponent.
 """
 
 import functools
@@ -40,11 +40,19 @@ def identity(scale: float = 1.0) -> Initializer:
 
         W[j, k] = scale · [j = k]
 
-    Args:    scale: of the identity, a finite number.
-    Returns: (key, shape, dtype) ↦ array for a square shape; the key is not used.
-    Raises:  TypeError or ValueError naming scale, or the shape if it is not square.
-    Cost:    one write of `(H, H)`.
-    Source:  Le, Jaitly & Hinton, arXiv:1504.00941.
+    Args:
+      scale: The factor of the identity, a finite number.
+
+    Returns:
+      A function (key, shape, dtype) ↦ array. It does not use the key, and raises a ValueError if
+      the shape is not square.
+
+    Raises:
+      TypeError: If `scale` is not a real number.
+      ValueError: If `scale` is not finite.
+
+    Source:
+      Le, Jaitly & Hinton, arXiv:1504.00941.
 
     >>> import jax, jaxrnn
     >>> cell, init = jaxrnn.rnn(jaxrnn.activations.relu), jaxrnn.initializers.identity()
@@ -66,13 +74,27 @@ def with_gate_bias(cell: Cell, params: Params, gate: str, bias: float | Array) -
 
         b[g·H : (g+1)·H] ← bias        g the place of the gate in `cell.gates`
 
-    Args:    cell: one in closed form; params: its own.
-             gate: one of `cell.gates`, "f" for an LSTM's forget gate.
-             bias: a number, or `(H,)` in the dtype of b.
-    Returns: the params.
-    Raises:  TypeError or ValueError naming the argument.
-    Cost:    one copy of b, O(G·H).
-    Source:  Jozefowicz, Zaremba & Sutskever, ICML 2015, for the forget gate; docs/lstm.md.
+    Args:
+      cell: A cell in closed form.
+      params: Its params.
+      gate: One of `cell.gates`, "f" for an LSTM's forget gate.
+      bias: A number, a scalar array, or `(H,)` in the dtype of b.
+
+    Returns:
+      The params; all but b are as they came.
+
+    Raises:
+      TypeError: If `cell` is not in closed form, `params` is not of its type or not real floats of
+        one dtype, `bias` is neither a real number nor real floats, or `bias` is `(H,)` of another
+        dtype than b.
+      ValueError: If a leaf of `params` has another shape than the cell's, `gate` is not one of
+        `cell.gates`, or `bias` is a number that is not finite or an array of another shape.
+
+    Cost:
+      One copy of b, O(G·H).
+
+    Source:
+      Jozefowicz, Zaremba & Sutskever, ICML 2015, for the forget gate; docs/lstm.md.
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.gru()
@@ -93,7 +115,8 @@ def with_gate_bias(cell: Cell, params: Params, gate: str, bias: float | Array) -
 
 
 def _with_bias(cell: Cell, params: Params, gate: str, bias: Array) -> Params:
-    blocks = jnp.asarray(params.b).reshape(len(cell.gates), -1)  # imported ones are of NumPy
+    # Params read from a file are NumPy arrays, which have no `.at`.
+    blocks = jnp.asarray(params.b).reshape(len(cell.gates), -1)
     return params._replace(b=blocks.at[cell.gates.index(gate)].set(bias).ravel())
 
 
@@ -104,14 +127,28 @@ def chrono(
 
         b_f = log(τ - 1), so that σ(b_f) = 1 - 1/τ      b_i = -b_f      τ ~ U(shortest, longest)
 
-    Args:    cell: with a forget gate f (and an input gate i), or with an update gate z that keeps,
-             as in `jaxrnn.gru`; params: its own.
-             key: one key from `jax.random.key`.
-             longest, shortest: lags in steps, 2 ≤ shortest ≤ longest.
-    Returns: the params with those blocks of b set, the others as they were.
-    Raises:  TypeError or ValueError naming the argument.
-    Cost:    H draws and a copy of b, O(G·H).
-    Source:  Tallec & Ollivier, Can recurrent neural networks warp time?, ICLR 2018.
+    Args:
+      cell: A cell in closed form with a forget gate f (and an input gate i), or with an update gate
+        z that keeps, as in `jaxrnn.gru`.
+      params: Its params.
+      key: One key from `jax.random.key`.
+      longest: The longest lag in steps, at least `shortest`.
+      shortest: The shortest lag in steps, at least 2.
+
+    Returns:
+      The params with those blocks of b set, the others as they were.
+
+    Raises:
+      TypeError: If `cell` is not in closed form, `params` is not of its type or not real floats of
+        one dtype, `key` is not one key, or a lag is not a real number.
+      ValueError: If a leaf of `params` has another shape than the cell's, a lag is not finite or
+        out of its range, or no gate of the cell keeps its state.
+
+    Cost:
+      H draws and a copy of b for each of the gates, O(G·H).
+
+    Source:
+      Tallec & Ollivier, Can recurrent neural networks warp time?, ICLR 2018.
 
     >>> import jax, jaxrnn
     >>> cell, key = jaxrnn.lstm(), jax.random.key(0)
@@ -128,14 +165,16 @@ def chrono(
     keep, write = by_role.get("keeps"), by_role.get("writes")
     if keep is None:
         raise ValueError(
-            f"cell: expected a forget gate f or an update gate z, got {cell!r}: a cell without a "
-            "gate that keeps its state has no lag to set"
+            f"cell: expected a cell with a forget gate f or an update gate z, got {cell!r}; "
+            "without a gate that keeps the state there is no lag to set"
         )
     H, dtype = params.w_hh.shape[1], params.b.dtype
     wide = accumulator(dtype)
+    # Lags are drawn in float32 at least: in bfloat16 those from 256 on are multiples of 2.
     lag = jax.random.uniform(key, (H,), wide, float(shortest), float(longest))
     bias = jnp.log(lag - 1).astype(dtype)
     params = _with_bias(cell, params, keep, bias)
+    # A GRU has no such gate: its 1 - z writes, and moves with z.
     return params if write is None else _with_bias(cell, params, write, -bias)
 
 
@@ -152,13 +191,27 @@ def redrawn(
 
         W_ih[g] ~ input_init    W_hh[g] ~ recurrent_init    b[g] = b_hg = 0    for each g of gates
 
-    Args:    cell: one in closed form; params: its own; key: one key from `jax.random.key`.
-             gates: some of `cell.gates`.
-             input_init, recurrent_init: as in `Cell.init`.
-    Returns: the params; every other gate as it was. The GRU's b_hn is of gate n.
-    Raises:  TypeError or ValueError naming the argument.
-    Cost:    of each gate a QR of `(H, H)`, O(H³), and H·D draws; one copy of the params.
-    Source:  this library; the draws are those of `Cell.init`.
+    Args:
+      cell: A cell in closed form.
+      params: Its params.
+      key: One key from `jax.random.key`.
+      gates: A tuple of some of `cell.gates`.
+      input_init: The initialiser of each block of W_ih, as in `Cell.init`.
+      recurrent_init: The initialiser of each block of W_hh, as in `Cell.init`.
+
+    Returns:
+      The params; every other gate as it was. The GRU's b_hn belongs to gate n.
+
+    Raises:
+      TypeError: If `cell` is not in closed form, `params` is not of its type or not real floats of
+        one dtype, `key` is not one key, `gates` is not a tuple of strings, or an initialiser is not
+        a function or gives an array of another dtype.
+      ValueError: If a leaf of `params` has another shape than the cell's, `gates` is empty, names a
+        gate twice or names one that the cell does not have, or an initialiser gives an array of
+        another shape.
+
+    Cost:
+      For each gate a QR of `(H, H)`, O(H³), and H·D draws; one copy of the params.
 
     >>> import jax, jaxrnn
     >>> cell, key = jaxrnn.lstm(), jax.random.key(1)
@@ -177,11 +230,13 @@ def redrawn(
     at = jnp.asarray([cell.gates.index(gate) for gate in gates])
 
     def put(old: Array, new: Array) -> Array:
+        # `old` may be a NumPy array, which has no `.at`.
         blocks = jnp.asarray(old).reshape(len(cell.gates), H, *old.shape[1:])
         return blocks.at[at].set(new.reshape(len(gates), H, *old.shape[1:])).reshape(old.shape)
 
     w_ih, w_hh = (put(*pair) for pair in zip((params.w_ih, params.w_hh), drawn, strict=True))
     b = put(params.b, jnp.zeros(len(gates) * H, params.b.dtype))
+    # A bias that acts inside a gate is a leaf of its own: the GRU's b_hn.
     inner = [name for name in (f"b_h{gate}" for gate in gates) if name in params._fields]
     zeros = {name: jnp.zeros_like(getattr(params, name)) for name in inner}
     return params._replace(w_ih=w_ih, w_hh=w_hh, b=b, **zeros)
@@ -190,17 +245,33 @@ def redrawn(
 def scaled_to_bound(cell: Cell, params: Params, target: float = 1.0) -> Params:
     """The params with W_hh scaled so that γσ_max(W_hh) is the target: no step stretches more.
 
-    Up to the rounding of each weight: where that matters, as in 16 bits, aim lower.
-
         W_hh ← W_hh · target / (γ σ_max(W_hh))        γ = sup |a'|
 
-    Args:    cell: of one gate whose slope is bounded, as `jaxrnn.rnn`; params: its own.
-             target: of γσ_max, above 0.
-    Returns: the params. W_hh = 0 stays 0.
-    Raises:  TypeError or ValueError naming the argument, also for a cell without such a bound.
-    Cost:    O(H³), once.
-    Source:  `jaxrnn.certificates.of_weights`, which then says vanishing certified for a target
-             below 1.
+    With a target below 1, `jaxrnn.certificates.of_weights` then says vanishing certified.
+
+    Args:
+      cell: A cell of one gate whose slope is bounded, as `jaxrnn.rnn`.
+      params: Its params.
+      target: The wanted γσ_max, above 0.
+
+    Returns:
+      The params. W_hh = 0 stays 0.
+
+    Raises:
+      TypeError: If `cell` is not in closed form, `params` is not of its type or not real floats of
+        one dtype, or `target` is not a real number.
+      ValueError: If a leaf of `params` has another shape than the cell's, `target` is not finite or
+        not above 0, or the cell has several gates or no bound on its slope.
+
+    Cost:
+      O(H³), once.
+
+    Accuracy:
+      Each weight is rounded after the scaling, so γσ_max may end above the target by a rounding.
+      Where that matters, as in 16 bits, aim lower.
+
+    Source:
+      docs/derivations/certificates.md
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.rnn()
@@ -214,12 +285,14 @@ def scaled_to_bound(cell: Cell, params: Params, target: float = 1.0) -> Params:
     slope = cell.traits.slope
     if slope is None or len(cell.gates) != 1:
         raise ValueError(
-            f"cell: expected one gate with a bounded slope, got {cell!r}: no bound follows from "
-            "its weights alone; use scaled_to_exponent"
+            f"cell: expected a cell of one gate with a bounded slope, got {cell!r}, whose weights "
+            "alone give no bound; use scaled_to_exponent"
         )
-    # Of entries up to 1, so that neither σ_max nor the factor leaves the dtype.
+    # The largest entry becomes 1, so that neither σ_max nor the factor leaves the dtype.
     unit, _ = norms.scaled(params.w_hh, (0, 1))
     bound = slope * norms.spectral(unit)
+    # The divisor is never 0: else the gradient at W_hh = 0 would be inf · 0. It is `0 * bound`, not
+    # 0, so that NaN in W_hh stays NaN.
     factor = jnp.where(bound > 0, target / jnp.where(bound > 0, bound, 1 + 0 * bound), 0 * bound)
     return params._replace(w_hh=_times(unit, factor).astype(params.w_hh.dtype))
 
@@ -227,8 +300,11 @@ def scaled_to_bound(cell: Cell, params: Params, target: float = 1.0) -> Params:
 class Scaling(NamedTuple):
     """What `scaled_to_exponent` found.
 
-    params: those with W_hh multiplied by `factor`, a scalar; exponent: their leading exponent,
-        the mean over the batch, nats per step: compare it with the target.
+    Attributes:
+      params: The params with W_hh multiplied by `factor`.
+      factor: A scalar.
+      exponent: Their leading Lyapunov exponent, the mean over the batch, in nats per step. Compare
+        it with the target.
     """
 
     params: Params
@@ -245,18 +321,34 @@ def scaled_to_exponent(run: Run, target: float, *, warmup: int = 0) -> Scaling:
 
         W_hh ← α W_hh        mean over the batch of λ₁(α) = target
 
-    Factors from 1/64 to 64 are tried on a grid, then the interval next to 1 over which λ₁ - target
-    changes its sign is halved 24 times. Compare `exponent` with the target: if the sign never
-    changes, as where the forget gates alone keep λ₁ above the target, or changes in a jump, as
-    where relu units die, the nearest that was seen is taken. An example whose λ₁ is -inf, its
-    Jacobians 0 in the end, is left out of the mean. Where no exponent is finite the factor is 1.
+    Factors α from 1/64 to 64 are tried on a grid. Of the intervals over which λ₁ - target changes
+    its sign, the one nearest to α = 1 is then halved 24 times. The sign may never change, as where
+    the forget gates alone keep λ₁ above the target, or change in a jump, as where relu units die.
+    Then the nearest exponent that was seen is taken: compare `exponent` with the target. An example
+    whose λ₁ is -inf, its Jacobians 0 in the end, is left out of the mean. Where no exponent is
+    finite the factor is 1. For a linear net λ₁(α) = λ₁(1) + log α.
 
-    Args:    run: a `jaxrnn.Run` of a cell in closed form, with one step of one example at least.
-             target: nats per step; warmup: as in `jaxrnn.lyapunov.exponents`.
-    Returns: Scaling(params, factor, exponent).
-    Raises:  TypeError or ValueError naming the argument.
-    Cost:    51 times the leading exponent of the batch.
-    Source:  this library; tests/training/test_initializers.py. For a linear net λ₁(α) = λ₁ + log α.
+    Args:
+      run: A `jaxrnn.Run` of a cell in closed form, with at least one step of one example, without
+        lengths and resets.
+      target: The wanted λ₁ in nats per step, a finite number.
+      warmup: Steps at the start that are not counted, as in `jaxrnn.lyapunov.exponents`.
+
+    Returns:
+      Scaling(params, factor, exponent).
+
+    Raises:
+      TypeError: If `run` is no run, its cell is not in closed form, `target` is not a real number,
+        or `warmup` no integer.
+      ValueError: If `target` is not finite, the run has no step or no example, has lengths or
+        resets, or `warmup` is not in [0, T).
+      NotImplementedError: If an explicit mesh splits the inputs.
+
+    Cost:
+      51 times the leading exponent of the batch.
+
+    Source:
+      docs/derivations/lyapunov.md, for the exponents.
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.rnn(jaxrnn.activations.identity)              # orthogonal: λ₁ = 0
@@ -291,11 +383,15 @@ def _scaled_to_exponent(run: Run, target: Array, warmup: int) -> Scaling:
         )
         return jnp.where(live.any(), mean, -jnp.inf) - target.astype(found.dtype)
 
+    # The search is in log α, in which λ₁ of a linear net has a slope of 1. It is in float32 at
+    # least: in 16 bits the halvings would end early.
     most = math.log(FACTORS)
     grid = jnp.linspace(-most, most, GRID, dtype=accumulator(params.w_hh.dtype))
-    values = jax.lax.map(off, grid)
+    values = jax.lax.map(off, grid)  # one by one: the states of one run at a time in memory
     distance = jnp.asarray([abs(i + 0.5 - (GRID - 1) / 2) for i in range(GRID - 1)], grid.dtype)
-    changes = jnp.sign(values[:-1]) * jnp.sign(values[1:]) <= 0  # NaN is no change
+    # The comparison is False for NaN, which so counts as no change. Signs, since a product of
+    # values could be inf · 0.
+    changes = jnp.sign(values[:-1]) * jnp.sign(values[1:]) <= 0
     at = jnp.argmin(jnp.where(changes, distance, jnp.full_like(distance, GRID)))
 
     def halved(ends: tuple[Array, Array], _: None) -> tuple[tuple[Array, Array], None]:
@@ -305,18 +401,21 @@ def _scaled_to_exponent(run: Run, target: Array, warmup: int) -> Scaling:
         return (jnp.where(same, half, low), jnp.where(same, high, half)), None
 
     (low, high), _ = jax.lax.scan(halved, (grid[at], grid[at + 1]), length=HALVINGS)
-    # The root, if there was one and it was no jump, else the nearest of the grid.
+    # Where the sign changed in a jump, λ₁ at this root may be far from the target. So the root is
+    # one candidate beside the grid, and the nearest of all is taken.
     root = (low + high) / 2
     logs = jnp.concatenate([jnp.where(changes.any(), root, grid[at])[None], grid])
     distances = jnp.abs(jnp.concatenate([off(logs[0])[None], values]))
     known = jnp.isfinite(distances)
     log = logs[jnp.argmin(jnp.where(known, distances, jnp.full_like(distances, jnp.inf)))]
+    # Without any finite distance `argmin` is a mere 0: then α = 1, and the weights stay.
     log = jnp.where(known.any(), log, 0 * log)
     value = off(log)
     return Scaling(scaled(log), jnp.exp(log), value + target.astype(value.dtype))
 
 
 def _times(weight: Array, factor: Array) -> Array:
+    # In float32 at least: in 16 bits the factor would be rounded before the product is.
     wide = weight.astype(accumulator(weight.dtype))
     return (wide * jnp.broadcast_to(factor.astype(wide.dtype), wide.shape)).astype(weight.dtype)
 

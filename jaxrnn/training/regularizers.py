@@ -2,11 +2,11 @@
 
     Ω = Σᵢ (‖Jᵢᵀ λᵢ‖ / ‖λᵢ‖ - 1)²        flossing: Σⱼ (Λⱼ - Λ*)²
 
-with adjoints λᵢ = ∂E/∂sᵢ and Lyapunov exponents Λⱼ, two things that are both written λ elsewhere.
-Ω asks that a step keep the length of the one adjoint that the loss sends back through it, flossing
-that the leading Lyapunov exponents be where they should. Both are differentiable, in every argument
-that is an array, and work for every cell. An adjoint is kept as a value and a power of two, so Ω
-still sees the direction of a gradient that has faded below 1e-38.
+λᵢ = ∂E/∂sᵢ are adjoints and Λⱼ Lyapunov exponents; both are written λ elsewhere. Ω asks each step
+to keep the length of the one adjoint that the loss sends back through it. Flossing asks the leading
+Lyapunov exponents to be at a target. Both are differentiable in every argument that is an array,
+and work for every cell. An adjoint is kept as a value and a power of two, so Ω still sees the
+direction of a gradient that has faded below 1e-38.
 """
 
 import functools
@@ -35,14 +35,27 @@ def omega(run: Run, loss: Loss) -> Array:
 
         Ω = Σᵢ (‖Jᵢᵀ λᵢ‖ / ‖λᵢ‖ - 1)²        λᵢ = ∂E/∂sᵢ, the whole state
 
-    Args:    as `jaxrnn.bptt.adjoints`.
-    Returns: a scalar: the sum over the steps, the mean over the batch. A step that is held, one
-             that starts afresh, and one that no gradient reaches (λᵢ = 0) add nothing.
-    Raises:  TypeError or ValueError as `jaxrnn.bptt.adjoints`.
-    Cost:    an adjoint and one step of it more. Its own gradient goes through the adjoints as
-             well, a second derivative through time, which `omega_at_fixed_adjoints` does without.
-    Source:  Pascanu, Mikolov & Bengio, ICML 2013, eq. 9, there for the pre-activations of a tanh
-             network; tests/training/test_regularizers.py, against Ω from `jax.jacfwd` of each step.
+    Args:
+      run: A `jaxrnn.Run`.
+      loss: A function of the states that gives one real number E.
+
+    Returns:
+      A scalar, the sum over the steps and the mean over the batch. Three kinds of steps add
+      nothing: a step that is held, a step before which the state is reset, and a step that no
+      gradient reaches (λᵢ = 0).
+
+    Raises:
+      TypeError: If `run` is no run, or `loss` no function of the states to a real number.
+      ValueError: If what `loss` gives is not a scalar.
+
+    Cost:
+      That of `jaxrnn.bptt.adjoints`, and one adjoint step more. Its own gradient goes through the
+      adjoints as well. That is a second derivative through time, which `omega_at_fixed_adjoints`
+      does without.
+
+    Source:
+      Pascanu, Mikolov & Bengio, ICML 2013, eq. 9, there for the pre-activations of a tanh network;
+      docs/derivations/regularizers.md.
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.rnn(jaxrnn.activations.identity)          # with orthogonal weights: Ω = 0
@@ -58,20 +71,33 @@ def omega(run: Run, loss: Loss) -> Array:
 
 
 def omega_at_fixed_adjoints(run: Run, loss: Loss) -> Array:
-    """Ω again, differentiable in the parameters of each Jᵢ alone: states and adjoints are held.
+    """Ω, differentiable only in the parameters of each Jᵢ: states and adjoints are held fixed.
 
         ∂⁺Ω/∂θ: sᵢ₋₁ and λᵢ count as constants in Jᵢ(θ)ᵀ λᵢ
 
-    The paper trains with this for the state of pre-activations, where Jᵢ = W diag(σ'(aᵢ₋₁)) has no
-    other parameter than W; a `from_step` cell with that state gives its gradient exactly. In the
-    state h, Jᵢ = diag(a'(zᵢ(θ))) W, and zᵢ is differentiated as well. No second derivative goes
-    through time.
+    No second derivative goes through time. The paper trains with this for the state of
+    pre-activations, where Jᵢ = W diag(σ'(aᵢ₋₁)) has no other parameter than W. A `from_step` cell
+    with that state gives the paper's gradient exactly. In the state h, Jᵢ = diag(a'(zᵢ(θ))) W, and
+    zᵢ is differentiated as well.
 
-    Args:    as `omega`.
-    Returns: as `omega`, and the same value; no gradient but in `params`.
-    Raises:  as `omega`.
-    Cost:    an adjoint, and one step of it for all i at once, forth and back.
-    Source:  Pascanu, Mikolov & Bengio, ICML 2013, section 3.3.
+    Args:
+      run: A `jaxrnn.Run`.
+      loss: A function of the states that gives one real number E. What it closes over is held
+        fixed, too.
+
+    Returns:
+      The scalar that `omega` returns. It has a gradient in `run.params` alone.
+
+    Raises:
+      TypeError: As in `omega`.
+      ValueError: As in `omega`.
+
+    Cost:
+      That of `jaxrnn.bptt.adjoints`, then one adjoint step for all i at once; its gradient goes
+      back through that step alone.
+
+    Source:
+      Pascanu, Mikolov & Bengio, ICML 2013, section 3.3; docs/derivations/regularizers.md.
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.lstm()
@@ -83,6 +109,8 @@ def omega_at_fixed_adjoints(run: Run, loss: Loss) -> Array:
     """
     check_run(run)
     fixed = jax.lax.stop_gradient(run)
+    # The run alone is not enough: what the loss closes over, such as a read-out, reaches the
+    # adjoints as well.
     with precise():
         states, direct = jax.lax.stop_gradient(direct_adjoints(fixed, loss))
         adjoints = jax.lax.stop_gradient(_scaled_adjoints(fixed, states, direct))
@@ -101,12 +129,31 @@ def flossing(
 
         Σⱼ (Λⱼ - Λ*)²,  j = 1 … count        the mean over the batch
 
-    Args:    target: Λ*, nats per step, a number or a scalar array; the others as in
-             `jaxrnn.lyapunov.exponents`.
-    Returns: a scalar, differentiable where the exponents are distinct; inf where one is -inf.
-    Raises:  TypeError or ValueError as `jaxrnn.lyapunov.exponents`, or naming target.
-    Cost:    the exponents; its gradient keeps the frames of all T steps, O(T·B·n·count) memory.
-    Source:  Engelken, Gradient flossing, NeurIPS 2023.
+    Args:
+      run: A `jaxrnn.Run` of at least one step, without lengths and resets.
+      target: Λ* in nats per step, a number or a scalar array.
+      count: How many exponents, the largest first.
+      warmup: Steps at the start that are not counted, as in `jaxrnn.lyapunov.exponents`.
+      interval: Steps between two QR factorisations, as in `jaxrnn.lyapunov.exponents`.
+
+    Returns:
+      A scalar, differentiable where the exponents are distinct. It is inf where an exponent is
+      -inf.
+
+    Raises:
+      TypeError: If `run` is no run, `target` neither a real number nor an array of real floats, or
+        `count`, `warmup` or `interval` no integer.
+      ValueError: If `target` is not finite or not a scalar, the run has no step, has lengths or
+        resets, `count` is not in [1, n] for a state of n entries, `warmup` is not in [0, T), or
+        `interval` is below 1.
+      NotImplementedError: If an explicit mesh splits the inputs.
+
+    Cost:
+      That of `jaxrnn.lyapunov.exponents`. Its gradient keeps the frames of all T steps,
+      O(T·B·n·count) memory.
+
+    Source:
+      Engelken, Gradient flossing, NeurIPS 2023; docs/derivations/regularizers.md.
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.rnn(jaxrnn.activations.identity)
@@ -119,6 +166,7 @@ def flossing(
     _checks.check_scalar("target", target)
     found = lyapunov.exponents(run, count=count, warmup=warmup, interval=interval)
     off = found.value - jnp.asarray(target, found.value.dtype)
+    # A batch of size 0 has a penalty of 0, not 0/0.
     return jnp.sum(off * off) / max(math.prod(off.shape[:-1]), 1)
 
 
@@ -127,6 +175,7 @@ def _scaled_adjoints(run: Run, states: State, direct: State) -> Scaled:
     """λᵢ / 2^eᵢ for every i and example, its largest entry in [½, 1): a direction, or 0."""
 
     def body(later: Scaled, step: tuple[Any, Steps]) -> tuple[Scaled, Any]:
+        # Ω is of directions alone, so the exponent of the adjoint is left out.
         before, _, value = scaled_back(run, later, step)
         return before, value
 
@@ -142,13 +191,17 @@ def _scaled_adjoints(run: Run, states: State, direct: State) -> Scaled:
 def _omega(run: Run, states: State, adjoints: Any) -> Array:
     lead = run.xs.shape[:-1]
     moved = through_step(run, linearised(run, trajectory(run, states)), adjoints)
-    # Scaled again: a step may shrink an adjoint beyond what the dtype can square.
+    # Scaled again, since one step may shrink an adjoint below what the dtype can square.
     moved = rescaled(moved, jnp.zeros(lead, jnp.int32))
     before, after = _square(adjoints, len(lead)), _square(moved.value, len(lead))
-    counted = ~(before == 0)  # NaN is counted: Ω is then NaN
+    # Not `before > 0`, which would drop NaN: where something is NaN, Ω is NaN. A held step is
+    # counted and adds 0, for its adjoint passes unchanged.
+    counted = ~(before == 0)
     if run.resets is not None:
         counted &= ~run.resets
-    # Where nothing comes through, the root has no derivative: there the ratio is a constant 0.
+    # Where nothing comes through, the ratio is a constant 0, since the root has no derivative
+    # there. Its argument is set to 1 as well: `where` alone would leave inf · 0 = NaN in the
+    # gradient.
     some = counted & ~(after == 0)
     one = jnp.ones_like(before)
     ratio = jnp.sqrt(jnp.where(some, after, one) / jnp.where(some, before, one))
