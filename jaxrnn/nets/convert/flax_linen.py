@@ -36,7 +36,8 @@ def read(arrays: Any, *, activation: Activation = tanh, prefix: str = "") -> Mod
 
     Raises:
       TypeError: If `arrays` is no dict, `prefix` no string, or a leaf no real floating array of the
-        same dtype as the others. The message names the leaf.
+        same dtype as the others; the message names the leaf. For an RNN, if `activation` is no
+        `Activation`.
       ValueError: If a leaf is missing, has another shape, or is none of this layout's. The message
         names the leaf.
 
