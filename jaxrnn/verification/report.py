@@ -125,6 +125,7 @@ class Report:
         head = f"{'':19}{'against':20}{'blocks':>7}{'error':>11}{'allowed':>11}"
         lines = [f"{self.cell}: {self.cases} cases", head]
         for (family, reference), checks in _grouped(self.checks).items():
+            # Failed first: a ratio that is NaN would not come out as the largest.
             worst = max(checks, key=lambda c: (not c.passed, c.error / c.tolerance))
             lines.append(
                 f"  {family:17}{reference:20}{len(checks):>7}{worst.error:>11.1e}"

@@ -48,8 +48,9 @@ def cells() -> st.SearchStrategy[Cell]:
     return st.sampled_from(ours)
 
 
+# Hypothesis passes `draw` and takes it out of the signature, so no docstring below lists it.
 @st.composite
-def params(
+def params(  # noqa: D417
     draw: Any, cell: Cell, input_size: int, hidden_size: int, *, dtype: Any = jnp.float32
 ) -> ArrayTree:
     """Params of a cell with an `init`: entries N(0, scale²), scale between 0.01 and 3.
@@ -80,7 +81,9 @@ def params(
 
 
 @st.composite
-def masks(draw: Any, steps: int, batch: tuple[int, ...] = ()) -> dict[str, Any]:
+def masks(  # noqa: D417
+    draw: Any, steps: int, batch: tuple[int, ...] = ()
+) -> dict[str, Any]:
     """Keyword arguments lengths and resets, each None or an array; lengths `(*batch,)` in [0, T].
 
     Args:
@@ -109,7 +112,7 @@ def masks(draw: Any, steps: int, batch: tuple[int, ...] = ()) -> dict[str, Any]:
 
 
 @st.composite
-def runs(
+def runs(  # noqa: D417
     draw: Any,
     cell: Cell | None = None,
     *,

@@ -170,6 +170,7 @@ def redraw(cell: Cell, worst: Worst) -> Case:
     """
     _checks.check_cell(cell)
     _checks.check_instance("worst", worst, Worst, "the Worst of a Check")
+    # As `verify` drew it: without 64-bit mode the same key gives other numbers.
     with jax.enable_x64(True):
         shape = template(cell, worst.input_size, worst.hidden_size)
         key = jax.random.wrap_key_data(jnp.asarray(worst.key, jnp.uint32))
@@ -200,6 +201,7 @@ def _example_template(cell: Cell, example: Any) -> Template:
         raise TypeError(f"example: {triple}, got {_checks.describe(example)}")
     if len(example) != 3:
         raise ValueError(f"example: {triple}, got {len(example)} entries")
+    # Shapes alone are taken from the example: the values are drawn, in float64.
     shape = Template(*jax.tree.map(_float64_struct, tuple(example)))
     cell.check_params(shape.params)
     cell.check_input(shape.params, shape.x)

@@ -62,6 +62,7 @@ def read(arrays: Any, *, activation: Activation = tanh, prefix: str = "") -> Mod
     w_ih = leaves.take("dense_i.kernel", None, columns).T
     b = leaves.take("dense_h.bias" if gates == 4 else "dense_i.bias", columns)
     leaves.done()
+    # nnx's GRUCell has no b_hn; one of zeros acts as none.
     params: Params = (
         filled(GRUParams, w_ih, kernel.T, b, np.zeros(H, b.dtype))
         if gates == 3

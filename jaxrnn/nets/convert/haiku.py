@@ -76,6 +76,7 @@ def read(arrays: Any, *, prefix: str = "") -> Model:
             f"{leaves.dotted}linear.w: expected at least H = {H} rows, [x; h], got {w.shape[0]}"
         )
     rows, b = blocks(w.T, IGFO), blocks(b, IGFO)
+    # haiku multiplies [x; h] by one matrix: its last H rows are W_hh.
     params = filled(LSTMParams, rows[:, :-H], rows[:, -H:], merged(b, _one_on_f(b)))
     # (b + 1) - 1 is not always b: its own bits are kept for `write`.
     return single(lstm(), params, NAME, b=b)

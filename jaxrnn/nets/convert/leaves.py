@@ -90,6 +90,7 @@ class Leaves:
             raise ValueError(
                 f"{self.dotted}{name}: expected shape ({words}), got {_checks.describe(leaf)}"
             )
+        # `unroll` refuses params of mixed dtypes; here the leaf has its name in the framework.
         self.dtype = leaf.dtype if self.dtype is None else self.dtype
         if leaf.dtype != self.dtype:
             raise TypeError(
