@@ -2,12 +2,12 @@
 
     layer l reads what layer l-1 puts out; a layer of two directions puts out (h→, h←) side by side
 
-The second direction reads each sequence from its own end, whatever its length, and is aligned
-with the first: entry i of both follows xs[i]. So is what belongs to it: its Jacobian i is
-∂sᵢ/∂sᵢ₊₁.
+The backward direction reads each sequence from its own end, whatever its length. Its results are
+aligned with those of the forward direction: entry i of both follows xs[i]. Entry i of its Jacobians
+is therefore ∂sᵢ/∂sᵢ₊₁.
 
-`runs` gives each direction of each layer as a `jaxrnn.Run`, in its own time. With it all else of
-the library serves: `jaxrnn.products`, `jaxrnn.lyapunov` and others of one layer of many.
+`runs` gives each direction of each layer as a `jaxrnn.Run`, in its own time. Every analysis takes
+such a run, so `jaxrnn.products`, `jaxrnn.lyapunov` and others work on one layer of many.
 """
 
 import dataclasses
@@ -37,7 +37,12 @@ __all__ = [
 
 
 class Layer(NamedTuple):
-    """What a layer has for each direction: params, or states; reverse None without a second one."""
+    """What a layer has for each direction: params, states, runs or adjoints.
+
+    Attributes:
+      forward: That of the forward direction.
+      reverse: That of the backward direction, None where the layer has one direction.
+    """
 
     forward: Any
     reverse: Any = None
@@ -55,21 +60,31 @@ def unroll_layers(
     """The states of every layer.
 
         sᵢˡ = step(θˡ, sᵢ₋₁ˡ, xᵢˡ)        xˡ = (h→, h←) of layer l-1, x¹ = xs
-        sᵢˡ = step(θˡ, sᵢ₊₁ˡ, xᵢˡ)        of the second direction
+        sᵢˡ = step(θˡ, sᵢ₊₁ˡ, xᵢˡ)        of the backward direction
 
-    Args:    cell: any `Cell`, of every layer and direction.
-             layers: a Layer of params each; D of a layer is H of the one before, 2H if that has two
-             directions.
-             xs: `(T, *batch, D)`.
-             state0: a Layer of states each, leaves `(*batch, H)`, or None.
-             lengths: as in `jaxrnn.unroll`: beyond them states are held.
-             resets: as in `jaxrnn.unroll`: True says that a sequence begins at that step. The
-             second direction starts afresh where one ends, at the step before.
-    Returns: a Layer of states each, leaves `(T, *batch, H)`; entry i of both directions follows
-             xs[i].
-    Raises:  TypeError or ValueError naming the layer that does not fit.
-    Cost:    one `unroll` for each layer and direction.
-    Source:  Schuster & Paliwal, IEEE Trans. Signal Processing 45, 1997, for two directions.
+    Args:
+      cell: Any `Cell`; the same for every layer and direction.
+      layers: A list of Layer of params. D of a layer is H of the layer below, or 2H if that has two
+        directions.
+      xs: Inputs, `(T, *batch, D)`.
+      state0: A list of Layer of states, leaves `(*batch, H)`, as long as `layers`. By default each
+        direction starts from `cell.init_state`.
+      lengths: As in `jaxrnn.unroll`: beyond them states are held.
+      resets: As in `jaxrnn.unroll`: True says that a sequence begins at that step. The backward
+        direction starts afresh at the step before, where the earlier sequence ends.
+
+    Returns:
+      A tuple of Layer of states, leaves `(T, *batch, H)`; entry i of both directions follows xs[i].
+
+    Raises:
+      TypeError: If an argument is of the wrong kind; the message names the layer that does not fit.
+      ValueError: If a shape or a value does not fit; the message names the layer.
+
+    Cost:
+      One `unroll` for each layer and direction.
+
+    Source:
+      Schuster & Paliwal, IEEE Trans. Signal Processing 45, 1997, for two directions.
 
     >>> import jax, jaxrnn
     >>> cell, (k1, k2) = jaxrnn.gru(), jax.random.split(jax.random.key(0))
@@ -93,14 +108,32 @@ def runs(
 ) -> tuple[Layer, ...]:
     """A `jaxrnn.Run` for each direction of each layer, given the layers below.
 
-        xˡ = (h→, h←) of layer l-1, x¹ = xs; for the second direction turned round within lengths
+        xˡ = (h→, h←) of layer l-1, x¹ = xs; for the backward direction turned round within lengths
 
-    Args:    as `unroll_layers`.
-    Returns: a Layer of Run each, reverse None without a second direction; each in its own time, so
-             that `layer.reverse.states()` begins at the end of each sequence.
-    Raises:  as `unroll_layers`.
-    Cost:    as `unroll_layers` without the last layer.
-    Source:  as `unroll_layers`.
+    Args:
+      cell: Any `Cell`; the same for every layer and direction.
+      layers: A list of Layer of params. D of a layer is H of the layer below, or 2H if that has two
+        directions.
+      xs: Inputs, `(T, *batch, D)`.
+      state0: A list of Layer of states, leaves `(*batch, H)`, as long as `layers`. By default each
+        direction starts from `cell.init_state`.
+      lengths: As in `jaxrnn.unroll`: beyond them states are held.
+      resets: As in `jaxrnn.unroll`: True says that a sequence begins at that step. The backward
+        direction starts afresh at the step before, where the earlier sequence ends.
+
+    Returns:
+      A tuple of Layer of Run, reverse None where a layer has one direction. Each run is in its own
+      time: `layer.reverse.states()` begins at the end of each sequence.
+
+    Raises:
+      TypeError: If an argument is of the wrong kind; the message names the layer that does not fit.
+      ValueError: If a shape or a value does not fit; the message names the layer.
+
+    Cost:
+      One `unroll` for each layer and direction below the last layer.
+
+    Source:
+      Schuster & Paliwal, IEEE Trans. Signal Processing 45, 1997, for two directions.
 
     >>> import jax, jaxrnn
     >>> cell, (k1, k2) = jaxrnn.lstm(), jax.random.split(jax.random.key(0))
@@ -119,14 +152,19 @@ def runs(
     for index, layer in enumerate(layers):
         first = Layer(None) if state0 is None else state0[index]
         try:
+            # Unrolled only when a layer above reads it; the last layer is never unrolled here.
             if found:
                 xs = outputs([_states(found[-1])])
             forward = Run(cell, layer.forward, xs, first.forward, **masks)
             reverse = None
             if layer.reverse is not None:
+                # Turned within the lengths: padding has to stay at the end, where a run holds its
+                # state.
                 turned = {"lengths": lengths, "resets": _turned_resets(resets, lengths)}
                 reverse = Run(cell, layer.reverse, flipped(xs, lengths), first.reverse, **turned)
         except (TypeError, ValueError) as error:
+            # The message of the run names the argument. All that it cannot know is the layer's
+            # number.
             raise type(error)(f"layers[{index}]: {error}") from error
         found.append(Layer(forward, reverse))
     return tuple(found)
@@ -144,22 +182,32 @@ def _turned_resets(resets: Array | None, lengths: Array | None) -> Array | None:
     """Read from the end, a sequence begins at the step before one where another begins."""
     if resets is None:
         return None
+    # A reset at the first step of the padding lands on the first step of the turned sequence. That
+    # changes nothing, since the state there is state0 anyway.
     after = jnp.concatenate([resets[1:], jnp.zeros_like(resets[:1])])[: resets.shape[0]]
     return flipped(after, lengths)
 
 
 def adjoints(runs: Sequence[Layer], loss: Loss) -> tuple[Layer, ...]:
-    """∂E/∂sₖ of every layer and direction: later states of its own follow, and all layers above.
+    """∂E/∂sₖ of every layer and direction: its later states and all layers above follow sₖ.
 
         λₖˡ = ∂E/∂sₖˡ|direct + (Jₖ₊₁ˡ)ᵀ λₖ₊₁ˡ + (∂sˡ⁺¹/∂hₖˡ)ᵀ λˡ⁺¹        of layer l
 
-    Args:    runs: what `jaxrnn.layers.runs` gives; the layers above the first read again what those
-             below put out, so that a derivative by any params is whole.
-             loss: what `unroll_layers` returns ↦ one real scalar E.
-    Returns: the tree of the states, each aligned with them.
-    Raises:  as `unroll_layers`, or naming `runs` or `loss`.
-    Cost:    about two gradients of the net.
-    Source:  tests/nets/test_layers.py, against autodiff of a copy of every state.
+    Args:
+      runs: What `jaxrnn.layers.runs` gives. The layers above the first read again what those below
+        put out, so that a derivative by any params is whole.
+      loss: A function of what `unroll_layers` returns that gives one real number E.
+
+    Returns:
+      A tuple of Layer, the tree of the states, each entry aligned with its state.
+
+    Raises:
+      TypeError: If `runs` is not what `jaxrnn.layers.runs` gives, or `loss` is no function of the
+        states to a real number. As `unroll_layers` where a run does not fit.
+      ValueError: If what `loss` gives is not a scalar. As `unroll_layers` where a run does not fit.
+
+    Cost:
+      About two gradients of the net.
 
     >>> import jax, jaxrnn
     >>> cell, (k1, k2) = jaxrnn.gru(), jax.random.split(jax.random.key(0))
@@ -170,6 +218,7 @@ def adjoints(runs: Sequence[Layer], loss: Loss) -> tuple[Layer, ...]:
     [(7, 2, 5), (7, 2, 4)]
     """
     found = []
+    # `bptt.adjoints` takes a loss of one run; a linear loss hands it the direct adjoints.
     for layer, at in zip(*direct_adjoints(runs, loss), strict=True):
         reverse = None
         if layer.reverse is not None:
@@ -182,18 +231,27 @@ def adjoints(runs: Sequence[Layer], loss: Loss) -> tuple[Layer, ...]:
 def direct_adjoints(
     runs: Sequence[Layer], loss: Loss
 ) -> tuple[tuple[Layer, ...], tuple[Layer, ...]]:
-    """(runs, ∂E/∂sₖ at fixed other states of its own layer), both in each direction's own time.
+    """(runs, ∂E/∂sₖ with the other states of the same layer fixed), each direction in its own time.
 
         ḡₖˡ = ∂E/∂sₖˡ|direct + (∂sˡ⁺¹/∂hₖˡ)ᵀ λˡ⁺¹        λₖˡ = ḡₖˡ + (Jₖ₊₁ˡ)ᵀ λₖ₊₁ˡ
 
-    What the loss reads of a layer, and what the layers above pass on: with the runs, a loss on each
-    layer alone.
+    ḡ is what the loss reads of a layer, and what the layers above pass down to it. With ḡ and the
+    runs each layer can be analysed by itself, as if it had a loss of its own.
 
-    Args:    as `adjoints`.
-    Returns: (the runs, made again from the first layer on; a Layer of ḡ each).
-    Raises:  as `adjoints`.
-    Cost:    about a gradient of the net.
-    Source:  as `adjoints`.
+    Args:
+      runs: What `jaxrnn.layers.runs` gives. The layers above the first read again what those below
+        put out, so that a derivative by any params is whole.
+      loss: As in `adjoints`.
+
+    Returns:
+      A pair (the runs, made again from the first layer up; a tuple of Layer of ḡ).
+
+    Raises:
+      TypeError: As `adjoints`.
+      ValueError: As `adjoints`.
+
+    Cost:
+      About a gradient of the net.
 
     >>> import jax, jaxrnn
     >>> cell, net = jaxrnn.gru(), [Layer(jaxrnn.gru().init(jax.random.key(0), 3, 5))]
@@ -207,18 +265,23 @@ def direct_adjoints(
     _checks.check_callable("loss", loss, "(states of every layer) -> scalar")
     _checks.check_loss("loss", loss, states, ())
     direct = list(jax.grad(loss)(states))
+    # From the top down: a layer passes on its whole adjoint, so what comes from above it has to be
+    # in `direct[index]` first.
     for index in range(len(runs) - 1, 0, -1):
         above = _passed_down(runs[index], direct[index])
         own = direct[index - 1]
         if own.reverse is None:
             parts = [above]
         else:
+            # The layer above reads h→ and h← side by side.
             parts = jnp.split(above, [own.forward.h.shape[-1]], axis=-1)
         sides = [
+            # Of a state, the layer above reads h alone.
             None if side is None else side._replace(h=side.h + part)
             for side, part in zip(own, [*parts, None], strict=False)
         ]
         direct[index - 1] = Layer(*sides)
+    # The loss saw aligned states; a run of the backward direction has its own time.
     lengths = runs[0].forward.lengths
     turned = [
         d if d.reverse is None else d._replace(reverse=_turned(d.reverse, lengths)) for d in direct
@@ -227,15 +290,25 @@ def direct_adjoints(
 
 
 def state_jacobians(runs: Sequence[Layer]) -> tuple[Layer, ...]:
-    """Every layer's ∂sᵢ/∂sᵢ₋₁, of the second direction ∂sᵢ/∂sᵢ₊₁, in closed form.
+    """∂sᵢ/∂sᵢ₋₁ of every layer, of the backward direction ∂sᵢ/∂sᵢ₊₁, in closed form.
 
         Jᵢˡ = ∂sᵢˡ/∂sᵢ₋₁ˡ at fixed xᵢˡ, the blocks of `jaxrnn.jacobians.closed_form`
 
-    Args:    runs: what `jaxrnn.layers.runs` gives.
-    Returns: for each direction the tree of `jaxrnn.jacobians.closed_form`, aligned with the states.
-    Raises:  as `unroll_layers`, or naming `runs`.
-    Cost:    two `unroll_layers`, then O(T·B·G·H²) a direction: about one write of the result.
-    Source:  as `jaxrnn.jacobians.closed_form`; tests/nets/test_layers.py.
+    Args:
+      runs: What `jaxrnn.layers.runs` gives. The layers above the first read again what those below
+        put out, so that a derivative by any params is whole.
+
+    Returns:
+      For each direction of each layer the tree of `jaxrnn.jacobians.closed_form`, aligned with the
+      states.
+
+    Raises:
+      TypeError: If `runs` is not what `jaxrnn.layers.runs` gives. As `unroll_layers` where a run
+        does not fit.
+      ValueError: As `unroll_layers`.
+
+    Cost:
+      Two `unroll_layers`, then O(T·B·G·H²) for each direction: about one write of the result.
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.lstm()
@@ -254,10 +327,10 @@ def state_jacobians(runs: Sequence[Layer]) -> tuple[Layer, ...]:
 
 
 def _again(made: Any) -> tuple[Layer, ...]:
-    """The runs, each layer reading what those below put out now.
+    """The runs, made again: each layer reads what the layers below put out now.
 
-    A run of an upper layer holds what was below when it was made: differentiated, or given other
-    params, it would leave out the rest of the net in silence.
+    A run of an upper layer holds what was below it when it was made. If it were differentiated, or
+    given other params, the rest of the net would be left out without a warning.
     """
     whole = isinstance(made, list | tuple) and not isinstance(made, Layer) and len(made) > 0
     if not whole or not all(
@@ -276,12 +349,13 @@ def _again(made: Any) -> tuple[Layer, ...]:
         sides = [[None if run is None else getattr(run, name) for run in layer] for layer in made]
         return [Layer(*pair) for pair in sides]
 
+    # The masks of a forward run are those of the net; `runs` turns them for a backward direction.
     masks = {"lengths": first.lengths, "resets": first.resets}
     return runs(first.cell, each("params"), first.xs, each("state0"), **masks)
 
 
 def _passed_down(layer: Layer, direct: Layer) -> Array:
-    """The adjoint of what a layer reads, `(T, *batch, ·)`; direct is aligned with the states."""
+    """The adjoint of what a layer reads, `(T, *batch, ·)`; `direct` is aligned with the states."""
 
     def one(run: Run, direct: State) -> Array:
         def states(xs: Array) -> State:
@@ -293,6 +367,7 @@ def _passed_down(layer: Layer, direct: Layer) -> Array:
     if layer.reverse is None:
         return found
     lengths = layer.reverse.lengths
+    # Into the time of the backward run and back: its inputs were the turned ones.
     return found + flipped(one(layer.reverse, _turned(direct.reverse, lengths)), lengths)
 
 
@@ -315,11 +390,14 @@ def outputs(states: Sequence[Layer]) -> Array:
 
         hᵢ→, or (hᵢ→, hᵢ←) of two directions
 
-    Args:    states: a Layer of states each, as `unroll_layers` returns them.
-    Returns: `(T, *batch, H)` or, of two directions, `(T, *batch, 2H)`; entry i follows xs[i].
-    Raises:  nothing of its own; states are not checked.
-    Cost:    none for one direction, one copy of `(T, *batch, 2H)` for two.
-    Source:  this library.
+    Args:
+      states: A sequence of Layer of states, as `unroll_layers` returns it. It is not checked.
+
+    Returns:
+      `(T, *batch, H)`, or `(T, *batch, 2H)` of two directions; entry i follows xs[i].
+
+    Cost:
+      None for one direction, one copy of `(T, *batch, 2H)` for two.
 
     >>> import jax.numpy as jnp, jaxrnn
     >>> states = jaxrnn.RNNState(jnp.zeros((7, 2, 5)))

@@ -1,4 +1,4 @@
-"""Holding a cell's derivatives against references that know nothing of them.
+"""Holding a cell's derivatives against references that do not use them.
 
 >>> import jaxrnn
 >>> report = jaxrnn.verify(jaxrnn.rnn(), shapes=((2, 3),), cases=8)

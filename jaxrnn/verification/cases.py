@@ -45,7 +45,8 @@ class Case(NamedTuple):
 
 
 def template(cell: Cell, input_size: int, hidden_size: int) -> Template:
-    """The shapes that `cell.init` and `cell.init_state` give, nothing computed."""
+    """The shapes that `cell.init` and `cell.init_state` give; nothing is computed."""
+    # Only the shapes matter: `draw` gives its own dtype to every leaf.
     params = jax.eval_shape(lambda: cell.init(jax.random.key(0), input_size, hidden_size))
     state = jax.eval_shape(cell.init_state, params)
     return Template(params, state, jax.ShapeDtypeStruct((input_size,), jnp.float64))
@@ -59,7 +60,7 @@ def draw(shapes: Template, scale: Array, key: PRNGKey, dtype: Any) -> Case:
     like = Case(*shapes, *shapes, shapes.state)  # (point, direction, cotangent)
     leaves, structure = jax.tree.flatten(like)
     sizes = [math.prod(leaf.shape) for leaf in leaves]
-    # One draw for all leaves: a generator call is slow to compile.
+    # One draw for all leaves: each call of the generator is slow to compile.
     flat = jnp.split(jax.random.normal(key, (sum(sizes),), dtype), list(accumulate(sizes))[:-1])
     drawn = [part.reshape(leaf.shape) for part, leaf in zip(flat, leaves, strict=True)]
     case = jax.tree.unflatten(structure, drawn)

@@ -1,7 +1,7 @@
 """The derivatives of one step, each in the cell's own form and by the references.
 
-A family's pairs are named by the reference. All of it is for one case, traced once a shape
-and mapped over the cases; `judgement` judges.
+The pairs of a family are named by their reference. All of it is written for one case, traced once
+for each shape, and mapped over the cases. `judgement` judges the pairs.
 """
 
 from collections.abc import Callable
@@ -36,17 +36,20 @@ def at_point(cell: Cell) -> Callable[[tuple[Any, Any, Array]], Any]:
 
 def families(cell: Cell, method: Method, case: Case, scale: Array) -> dict[str, Pairs]:
     """Every family of derivatives of `cell` at one case."""
+    # float32 is judged at a point that float32 holds exactly, so that both see the same one.
     single = _cast(case.point, jnp.float32)
     rounded = _cast(single, jnp.float64)
     points = (
         case.point, _nudged(case, case.point, EPS64), rounded, _nudged(case, rounded, EPS32)
     )  # fmt: skip
-    # One mapped call: the step is traced and compiled once for all four points.
+    # One mapped call, so that the step is traced and compiled once for all four points.
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *points)
     numbers = jax.vmap(lambda point: _blocks(method, at_point(cell), point))(stacked)
     here, nudged, at_single, single_nudged = [
         jax.tree.map(lambda leaf, i=i: leaf[i], numbers) for i in range(len(points))
     ]
+    # Up to MILD the size of J is enough. Beyond, the rounding of a large pre-activation alone may
+    # move J by more than a tolerance relative to J allows.
     rough = [_rough_size(a, b, case, EPS64) for a, b in zip(here, nudged, strict=True)]
     sizes = [
         1 + jnp.where(scale <= MILD, largest(a.value), b) for a, b in zip(here, rough, strict=True)
@@ -76,12 +79,12 @@ def _cast(tree: Any, dtype: Any) -> Any:
 
 
 def _nudged(case: Case, point: Any, eps: float) -> ArrayTree:
-    """The point moved by one rounding of every entry; the case's tangents give the signs."""
+    """The point, every entry moved by one rounding with the sign of the case's tangent."""
     return jax.tree.map(lambda p, d: p * (1 + eps * jnp.sign(d)), point, case.direction)
 
 
 def _blocks(method: Method, f: Any, point: tuple[Any, Any, Array]) -> list[Reference]:
-    """∂s/∂θ, ∂s/∂s₋ and ∂s/∂x by numbers."""
+    """∂s/∂θ, ∂s/∂s₋ and ∂s/∂x by the numerical method."""
     whole = jacobian(method, f, point)  # leaves of the next state hold a triple
     outs = jax.tree.structure(jax.eval_shape(f, point))
 
@@ -102,14 +105,15 @@ def _jacobian(
     sizes: list[Array],
     argnum: int,
 ) -> Pairs:
-    """One of the three Jacobians against numbers and against autodiff."""
+    """One of the three Jacobians against the numerical reference and against autodiff."""
     own = (cell.param_jacobian, cell.state_jacobian, cell.input_jacobian)[argnum]
     closed = own(*case.point)
     value, error = numbers[argnum]
     pairs = {method.__name__: Pair(closed, value, error, sizes[argnum])}
     modes = {"jacfwd": jax.jacfwd, "jacrev": jax.jacrev}
     for name, mode in modes.items():
-        if argnum != 0 or name == "jacrev":  # forward mode has one pass for each parameter
+        # Not jacfwd of the params: it takes a pass for each parameter.
+        if argnum != 0 or name == "jacrev":
 
             def step(*point: Any) -> ArrayTree:
                 return at_point(cell)(point)
@@ -120,17 +124,17 @@ def _jacobian(
 
 
 def _rough_size(here: Reference, nudged: Reference, case: Case, eps: float) -> Array:
-    """The size of a Jacobian in roundings that no program of this precision avoids.
+    """The size of a Jacobian, with the roundings that no program of this precision avoids.
 
-    The pre-activation is a sum rounded at its largest term; where weights are huge, that
-    alone moves a derivative, and 1 - tanh² of an honest step is off by eps times a weight.
+    The pre-activation is a sum that is rounded at its largest term. Where weights are huge, that
+    alone moves a derivative. Also, 1 - tanh² of a correct step is off by eps times a weight.
     """
     change = _change(here, nudged)
     return largest(here.value) + largest(change) / eps + largest(case.params)
 
 
 def _change(here: Reference, nudged: Reference) -> ArrayTree:
-    """|difference| of two derivatives, as far as it exceeds what the method admits."""
+    """How far two derivatives differ, less tenfold the error that the method admits."""
 
     def leaf(a: Array, b: Array, ea: Array, eb: Array) -> Array:
         return jnp.maximum(jnp.abs(b - a) - 10 * (ea + eb), 0)
@@ -159,7 +163,7 @@ def _linearised(cell: Cell, case: Case) -> ArrayTree:
 
 
 def _terms(case: Case) -> Array:
-    """A bound on the terms that a tangent adds up: weights times tangents."""
+    """A bound on the terms that add up to a tangent, weights times tangents."""
     return (1 + largest(case.params)) * (1 + total(case.direction))
 
 

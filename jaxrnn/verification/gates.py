@@ -1,8 +1,8 @@
 """∂φ, diagonal by diagonal: the derivatives of a pointwise map, each gate by itself.
 
-φ acts on each unit alone, so one direction of ones gives a whole diagonal. In float64 a
-diagonal is judged as a Jacobian is. In float32 each entry is judged relative to itself, so
-that a derivative which rounds to 0 in saturation is seen.
+φ acts on each unit alone, so one direction of ones gives a whole diagonal. In float64 a diagonal is
+judged as a Jacobian is. In float32 each entry is judged relative to itself, so that a derivative
+which rounds to 0 in saturation is seen: beside the largest entry of a Jacobian it would not be.
 """
 
 from typing import Any
@@ -28,6 +28,7 @@ def families(cell: Any, method: Method, case: Case, single: Any) -> dict[str, Pa
     directions = _directions(case.state, len(cell.gates))
     exact, own = _at(cell, case.point)
     rounded, own_single = _at(cell, single)
+    # The float32 projections themselves are the point in both precisions: φ alone is judged.
     rounded = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), rounded)
     nudged = jax.tree.map(lambda p, d: p[None] * (1 + EPS * d), rounded, directions)
     points = jax.tree.map(_rows, exact, rounded, nudged)
@@ -35,17 +36,20 @@ def families(cell: Any, method: Method, case: Case, single: Any) -> dict[str, Pa
     def diagonals(point: Any) -> Reference:
         return jax.vmap(lambda d: method(lambda p: cell.phi.update(*p), point, d))(directions)
 
-    # One mapped call: φ is traced and compiled once for all points.
+    # One mapped call, so that φ is traced and compiled once for all points.
     value, error = (_named(cell, part) for part in jax.vmap(diagonals)(points))
 
     def pick(tree: Any, which: Any) -> ArrayTree:
         return {name: leaf[which] for name, leaf in tree.items()}
 
     reference_size = 1 + largest(pick(value, 0))
-    # What no float32 program avoids: each entry of the point is rounded, each on its own.
-    # What no float64 number tells: 1 - z of a step is 0 where z has rounded to 1.
+    # Below the error of the reference itself no entry can be judged. A step may form 1 - z, which
+    # in float64 is 0 where z has rounded to 1. ALLOWED * slack is an eps of float64 times the size,
+    # and about 1e-9 for differences.
     slack = 2.0**-52 / ALLOWED * reference_size if method is complex_step else 1e-4
 
+    # No float32 program avoids the rounding of its point. Each entry of the point is rounded by
+    # itself, so what every one does to a derivative is added up.
     def spread(v: Array, e: Array) -> Array:
         moved = jnp.maximum(jnp.abs(v[2:] - v[1:2]) - 10 * (e[2:] + e[1:2]), 0)
         return jnp.abs(v[1]) + jnp.sum(moved, 0) / EPS + slack
@@ -80,7 +84,7 @@ def _rows(first: Array, second: Array, rest: Array) -> Array:
 
 
 def _directions(state: State, gates: int) -> State:
-    """Ones for one leaf of the state, then one gate of u, then of a: a row a diagonal."""
+    """For each diagonal a row: ones for one leaf of the state, for one gate of u, or of a."""
     H, L = state.h.shape[-1], len(state)
     on = jnp.repeat(jnp.eye(L + 2 * gates), H, axis=1)
     leaves = [on[:, k * H : (k + 1) * H] for k in range(L)]
@@ -106,6 +110,6 @@ def _labels(cell: Any, leaves: tuple[str, ...]) -> dict[str, list[str]]:
 
 
 def names(cell: Any, state: State) -> list[str]:
-    """The labels of the gate derivatives in tree order; a dict's is alphabetical."""
+    """The labels of the gate derivatives in tree order, which for a dict is alphabetical."""
     labels = _labels(cell, state._fields) if cell.gates else {}
     return sorted(label for row in labels.values() for label in row)

@@ -1,4 +1,4 @@
-"""A derivative in closed form beside the same by a reference, and sizes of trees of them."""
+"""A derivative in closed form beside that of a reference, and sizes of their trees."""
 
 from typing import Any, NamedTuple
 
@@ -10,10 +10,14 @@ __all__ = ["Pair", "Pairs", "largest", "total"]
 
 
 class Pair(NamedTuple):
-    """A derivative in closed form and by a reference; like trees.
+    """A derivative in closed form and by a reference.
 
-    `error` is what the reference admits of its own, None if nothing. An error is judged
-    relative to `size`: one number a case, or one an entry as a tree like the others.
+    Attributes:
+      closed: The cell's own derivative, a tree.
+      reference: The same by the reference, a tree like it.
+      error: The error that the reference admits, a tree like it, or None if it admits none.
+      size: What an error is relative to: one number for a case, or a tree like the others with one
+        number for each entry.
     """
 
     closed: Any

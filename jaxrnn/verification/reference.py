@@ -1,11 +1,10 @@
 """Derivatives from the values of a step alone, with no differentiation rule involved.
 
-Complex step:  f'(z) = Im f(z + ih)/h with h = 1e-200, exact to the last bits because
-nothing is subtracted (Squire & Trapp 1998). It needs a step that is analytic and can be
-traced with complex numbers.
+Complex step:  f'(z) = Im f(z + ih)/h with h = 1e-200, exact to the last bits because nothing is
+subtracted (Squire & Trapp 1998). The step must be analytic, and must trace with complex numbers.
 
-Central differences, extrapolated (Richardson, Romberg) serve any other step; they know
-their own error, and the caller widens the tolerance by it.
+Central differences, extrapolated (Richardson, Romberg), serve any other step. They estimate their
+own error, and the caller adds that to the tolerance.
 """
 
 import functools
@@ -30,7 +29,12 @@ LEVELS = 5
 
 
 class Reference(NamedTuple):
-    """A derivative and the error that the method admits; two like trees."""
+    """A derivative and the error that the method admits, two trees alike.
+
+    Attributes:
+      value: The derivative.
+      error: The error of each entry, 0 of a complex step.
+    """
 
     value: Any
     error: Any
@@ -55,6 +59,7 @@ def differences(f: Function, point: Any, direction: Any) -> Reference:
 
     h = 0.01 / max(1, largest entry of the point) / max(1, largest entry of the direction).
     """
+    # Large weights make a step steep, and a large direction goes far: either way h has to be small.
     first = 0.01 / jnp.maximum(_largest(point), 1.0) / jnp.maximum(_largest(direction), 1.0)
     steps = first * jnp.asarray([0.5**level for level in range(LEVELS)], first.dtype)
 
@@ -69,13 +74,14 @@ def differences(f: Function, point: Any, direction: Any) -> Reference:
 
 
 def _extrapolate(row: Array) -> tuple[Array, Array]:
-    """Romberg's tableau over the leading axis of step sizes: its last entry and that one's error.
+    """The last entry of Romberg's tableau over the leading axis of step sizes, and its error.
 
-    The error is how far all levels after the first moved; at a kink they move a lot.
+    The error is how far the levels after the first moved, all added up; at a kink they move a lot.
     """
     corner = []
     for level in range(row.shape[0]):
         corner.append(row[-1])  # of this level, the entry from the finest steps
+        # The error of central differences is a series in h²; each level takes out its next term.
         weight = 4.0 ** (level + 1)
         row = (weight * row[1:] - row[:-1]) / (weight - 1)
     moved = [jnp.abs(b - a) for a, b in itertools.pairwise(corner[1:])]
@@ -87,25 +93,28 @@ def _largest(tree: Any) -> Array:
 
 
 def is_analytic(f: Function, point: Any, direction: Any) -> bool:
-    """Whether the complex step may be trusted for `f`: it traces, and differences agree.
+    """Whether the complex step may be used for `f`: it traces, and agrees with differences.
 
-    `abs`, `real` and the like trace but are not analytic; the comparison finds them.
-    Leaves of `point` and `direction` have a leading axis of cases.
+    `abs`, `real` and the like trace and are not analytic; the comparison finds them. Leaves of
+    `point` and `direction` have a leading axis of cases.
     """
 
     def both(p: Any, d: Any) -> tuple[Reference, Reference]:
         return complex_step(f, p, d), differences(f, p, d)
 
     try:
+        # Traced first: a step that refuses complex numbers does so here, before anything is
+        # compiled.
         jax.eval_shape(jax.vmap(lambda p, d: complex_step(f, p, d)), point, direction)
     except (TypeError, ValueError, NotImplementedError, AttributeError):
-        return False  # the step refuses complex numbers
+        return False
     stepped, other = jax.jit(jax.vmap(both))(point, direction)
     leaves = map(jax.tree.leaves, (stepped.value, other.value, other.error))
     for a, b, e in zip(*leaves, strict=True):
         judged = jnp.isfinite(b) & jnp.isfinite(e)
         close = jnp.abs(a - b) <= 10 * e + 1e-6 * (1 + jnp.abs(b))
-        # A kink within a difference's reach spoils single entries, a false rule many.
+        # relu is analytic but for its kink, which spoils the few differences that reach over it. A
+        # step that is not analytic disagrees in many entries.
         if float(jnp.mean(jnp.where(judged, close, True))) < 0.95:
             return False
     return True
@@ -114,8 +123,8 @@ def is_analytic(f: Function, point: Any, direction: Any) -> bool:
 def jacobian(method: Method, f: Function, point: Any) -> Reference:
     """The dense Jacobian of `f` at `point`, with the tree of `jax.jacfwd`.
 
-    One column at a time: every direction moves a single entry. The columns are mapped,
-    so `f` is traced once.
+    One column at a time: every direction moves a single entry. The columns are mapped, so `f` is
+    traced once.
     """
     flat, unravel = ravel_pytree(point)
     columns = jax.vmap(lambda e: method(f, point, unravel(e)))(jnp.eye(flat.size))  # (n, *out)

@@ -1,4 +1,4 @@
-"""What a verification found: one `Check` per block and reference, a `Report` of them all."""
+"""What a verification found: a `Check` for each block and reference, a `Report` of them all."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -8,7 +8,8 @@ import jax
 
 __all__ = ["Check", "Report", "Worst"]
 
-# From the most telling to the least: a wrong gate makes every later family wrong too.
+# From the most telling to the least: a wrong gate makes every later family wrong too, so a report
+# names the gate.
 FAMILIES = (
     "gate derivative",
     "state Jacobian",
@@ -25,13 +26,23 @@ SHOWN = 4
 
 @dataclass(frozen=True)
 class Worst:
-    """Where the largest error stands, enough to draw that case again (`redraw`)."""
+    """Where the largest error stands, enough to draw that case again with `redraw`.
+
+    Attributes:
+      input_size: D of the case.
+      hidden_size: H of the case.
+      scale: The standard deviation of its params.
+      key: The words of the case's PRNG key.
+      entry: The index into the block.
+      got: The cell's derivative there.
+      expected: The reference there.
+    """
 
     input_size: int
     hidden_size: int
     scale: float
-    key: tuple[int, ...]  # words of the case's PRNG key
-    entry: tuple[int, ...]  # index into the block
+    key: tuple[int, ...]
+    entry: tuple[int, ...]
     got: float
     expected: float
 
@@ -51,13 +62,13 @@ class Worst:
 class Check:
     """One derivative held against one reference.
 
-    Fields:
-        error: the largest error found, in the measure that `verify` documents.
-        tolerance: what is allowed.
-        family: what kind of derivative, e.g. `state Jacobian`.
-        where: which block or gate, e.g. `∂c/∂h₋` or `gate f: ∂c/∂u`.
-        reference: what it was held against.
-        worst: the case behind `error`; None where it is of no one case.
+    Attributes:
+      error: The largest error found, in the measure that `verify` documents.
+      tolerance: The largest error allowed.
+      family: The kind of derivative, such as `state Jacobian`.
+      where: The block or gate, such as `∂c/∂h₋` or `gate f: ∂c/∂u`.
+      reference: What it was held against.
+      worst: The case behind `error`; None where the error belongs to no single case.
     """
 
     error: float
@@ -69,7 +80,7 @@ class Check:
 
     @property
     def passed(self) -> bool:
-        """Within tolerance; NaN does not pass."""
+        """Whether the error is within the tolerance; NaN is not."""
         return bool(self.error <= self.tolerance)
 
 
@@ -78,12 +89,12 @@ class Check:
 class Report:
     """All checks of one cell. Prints as a table; a pytree whose leaves are errors and tolerances.
 
-    Fields:
-        checks: every derivative against every reference.
-        cell: name of the cell.
-        cases: number of random cases, all shapes and scales together. Each is drawn once and
-            used for every check; what `verify` does not judge (overflow, autodiff beyond scale 10)
-            is counted too.
+    Attributes:
+      checks: A Check for every derivative and every reference.
+      cell: The name of the cell.
+      cases: The number of random cases, all shapes and scales together. Each is drawn once and used
+        for every check. Cases that `verify` does not judge (overflow, autodiff beyond scale 10) are
+        counted too.
     """
 
     checks: tuple[Check, ...]
@@ -93,6 +104,7 @@ class Report:
     @property
     def passed(self) -> bool:
         """Whether there were checks and all of them passed."""
+        # A report without checks verified nothing.
         return bool(self.checks) and all(check.passed for check in self.checks)
 
     @property
@@ -102,7 +114,7 @@ class Report:
 
     @property
     def located(self) -> str:
-        """What the failures point to: gates if any gate is wrong, else blocks, else the rest."""
+        """What the failures point to: gates if any is wrong, else blocks, else all that failed."""
         gates = _unique(c.where for c in self.failures if c.family == "gate derivative")
         blocks = _unique(c.where for c in self.failures if c.family == "state Jacobian")
         # "float32 gate" of "gate n: …" is "float32 gate n: …".
@@ -113,6 +125,7 @@ class Report:
         head = f"{'':19}{'against':20}{'blocks':>7}{'error':>11}{'allowed':>11}"
         lines = [f"{self.cell}: {self.cases} cases", head]
         for (family, reference), checks in _grouped(self.checks).items():
+            # Failed first: a ratio that is NaN would not come out as the largest.
             worst = max(checks, key=lambda c: (not c.passed, c.error / c.tolerance))
             lines.append(
                 f"  {family:17}{reference:20}{len(checks):>7}{worst.error:>11.1e}"

@@ -8,8 +8,8 @@
     def test_held_steps_change_nothing(run):
         ...
 
-What is drawn shrinks to few steps, one example, one unit and small weights. Arrays come from a
-drawn seed, so that a failing example prints in a line. Needs hypothesis: `jaxrnn[test]`.
+A failing example shrinks to few steps, one example, one unit and small weights. Arrays are made
+from a drawn seed, so that a failing example prints in a line. Needs hypothesis: `jaxrnn[test]`.
 """
 
 from typing import Any
@@ -41,43 +41,64 @@ ACTIVATIONS = (activations.tanh, activations.sigmoid, activations.relu, activati
 def cells() -> st.SearchStrategy[Cell]:
     """The cells of this library, `rnn` with each of its activations.
 
-    Returns: a strategy of cells.
-    Raises:  nothing.
-    Cost:    none.
-    Source:  `hypothesis.strategies.sampled_from`.
+    Returns:
+      A strategy of cells.
     """
     ours: list[Cell] = [*map(rnn, ACTIVATIONS), lstm(), gru(), reset_first_gru()]
     return st.sampled_from(ours)
 
 
+# Hypothesis passes `draw` and takes it out of the signature, so no docstring below lists it.
 @st.composite
-def params(
+def params(  # noqa: D417
     draw: Any, cell: Cell, input_size: int, hidden_size: int, *, dtype: Any = jnp.float32
 ) -> ArrayTree:
     """Params of a cell with an `init`: entries N(0, scale²), scale between 0.01 and 3.
 
-    Args:    cell: with `init`; input_size, hidden_size: its D and H; dtype: of every leaf.
-    Returns: a strategy of params.
-    Raises:  TypeError or ValueError as `cell.init`, when something is drawn.
-    Cost:    a trace of `cell.init` and NumPy's draws.
-    Source:  `hypothesis.strategies.composite`.
+    Args:
+      cell: A cell with `init`.
+      input_size: D.
+      hidden_size: H.
+      dtype: The dtype of every leaf.
+
+    Returns:
+      A strategy of params.
+
+    Raises:
+      TypeError: If `cell` is no cell, and as `cell.init`, when something is drawn.
+      ValueError: As `cell.init`, when something is drawn.
+
+    Cost:
+      A trace of `cell.init` and NumPy's draws.
     """
     _checks.check_cell(cell)
     key = jax.random.key(0)
+    # Shapes alone: the values are drawn below, from a seed of hypothesis.
     like = jax.eval_shape(lambda: cell.init(key, input_size, hidden_size, dtype=dtype))
+    # Hypothesis shrinks towards the first.
     scale = draw(st.sampled_from([0.1, 0.01, 1.0, 3.0]))
     return _normal(draw, like, scale)
 
 
 @st.composite
-def masks(draw: Any, steps: int, batch: tuple[int, ...] = ()) -> dict[str, Any]:
-    """Keyword arguments lengths and resets, each None or an array: lengths `(*batch,)` in [0, T].
+def masks(  # noqa: D417
+    draw: Any, steps: int, batch: tuple[int, ...] = ()
+) -> dict[str, Any]:
+    """Keyword arguments lengths and resets, each None or an array; lengths `(*batch,)` in [0, T].
 
-    Args:    steps: T; batch: the batch shape.
-    Returns: a strategy of dicts, to be passed as `jaxrnn.Run(cell, params, xs, **masks)`.
-    Raises:  TypeError or ValueError naming the argument, when something is drawn.
-    Cost:    NumPy's draws.
-    Source:  `hypothesis.strategies.composite`.
+    Args:
+      steps: T.
+      batch: The batch shape.
+
+    Returns:
+      A strategy of dicts, to be passed as `jaxrnn.Run(cell, params, xs, **masks)`.
+
+    Raises:
+      TypeError: If `steps` is no integer or `batch` no tuple, when something is drawn.
+      ValueError: If a size is below 0, when something is drawn.
+
+    Cost:
+      NumPy's draws.
     """
     _checks.check_integer("steps", steps, least=0)
     _checks.check_batch_shape(batch)
@@ -91,7 +112,7 @@ def masks(draw: Any, steps: int, batch: tuple[int, ...] = ()) -> dict[str, Any]:
 
 
 @st.composite
-def runs(
+def runs(  # noqa: D417
     draw: Any,
     cell: Cell | None = None,
     *,
@@ -101,12 +122,22 @@ def runs(
 ) -> Run:
     """Runs of a cell, by default of any of `cells`, up to `most` steps, examples and units.
 
-    Args:    cell: with `init`; most: of T, of each size and of the batch, at least 1; masked:
-             whether there may be lengths and resets; dtype: of every float.
-    Returns: a strategy of runs, some with a `state0` of their own and some without a batch axis.
-    Raises:  TypeError or ValueError naming the argument, when something is drawn.
-    Cost:    as `params`; every other shape compiles what it is given to anew.
-    Source:  `hypothesis.strategies.composite`.
+    Args:
+      cell: A cell with `init`, or None.
+      most: The largest T, D and H, at least 1. It bounds the batch too, which has at most 2
+        examples.
+      masked: Whether there may be lengths and resets.
+      dtype: The dtype of every float.
+
+    Returns:
+      A strategy of runs, some with a `state0` of their own and some without a batch axis.
+
+    Raises:
+      TypeError: If an argument is of the wrong kind, when something is drawn.
+      ValueError: If `most` is below 1 or the cell has no `init`, when something is drawn.
+
+    Cost:
+      That of `params`. Each new shape compiles whatever it is given to.
     """
     _checks.check_integer("most", most, least=1)
     cell = draw(cells()) if cell is None else cell

@@ -44,34 +44,47 @@ def verify(
         float32 state Jacobian              against float64 numbers at the same point
         float32 gate derivatives            the same, each entry relative to itself
 
-    "Numbers" are complex steps, or extrapolated differences where the step is not analytic;
-    neither uses a differentiation rule. For a cell from `from_step` without a `jacobian` of
-    yours, this checks the step's own rules (a `custom_jvp`, a `custom_vjp`, a `stop_gradient`).
+    "Numbers" are complex steps, or extrapolated differences where the step is not analytic. Neither
+    uses a differentiation rule. For a cell from `from_step` without a `jacobian` of yours, this
+    checks the step's own rules (a `custom_jvp`, a `custom_vjp`, a `stop_gradient`).
 
     Args:
-        cell: one of ours, or yours: `from_step(step, init=..., init_state=...)` is enough.
-        shapes: (input_size, hidden_size) pairs.
-        scales: standard deviations of the params.
-        cases: how many cases for each shape and scale.
-        seed: of the random cases; the report names the key of each worst case.
-        example: (params, state, x) of one example, whose shapes are used instead of `shapes`;
-            for cells without `init`, such as a framework's.
-        progress: wraps the shapes, e.g. `tqdm.tqdm`.
-    Returns: a `Report`; `report.passed`, `report.located`, and a table when printed.
-    Raises:  TypeError or ValueError for what is no cell, or no shape, scale or count; for a
-        derivative that has not the tree or shape of its reference.
-    Accuracy: against complex steps |error| ≤ 2e-14·(1 + max|J|), beyond scale 1 also relative
-        to the largest weight and to what one rounding of the point does to J; against
-        differences |error| ≤ 1e-9 of the same, plus tenfold the error they admit; against
-        autodiff ‖error‖_F ≤ 1e-13·‖J‖_F over all cases up to scale 10. float32 Jacobians as
-        against complex steps, with 64 eps; float32 gates 64 eps of the entry itself and of
-        what one rounding does to it, down to entries of 2e-16, where float64 numbers of a
-        step end. A Jacobian in float32 from `from_step(jacobian=...)` is judged as a whole,
-        so entries that are small beside its largest may be lost in it. Cases in which the
-        step overflows are not judged, nor entries where the reference is not finite; if that
-        is half of them, the check fails.
-    Cost:    seconds for each shape, nearly all of it compilation.
-    Source:  Squire & Trapp, SIAM Review 40, 1998, for complex steps; else this library.
+      cell: One of this library's, or yours: `from_step(step, init=..., init_state=...)` is enough.
+      shapes: (input_size, hidden_size) pairs.
+      scales: Standard deviations of the params.
+      cases: How many cases are drawn for each shape and scale.
+      seed: The seed of the random cases. The report names the key of each worst case.
+      example: (params, state, x) of one example, whose shapes are used instead of `shapes`. For
+        cells without `init`, such as a framework's.
+      progress: Wraps the shapes, such as `tqdm.tqdm`.
+
+    Returns:
+      A `Report` with `report.passed` and `report.located`; it prints as a table.
+
+    Raises:
+      TypeError: If `cell` is no cell, an argument is of the wrong kind, or a derivative does not
+        have the tree of its reference.
+      ValueError: If there is no shape or no scale, a number is out of range, `example` does not fit
+        the cell, the cell has no `init` or `init_state` and no `example` is given, or a derivative
+        does not have the shape of its reference.
+
+    Cost:
+      Seconds for each shape, nearly all of it compilation.
+
+    Accuracy:
+      Against complex steps |error| ≤ 2e-14·(1 + max|J|). Beyond scale 1 the size max|J| is
+      increased by the largest weight and by what one rounding of the point does to J. Against
+      differences |error| ≤ 1e-9 of the same, plus tenfold the error that they admit. Against
+      autodiff ‖error‖_F ≤ 1e-13·‖J‖_F over all cases up to scale 10. float32 Jacobians are judged
+      as against complex steps, with 64 eps. float32 gates are allowed 64 eps of the entry itself
+      and of what one rounding of the point does to it, down to entries of 2e-16, where float64
+      numbers of a step end. A Jacobian in float32 from `from_step(jacobian=...)` is judged as a
+      whole, so entries that are small beside its largest may be lost in it. Cases in which the step
+      overflows are not judged, nor entries whose reference is not finite; if that is half of them,
+      the check fails.
+
+    Source:
+      Squire & Trapp, SIAM Review 40, 1998, for complex steps.
 
     >>> import jaxrnn
     >>> jaxrnn.verify(jaxrnn.rnn(), shapes=((2, 3),), cases=8).located
@@ -82,12 +95,14 @@ def verify(
     _checks.check_integer("seed", seed, least=0)
     _checks.check_callable("progress", progress, "iterable -> iterable")
     _check_scales(scales)
-    # What is NaN or inf is a finding. On an accelerator a default matmul is no reference.
+    # A NaN is a finding for the report, not an error to be raised. The default matmul of an
+    # accelerator, TF32 or bfloat16, is too coarse for a reference.
     with jax.enable_x64(True), jax.debug_nans(False), precise():
         templates = _templates(cell, shapes, example)
         key = jax.random.key(seed)
         spread = jnp.repeat(jnp.asarray(scales, jnp.float64), cases)
-        # A step may look analytic at one shape only: a variance over one unit is constantly 0.
+        # Asked at every shape, since a step may look analytic at some alone: a variance over one
+        # unit is always 0.
         analytic = all(_is_analytic(cell, shape, spread.shape[0], key) for shape in templates)
         method = complex_step if analytic else differences
         found = []
@@ -98,13 +113,22 @@ def verify(
 
 
 def assert_cell(cell: Cell, **options: Any) -> None:
-    """A test of one line: fails with the printed report unless every check of `verify` passes.
+    """A test of one line: it fails with the printed report unless every check of `verify` passes.
 
-    Args:    cell, options: as in `verify`.
-    Returns: None.
-    Raises:  AssertionError with the report; TypeError or ValueError as `verify`.
-    Cost:    as `verify`.
-    Source:  as `verify`.
+    Args:
+      cell: As in `verify`.
+      options: The other arguments of `verify`, by name.
+
+    Returns:
+      None.
+
+    Raises:
+      AssertionError: If a check does not pass; the message is the report.
+      TypeError: As `verify`.
+      ValueError: As `verify`.
+
+    Cost:
+      That of `verify`.
 
     >>> import jaxrnn
     >>> jaxrnn.verification.assert_cell(jaxrnn.rnn(), shapes=((2, 3),), cases=8)
@@ -119,14 +143,24 @@ def redraw(cell: Cell, worst: Worst) -> Case:
 
         params ~ N(0, scale²)    state, x ~ N(0, min(scale, 1)²)    tangents, cotangent ~ N(0, 1)
 
-    For a report made from `shapes`; one made from `example` drew other shapes, and is refused
-    where the cell has no `init`. Use the case inside `with jax.enable_x64(True):`.
+    For a report made from `shapes`. A report made from `example` has other shapes: its cases cannot
+    be drawn again, and are refused where the cell has no `init`.
 
-    Args:    cell: that of the report; worst: the Worst of one of its checks.
-    Returns: a Case(params, state, x, dparams, dstate, dx, cotangent) of one example.
-    Raises:  ValueError for a cell without `init`; TypeError for what is no cell, or no Worst.
-    Cost:    one draw of as many numbers.
-    Source:  this library.
+    Use the case inside `with jax.enable_x64(True):`.
+
+    Args:
+      cell: The cell of the report.
+      worst: The Worst of one of its checks.
+
+    Returns:
+      A Case(params, state, x, dparams, dstate, dx, cotangent) of one example.
+
+    Raises:
+      TypeError: If `cell` is no cell, or `worst` no Worst.
+      ValueError: If the cell has no `init`.
+
+    Cost:
+      One draw of as many numbers.
 
     >>> import jaxrnn
     >>> cell = jaxrnn.rnn()
@@ -136,6 +170,7 @@ def redraw(cell: Cell, worst: Worst) -> Case:
     """
     _checks.check_cell(cell)
     _checks.check_instance("worst", worst, Worst, "the Worst of a Check")
+    # As `verify` drew it: without 64-bit mode the same key gives other numbers.
     with jax.enable_x64(True):
         shape = template(cell, worst.input_size, worst.hidden_size)
         key = jax.random.wrap_key_data(jnp.asarray(worst.key, jnp.uint32))
@@ -166,6 +201,7 @@ def _example_template(cell: Cell, example: Any) -> Template:
         raise TypeError(f"example: {triple}, got {_checks.describe(example)}")
     if len(example) != 3:
         raise ValueError(f"example: {triple}, got {len(example)} entries")
+    # Shapes alone are taken from the example: the values are drawn, in float64.
     shape = Template(*jax.tree.map(_float64_struct, tuple(example)))
     cell.check_params(shape.params)
     cell.check_input(shape.params, shape.x)
@@ -188,7 +224,7 @@ def _check_scales(scales: Any) -> None:
 
 
 def _is_analytic(cell: Cell, shape: Template, count: int, key: PRNGKey) -> bool:
-    """Whether complex steps may serve as numbers at this shape."""
+    """Whether complex steps may be the reference at this shape."""
     some = _drawn(shape, jnp.ones(count), jax.random.split(key, count))
     return is_analytic(derivatives.at_point(cell), some.point, some.direction)
 
@@ -217,7 +253,7 @@ def _checked(
     for family, by_reference in pairs.items():
         for reference, pair in by_reference.items():
             yield from judge(family, reference, names[family], pair, drawn)
-    # Cases that overflow are not judged; if most do, nothing was verified.
+    # Cases that overflow are not judged. Where most do, nothing was verified, and this check fails.
     share = float(1 - drawn.finite.mean())
     yield Check(share, 0.5, "overflow", "step", "share of cases", None)
 
@@ -225,7 +261,7 @@ def _checked(
 def _pairs(
     cell: Cell, method: Method, shape: Template, scales: Array, keys: Array
 ) -> tuple[dict[str, dict[str, Pair]], Array]:
-    # Two programs: XLA takes four times as long to compile the draw and its use together.
+    # The draw is a program of its own: XLA takes four times as long to compile both as one.
     cases = _drawn(shape, scales, keys)
 
     def one(scale: Array, case: Case) -> tuple[dict[str, dict[str, Pair]], Array]:
@@ -241,10 +277,11 @@ def _drawn(shape: Template, scales: Array, keys: Array) -> Case:
 
 
 def _worst_of_each(checks: Iterable[Check]) -> tuple[Check, ...]:
-    """Of the same block at several shapes, the one with the largest error; NaN is largest."""
+    """Of each block at all shapes the check with the largest error; NaN counts as largest."""
     worst: dict[tuple[str, str, str], Check] = {}
     for check in checks:
         block = (check.family, check.where, check.reference)
+        # `not <=` rather than `>`: a comparison with NaN is False.
         if block not in worst or not check.error <= worst[block].error:
             worst[block] = check
     return tuple(worst.values())

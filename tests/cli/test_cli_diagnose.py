@@ -153,7 +153,7 @@ REFUSED = {
     "an empty file": ("empty.safetensors", "xs.npy", (), "weights: expected weights, got empty"),
     "no array": ("nothing.npz", "xs.npy", (), "weights: expected arrays, got nothing.npz, which"),
     "a file cut off": ("cut.safetensors", "xs.npy", (), "weights: expected safetensors, got cut"),
-    "objects": ("objects.npz", "xs.npy", (), "an array of Python objects in it"),
+    "objects": ("objects.npz", "xs.npy", (), "which holds an array of Python objects"),
     "no layout": (
         "m.safetensors", "xs.npy", ("--layout", "pytorch"), "layout: expected one of torch",
     ),

@@ -566,7 +566,9 @@ def test_files_that_cannot_be_read_are_refused(tmp_path):
         with pytest.raises(ValueError, match=r"path: expected a file, got .*none"):
             convert.load(tmp_path / f"missing.{kind}")
     np.savez(tmp_path / "objects.npz", a=np.array([{}], dtype=object))
-    with pytest.raises(ValueError, match=r"got objects\.npz, an array of Python objects in it"):
+    with pytest.raises(
+        ValueError, match=r"got objects\.npz, which holds an array of Python objects"
+    ):
         convert.load(tmp_path / "objects.npz")
     for suffix in (".pt", ".pth", ".pkl", ".bin"):
         with pytest.raises(ValueError, match=r"a pickle, .*\n  python -c .*save_file"):

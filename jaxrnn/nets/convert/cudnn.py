@@ -2,7 +2,7 @@
 
     W_ih, W_hh of layer 0 forward, layer 0 reverse, layer 1 forward, …; then b_ih, b_hh likewise
 
-Each `(4H, ·)` row by row, gates i f g o. The sizes are not in the vector.
+Each `(4H, ·)` stands row by row, gates i f g o. The sizes are not in the vector. As in jax 0.10.2.
 """
 
 import math
@@ -29,13 +29,23 @@ def read(
 ) -> Model:
     """An LSTM from the flat vector.
 
-    Args:    weights: `(N,)`, real floats.
-             input_size, hidden_size, num_layers: at least 1.
-             bidirectional: a bool; all four as `jax.experimental.rnn.init_lstm_weight` takes them.
-    Returns: Model of `jaxrnn.lstm()`, a Layer for each of num_layers.
-    Raises:  TypeError or ValueError naming the argument.
-    Cost:    O(H) a layer, to add the biases; the weights are views of a vector on the host.
-    Source:  `jax.experimental.rnn` of jax 0.10.2.
+    Args:
+      weights: The vector, `(N,)`, real floats.
+      input_size: D of layer 0, at least 1. As `jax.experimental.rnn.init_lstm_weight` takes it,
+        like the three below.
+      hidden_size: H, at least 1.
+      num_layers: At least 1.
+      bidirectional: A bool, whether every layer has two directions.
+
+    Returns:
+      A Model of `jaxrnn.lstm()` with a Layer for each of num_layers.
+
+    Raises:
+      TypeError: If `weights` is no real floating array, or a size no integer.
+      ValueError: If a size is below 1, or `weights` has not as many entries as the sizes ask for.
+
+    Cost:
+      O(H) for each layer, to add the biases. The weights are views of a vector on the host.
 
     >>> import numpy as np
     >>> vector = np.ones(4 * 5 * (3 + 5 + 2), "float32")
@@ -53,6 +63,7 @@ def read(
         raise ValueError(
             f"weights: expected shape ({total},) for these sizes, got {_checks.describe(weights)}"
         )
+    # Sliced into torch's leaves. torch has the same gates and biases, so its reader does the rest.
     found, start = {}, 0
     for name, shape in shapes.items():
         found[name] = weights[start : start + math.prod(shape)].reshape(shape)
@@ -64,12 +75,18 @@ def read(
 def write(model: Model) -> Any:
     """The flat vector of these weights.
 
-    Args:    model: a Model of LSTMs, its layers of one hidden size and as many directions.
-    Returns: `(N,)`, NumPy; what `read` took bit for bit, if the params are still that.
-    Raises:  TypeError for what is no Model, ValueError for one of another cell, or naming the
-             layer that does not fit.
-    Cost:    one copy of the weights.
-    Source:  as `read`.
+    Args:
+      model: A Model of LSTMs, all layers of one H and of as many directions.
+
+    Returns:
+      `(N,)`, NumPy; bit for bit what `read` took, if the params have not changed since.
+
+    Raises:
+      TypeError: If `model` is no Model.
+      ValueError: If the cell is no LSTM, or a layer does not fit; the message names it.
+
+    Cost:
+      One copy of the weights.
 
     >>> import numpy as np
     >>> vector = np.arange(4 * 5 * (3 + 5 + 2), dtype="float32")
@@ -79,6 +96,8 @@ def write(model: Model) -> Any:
     check_model(model, ("lstm",), NAME)
     check_layers(model, NAME)
     kept = model.kept if model.layout == NAME else {}
+    # Under torch's name, so that its writer uses the kept biases. It leaves biases out only where
+    # none was read, and cuDNN's vector always has them.
     leaves = torch.write(Model(model.cell, model.layers, torch.NAME, kept))
     first, *_ = model.layers
     sizes = first.forward.w_ih.shape[1], first.forward.w_hh.shape[1], len(model.layers)

@@ -1,4 +1,7 @@
-"""equinox's LSTMCell and GRUCell: weight_ih, weight_hh, bias, and bias_n of the GRU; as here."""
+"""equinox's LSTMCell and GRUCell: weight_ih, weight_hh, bias, and bias_n of the GRU.
+
+Shapes and the order of the gates are this library's. As in equinox 0.13.8.
+"""
 
 from typing import Any
 
@@ -17,11 +20,21 @@ NAME = "equinox"
 def read(arrays: Any, *, prefix: str = "") -> Model:
     """An `eqx.nn.LSTMCell` or `GRUCell` from its array attributes by name.
 
-    Args:    arrays: `{name: array}`, nested or flat; prefix: of the names.
-    Returns: Model of one layer, its cell told by the rows of weight_hh, 4H or 3H.
-    Raises:  TypeError or ValueError naming the leaf.
-    Cost:    one pass over the leaves, none copied.
-    Source:  equinox 0.13.8.
+    Args:
+      arrays: `{name: array}`, nested or flat, real floats.
+      prefix: What all the names begin with, without the last dot.
+
+    Returns:
+      A Model of one layer. The rows of weight_hh tell the cell: 4H or 3H.
+
+    Raises:
+      TypeError: If `arrays` is no dict, `prefix` no string, or a leaf no real floating array of the
+        same dtype as the others. The message names the leaf.
+      ValueError: If a leaf is missing, has another shape, or is none of this layout's. The message
+        names the leaf.
+
+    Cost:
+      One pass over the leaves, none copied.
 
     >>> import numpy as np
     >>> gru = {"weight_ih": (15, 3), "weight_hh": (15, 5), "bias": (15,), "bias_n": (5,)}
@@ -46,11 +59,18 @@ def read(arrays: Any, *, prefix: str = "") -> Model:
 def write(model: Model) -> dict[str, Any]:
     """The attributes of the equinox cell with these weights.
 
-    Args:    model: a Model of one layer and one direction, LSTM or GRU.
-    Returns: `{name: array}`, NumPy; without biases where `read` found none and all are still 0.
-    Raises:  TypeError for what is no Model, ValueError for another cell or several layers.
-    Cost:    one pass over the leaves, none copied.
-    Source:  as `read`.
+    Args:
+      model: A Model of one layer and one direction: LSTM or GRU.
+
+    Returns:
+      `{name: array}`, NumPy. There are no biases where `read` found none and all are still 0.
+
+    Raises:
+      TypeError: If `model` is no Model.
+      ValueError: If the model has another cell, several layers or two directions.
+
+    Cost:
+      One pass over the leaves, none copied.
 
     >>> import numpy as np
     >>> lstm = {"weight_ih": np.ones((20, 3), "float32"), "weight_hh": np.ones((20, 5), "float32")}
@@ -63,6 +83,7 @@ def write(model: Model) -> dict[str, Any]:
     biases = {"bias": np.asarray(params.b)}
     if kind_of(model.cell) == "gru":
         biases["bias_n"] = np.asarray(params.b_hn)
+    # A cell made with use_bias=False stays one as long as it needs no bias.
     plain = model.layout == NAME and not model.kept["biased"]
     if plain and not any(map(np.any, biases.values())):
         return found

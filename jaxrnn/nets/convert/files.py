@@ -18,13 +18,20 @@ RECIPE = (
 def load(path: str | pathlib.Path) -> dict[str, Any]:
     """The arrays of a file by name.
 
-    Args:    path: of a `.safetensors` or `.npz` file, a string or a Path.
-    Returns: `{name: array}`, NumPy arrays in the dtypes of the file.
-    Raises:  TypeError for what is no path; ValueError for a file that is missing, empty, cut off or
-             of another kind, for an object array, and for a pickle, which may run any code;
-             ImportError without safetensors.
-    Cost:    one read of the file, all of it in memory.
-    Source:  `safetensors.numpy.load_file`; `numpy.load` without pickle.
+    Args:
+      path: The path of a `.safetensors` or `.npz` file, a string or a Path.
+
+    Returns:
+      `{name: array}`, NumPy arrays in the dtypes of the file.
+
+    Raises:
+      TypeError: If `path` is no string and no Path.
+      ValueError: If the file is missing, empty, cut off or of another kind, or holds an array of
+        Python objects. Pickles are refused too, since reading one may run any code.
+      ImportError: If the file is `.safetensors` and the package safetensors is missing.
+
+    Cost:
+      One read of the file, all of it in memory.
 
     >>> import numpy as np, tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -39,12 +46,12 @@ def load(path: str | pathlib.Path) -> dict[str, Any]:
         recipe = RECIPE.format(name=path.name, stem=path.stem)
         raise ValueError(
             f"path: expected .safetensors or .npz, got {path.name}, a pickle, which may run any "
-            f"code when read; convert it where you trust it:\n  {recipe}"
+            f"code when read; if you trust it, convert it:\n  {recipe}"
         )
     if path.suffix not in (".safetensors", ".npz"):
         raise ValueError(f"path: expected .safetensors or .npz, got {path.name}")
     if not path.is_file():
-        raise ValueError(f"path: expected a file, got {path}, which is none")
+        raise ValueError(f"path: expected a file, got {path}, where there is none")
     if path.stat().st_size == 0:
         raise ValueError(f"path: expected weights, got {path.name}, which is empty")
     return _npz(path) if path.suffix == ".npz" else _safetensors(path)
@@ -52,16 +59,19 @@ def load(path: str | pathlib.Path) -> dict[str, Any]:
 
 def _npz(path: pathlib.Path) -> dict[str, Any]:
     try:
-        # numpy leaves a file that it cannot read open.
+        # Opened here: given a path, numpy leaves a file that it cannot read open. Without pickle,
+        # since unpickling may run any code.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     except (zipfile.BadZipFile, EOFError, OSError, ValueError) as error:
+        # NumPy raises a bare ValueError for these; only its text tells them apart.
         objects = "Object arrays" in str(error)
-        got = "an array of Python objects in it" if objects else "which cannot be read"
+        got = "which holds an array of Python objects" if objects else "which cannot be read"
         raise ValueError(f"path: expected an npz of numbers, got {path.name}, {got}") from error
 
 
 def _safetensors(path: pathlib.Path) -> dict[str, Any]:
+    # Imported here, since it is an extra that npz files do without.
     try:
         import safetensors
         from safetensors import numpy as reader

@@ -1,9 +1,10 @@
-"""flax linen's cells: a kernel for each gate, transposed; LSTMCell, OptimizedLSTMCell, GRUCell,
-SimpleCell.
+"""flax linen's cells, LSTMCell, OptimizedLSTMCell, GRUCell and SimpleCell.
 
     LSTM    i{g}.kernel (D, H), h{g}.kernel (H, H), h{g}.bias        g of i f g o; carry (c, h)
     GRU     i{g}.kernel, i{g}.bias, h{g}.kernel; hn.bias alone       g of r z n
     Simple  i.kernel, i.bias, h.kernel
+
+Each gate has a kernel of its own, transposed. As in flax 0.12.8.
 """
 
 from typing import Any
@@ -25,13 +26,23 @@ NAME = "flax linen"
 def read(arrays: Any, *, activation: Activation = tanh, prefix: str = "") -> Model:
     """A linen cell from its params.
 
-    Args:    arrays: `{name: array}`, nested or flat.
-             activation: of a SimpleCell.
-             prefix: of the names.
-    Returns: Model of one layer, its cell told by the names.
-    Raises:  TypeError or ValueError naming the leaf.
-    Cost:    one pass over the leaves: the kernels of the gates are copied into one.
-    Source:  flax 0.12.8.
+    Args:
+      arrays: `{name: array}`, nested or flat, real floats.
+      activation: The activation of a SimpleCell.
+      prefix: What all the names begin with, without the last dot.
+
+    Returns:
+      A Model of one layer. The names tell the cell.
+
+    Raises:
+      TypeError: If `arrays` is no dict, `prefix` no string, or a leaf no real floating array of the
+        same dtype as the others; the message names the leaf. For an RNN, if `activation` is no
+        `Activation`.
+      ValueError: If a leaf is missing, has another shape, or is none of this layout's. The message
+        names the leaf.
+
+    Cost:
+      One pass over the leaves; the kernels of the gates are copied into one.
 
     >>> import numpy as np
     >>> shapes = {"i.kernel": (3, 5), "i.bias": (5,), "h.kernel": (5, 5)}
@@ -47,12 +58,15 @@ def read(arrays: Any, *, activation: Activation = tanh, prefix: str = "") -> Mod
         return single(rnn(activation), params, NAME)
     if "hi.kernel" in leaves:
         return _gated(leaves, "ifgo", "h")
+    # Weights with the names of no cell come here too: the message names the leaf of a GRU that is
+    # missing.
     return _gated(leaves, "rzn", "i")
 
 
 def _gated(leaves: Leaves, gates: str, biased: str) -> Model:
     w_hh = [_square(leaves, f"h{g}.kernel") for g in gates]
     H = len(w_hh[0])
+    # The first input kernel tells D; the others must have the same.
     first = leaves.take(f"i{gates[0]}.kernel", None, H)
     w_ih = [first] + [leaves.take(f"i{g}.kernel", len(first), H) for g in gates[1:]]
     b = np.concatenate([leaves.take(f"{biased}{g}.bias", H) for g in gates])
@@ -75,11 +89,18 @@ def _square(leaves: Leaves, name: str) -> Any:
 def write(model: Model) -> dict[str, Any]:
     """The params of the linen cell with these weights, by dotted names.
 
-    Args:    model: a Model of one layer and one direction, LSTM, GRU or RNN.
-    Returns: `{name: array}`, NumPy, a kernel for each gate.
-    Raises:  TypeError for what is no Model, ValueError for another cell or several layers.
-    Cost:    one pass over the leaves; the kernels are views.
-    Source:  as `read`.
+    Args:
+      model: A Model of one layer and one direction: LSTM, GRU or RNN.
+
+    Returns:
+      `{name: array}`, NumPy, a kernel for each gate.
+
+    Raises:
+      TypeError: If `model` is no Model.
+      ValueError: If the model has another cell, several layers or two directions.
+
+    Cost:
+      One pass over the leaves; the kernels are views.
 
     >>> import numpy as np
     >>> shapes = {"i.kernel": (3, 5), "i.bias": (5,), "h.kernel": (5, 5)}

@@ -1,7 +1,9 @@
 """flax nnx's OptimizedLSTMCell, GRUCell and SimpleCell; LSTMCell is linen's but for the name if_.
 
-dense_i.kernel (D, G·H), dense_h.kernel (H, G·H), gates i f g o and r z n
-biases: dense_h.bias of the LSTM, dense_i.bias of the others; the GRU has no b_hn
+    dense_i.kernel (D, G·H), dense_h.kernel (H, G·H), gates i f g o and r z n
+    biases: dense_h.bias of the LSTM, dense_i.bias of the others; the GRU has no b_hn
+
+As in flax 0.12.8.
 """
 
 from typing import Any
@@ -20,19 +22,30 @@ from jaxrnn.nets.convert.model import Model, cell_of, check_model, filled, kind_
 __all__ = ["read", "write", "write_lstm_cell"]
 
 NAME = "flax nnx"
-PLAIN = {"if_.kernel": "if.kernel"}  # a name that Python keeps to itself
+# `if` is a keyword of Python, so nnx cannot have an attribute of linen's name.
+PLAIN = {"if_.kernel": "if.kernel"}
 
 
 def read(arrays: Any, *, activation: Activation = tanh, prefix: str = "") -> Model:
     """An nnx cell from its state as a dict.
 
-    Args:    arrays: `{name: array}`, nested or flat, tuples as keys too.
-             activation: of a SimpleCell.
-             prefix: of the names.
-    Returns: Model of one layer, its cell told by the names and the columns of dense_h.kernel.
-    Raises:  TypeError or ValueError naming the leaf.
-    Cost:    one pass over the leaves; the kernels of an LSTMCell are copied into one.
-    Source:  flax 0.12.8.
+    Args:
+      arrays: `{name: array}`, nested or flat, real floats. Keys may be tuples.
+      activation: The activation of a SimpleCell.
+      prefix: What all the names begin with, without the last dot.
+
+    Returns:
+      A Model of one layer. The names and the columns of dense_h.kernel tell the cell.
+
+    Raises:
+      TypeError: If `arrays` is no dict, `prefix` no string, or a leaf no real floating array of the
+        same dtype as the others; the message names the leaf. For an RNN, if `activation` is no
+        `Activation`.
+      ValueError: If a leaf is missing, has another shape, or is none of this layout's. The message
+        names the leaf.
+
+    Cost:
+      One pass over the leaves; the kernels of an LSTMCell are copied into one.
 
     >>> import numpy as np
     >>> cell = {"dense_i.kernel": (3, 20), "dense_h.kernel": (5, 20), "dense_h.bias": (20,)}
@@ -49,6 +62,7 @@ def read(arrays: Any, *, activation: Activation = tanh, prefix: str = "") -> Mod
     w_ih = leaves.take("dense_i.kernel", None, columns).T
     b = leaves.take("dense_h.bias" if gates == 4 else "dense_i.bias", columns)
     leaves.done()
+    # nnx's GRUCell has no b_hn; one of zeros acts as none.
     params: Params = (
         filled(GRUParams, w_ih, kernel.T, b, np.zeros(H, b.dtype))
         if gates == 3
@@ -60,12 +74,19 @@ def read(arrays: Any, *, activation: Activation = tanh, prefix: str = "") -> Mod
 def write(model: Model) -> dict[str, Any]:
     """The state of the OptimizedLSTMCell, GRUCell or SimpleCell with these weights.
 
-    Args:    model: a Model of one layer and one direction, LSTM, GRU or RNN.
-    Returns: `{name: array}`, NumPy, by dotted names.
-    Raises:  TypeError for what is no Model; ValueError for another cell, for several layers, and
-             for a GRU whose b_hn is not 0, which nnx has no leaf for.
-    Cost:    one pass over the leaves; the kernels are views.
-    Source:  as `read`.
+    Args:
+      model: A Model of one layer and one direction: LSTM, GRU or RNN.
+
+    Returns:
+      `{name: array}`, NumPy, by dotted names.
+
+    Raises:
+      TypeError: If `model` is no Model.
+      ValueError: If the model has another cell, several layers or two directions, or is a GRU whose
+        b_hn is not 0, for which nnx has no leaf.
+
+    Cost:
+      One pass over the leaves; the kernels are views.
 
     >>> import numpy as np
     >>> cell = {"dense_i.kernel": (3, 15), "dense_h.kernel": (5, 15), "dense_i.bias": (15,)}
@@ -77,8 +98,8 @@ def write(model: Model) -> dict[str, Any]:
     kind, params = kind_of(model.cell), model.params
     if kind == "gru" and np.any(np.asarray(params.b_hn)):
         raise ValueError(
-            "model: expected b_hn of zeros, since flax nnx's GRUCell has no such bias, got others; "
-            "flax_linen.write keeps it"
+            "model: expected b_hn of zeros, since flax nnx's GRUCell has no such bias, got "
+            "other values; flax_linen.write keeps them"
         )
     return {
         "dense_i.kernel": np.asarray(params.w_ih).T,
@@ -90,11 +111,18 @@ def write(model: Model) -> dict[str, Any]:
 def write_lstm_cell(model: Model) -> dict[str, Any]:
     """The state of an nnx LSTMCell, a kernel for each gate.
 
-    Args:    model: a Model of one layer and one direction, LSTM.
-    Returns: `{name: array}`, NumPy: linen's names but for `if_.kernel`.
-    Raises:  TypeError for what is no Model, ValueError for another cell or several layers.
-    Cost:    one pass over the leaves; the kernels are views.
-    Source:  as `read`.
+    Args:
+      model: A Model of one layer and one direction: an LSTM.
+
+    Returns:
+      `{name: array}`, NumPy: linen's names but for `if_.kernel`.
+
+    Raises:
+      TypeError: If `model` is no Model.
+      ValueError: If the model has another cell, several layers or two directions.
+
+    Cost:
+      One pass over the leaves; the kernels are views.
 
     >>> import numpy as np
     >>> cell = {"dense_i.kernel": (3, 20), "dense_h.kernel": (5, 20), "dense_h.bias": (20,)}

@@ -1,4 +1,4 @@
-"""haiku's LSTM, GRU and VanillaRNN.
+"""haiku's LSTM, GRU and VanillaRNN. As in dm-haiku 0.0.17.
 
 LSTM    linear.w (D+H, 4H) rows [x; h], linear.b; gates i g f o, and 1 is added to f as it runs
 GRU     w_i (D, 3H), w_h (H, 3H), b; gates z r a, h' = (1-z) h + z a, reset before the matmul
@@ -26,12 +26,21 @@ ZRA = (1, 0, 2)  # z r a as r z n, and back
 def read(arrays: Any, *, prefix: str = "") -> Model:
     """A haiku core from its params.
 
-    Args:    arrays: nested as haiku has them or flat.
-             prefix: of the names, such as "lstm" for `lstm/linear`.
-    Returns: Model of one layer, its cell told by the names; the VanillaRNN's activation is relu.
-    Raises:  TypeError or ValueError naming the leaf.
-    Cost:    at most two passes over the leaves: rows are put in order, and a sign is turned.
-    Source:  dm-haiku 0.0.17.
+    Args:
+      arrays: `{name: array}`, nested as haiku has them or flat, real floats.
+      prefix: What all the names begin with, such as "lstm" for `lstm/linear`.
+
+    Returns:
+      A Model of one layer. The names tell the cell; the activation of a VanillaRNN is relu.
+
+    Raises:
+      TypeError: If `arrays` is no dict, `prefix` no string, or a leaf no real floating array of the
+        same dtype as the others. The message names the leaf.
+      ValueError: If a leaf is missing, has another shape, or is none of this layout's. The message
+        names the leaf.
+
+    Cost:
+      At most two passes over the leaves: rows are put in order, and a sign is turned.
 
     >>> import numpy as np
     >>> linear = {"w": np.zeros((8, 20), "float32"), "b": np.zeros(20, "float32")}
@@ -57,6 +66,7 @@ def read(arrays: Any, *, prefix: str = "") -> Model:
         both = None if second is None else (b, second)
         params = filled(RNNParams, w.T, w_hh.T, b if both is None else merged(*both))
         return single(rnn(relu), params, NAME, biases=both)
+    # Rounded down; the next line refuses a number of columns that is no multiple of 4.
     H = w.shape[1] // 4
     leaves.gates("linear.w", w.shape[1], H, (4,))
     b = leaves.take("linear.b", 4 * H)
@@ -66,20 +76,28 @@ def read(arrays: Any, *, prefix: str = "") -> Model:
             f"{leaves.dotted}linear.w: expected at least H = {H} rows, [x; h], got {w.shape[0]}"
         )
     rows, b = blocks(w.T, IGFO), blocks(b, IGFO)
+    # haiku multiplies [x; h] by one matrix: its last H rows are W_hh.
     params = filled(LSTMParams, rows[:, :-H], rows[:, -H:], merged(b, _one_on_f(b)))
+    # (b + 1) - 1 is not always b: its own bits are kept for `write`.
     return single(lstm(), params, NAME, b=b)
 
 
 def write(model: Model) -> dict[str, Any]:
     """The params of the haiku core with these weights, by dotted names without a prefix.
 
-    Args:    model: a Model of one layer and one direction: LSTM, RNN with relu, or
-             `reset_first_gru`.
-    Returns: `{name: array}`, NumPy; biases bit for bit what `read` took, if they are still that.
-    Raises:  TypeError for what is no Model; ValueError for another cell or activation, or for
-             several layers.
-    Cost:    as `read`.
-    Source:  as `read`.
+    Args:
+      model: A Model of one layer and one direction: an LSTM, an RNN with relu, or
+        `reset_first_gru`.
+
+    Returns:
+      `{name: array}`, NumPy; biases bit for bit what `read` took, if they have not changed since.
+
+    Raises:
+      TypeError: If `model` is no Model.
+      ValueError: If the model has another cell or activation, several layers or two directions.
+
+    Cost:
+      At most two passes over the leaves: rows are put in order, and a sign is turned.
 
     >>> import numpy as np
     >>> linear = {"w": np.zeros((8, 20), "float32"), "b": np.zeros(20, "float32")}
@@ -102,18 +120,20 @@ def write(model: Model) -> dict[str, Any]:
         first, second = parted(b, kept.get("biases"))
         return found | {"linear.b": first, "linear_1.b": second}
     was = kept.get("b")
+    # The 1 stands as the second of two biases, so that the first comes back as it was.
     b = parted(b, (b - _one_on_f(b) if was is None else was, _one_on_f(b)))[0]
     w = np.concatenate([blocks(w_ih, IGFO).T, blocks(w_hh, IGFO).T])
     return {"linear.w": w, "linear.b": blocks(b, IGFO)}
 
 
 def _one_on_f(b: Any) -> Any:
+    """The 1 that haiku's step adds to f, as a bias in the order i f g o."""
     H = len(b) // 4
     return np.repeat(np.array([0, 1, 0, 0], b.dtype), H)
 
 
 def _negated(leaf: Any, block: int) -> Any:
-    """1 - σ(z) = σ(-z): one block of rows with its sign turned."""
+    """One block of rows with its sign turned: z in haiku is 1 - z here, and 1 - σ(v) = σ(-v)."""
     rows = len(leaf) // 3
     return np.concatenate([leaf[: block * rows], -leaf[block * rows : (block + 1) * rows],
                            leaf[(block + 1) * rows :]])  # fmt: skip

@@ -1,9 +1,11 @@
 """keras's LSTM, GRU and SimpleRNN: kernel (D, G·H), recurrent_kernel (H, G·H), bias.
 
-LSTM    gates i f c o, c the candidate
-GRU     gates z r h; reset_after=True: bias (2, 3H), the second row inside the reset;
-        reset_after=False: bias (3H,), and a cell of its own
-Simple  one gate, tanh unless told
+    LSTM    gates i f c o, c the candidate
+    GRU     gates z r h; reset_after=True: bias (2, 3H), the second row inside the reset;
+            reset_after=False: bias (3H,), and a cell of its own
+    Simple  one gate, tanh unless another activation is given
+
+Kernels are transposed: their columns are the rows here. As in keras 3.15.1.
 """
 
 from typing import Any
@@ -27,15 +29,24 @@ ZRH = (1, 0, 2)  # z r h as r z n, and back
 def read(arrays: Any, *, activation: Activation = tanh, prefix: str = "") -> Model:
     """A keras layer from its weights by name.
 
-    Args:    arrays: `{"kernel": …, "recurrent_kernel": …, "bias": …}`, nested or flat.
-             activation: of a SimpleRNN.
-             prefix: of the names, such as "lstm.lstm_cell".
-    Returns: Model of one layer, its cell told by the columns of recurrent_kernel and, of a GRU, by
-             the shape of its bias. Time-major here: keras is batch-major.
-    Raises:  TypeError or ValueError naming the leaf; without a bias, a GRU does not tell where it
-             resets and is refused.
-    Cost:    one pass over the leaves; a GRU's rows are put in order.
-    Source:  keras 3.15.1.
+    Args:
+      arrays: `{"kernel": …, "recurrent_kernel": …, "bias": …}`, nested or flat, real floats.
+      activation: The activation of a SimpleRNN.
+      prefix: What all the names begin with, such as "lstm.lstm_cell".
+
+    Returns:
+      A Model of one layer. The columns of recurrent_kernel tell the cell, and for a GRU also the
+      shape of its bias. Sequences are time-major here and batch-major in keras.
+
+    Raises:
+      TypeError: If `arrays` is no dict, `prefix` no string, or a leaf no real floating array of the
+        same dtype as the others; the message names the leaf. For an RNN, if `activation` is no
+        `Activation`.
+      ValueError: If a leaf is missing, has another shape, or is none of this layout's. A GRU
+        without a bias is refused too, since nothing tells where it resets.
+
+    Cost:
+      One pass over the leaves; the rows of a GRU are put in order.
 
     >>> import numpy as np
     >>> shapes = {"kernel": (3, 15), "recurrent_kernel": (5, 15), "bias": (2, 15)}
@@ -57,9 +68,10 @@ def read(arrays: Any, *, activation: Activation = tanh, prefix: str = "") -> Mod
     w_ih, w_hh = blocks(w_ih, ZRH), blocks(w_hh, ZRH)
     if not biased:
         raise ValueError(
-            "bias: expected (2, 3H) with reset_after=True or (3H,) without, got no bias, so that "
-            "nothing tells which; add one of zeros"
+            "bias: expected shape (2, 3H) for reset_after=True or (3H,) for reset_after=False, got "
+            "no bias, which leaves the kind of GRU open; add a bias of zeros"
         )
+    # Looked at before it is taken: its shape alone tells where the GRU resets.
     if leaves.left["bias"].ndim == 2:
         first, second = (blocks(row, ZRH) for row in leaves.take("bias", 2, rows))
         leaves.done()
@@ -74,11 +86,18 @@ def read(arrays: Any, *, activation: Activation = tanh, prefix: str = "") -> Mod
 def write(model: Model) -> dict[str, Any]:
     """The weights of the keras layer with these weights, by name without a prefix.
 
-    Args:    model: a Model of one layer and one direction: LSTM, GRU, RNN or `reset_first_gru`.
-    Returns: `{name: array}`, NumPy; without a bias where `read` found none and b is still 0.
-    Raises:  TypeError for what is no Model, ValueError for another cell or several layers.
-    Cost:    as `read`.
-    Source:  as `read`.
+    Args:
+      model: A Model of one layer and one direction: LSTM, GRU, RNN or `reset_first_gru`.
+
+    Returns:
+      `{name: array}`, NumPy. There is no bias where `read` found none and b is still 0.
+
+    Raises:
+      TypeError: If `model` is no Model.
+      ValueError: If the model has another cell, several layers or two directions.
+
+    Cost:
+      One pass over the leaves; the rows of a GRU are put in order.
 
     >>> import numpy as np
     >>> shapes = {"kernel": (3, 15), "recurrent_kernel": (5, 15), "bias": (2, 15)}
@@ -96,6 +115,7 @@ def write(model: Model) -> dict[str, Any]:
         if kind == "reset_first_gru":
             return found | {"bias": blocks(b, ZRH)}
         head = parted(b[: 2 * H], kept.get("biases"))
+        # Of n the two biases are told apart already: b_hn is the one that r multiplies.
         tails = b[2 * H :], np.asarray(params.b_hn)
         pairs = zip(head, tails, strict=True)
         return found | {"bias": np.stack([blocks(np.concatenate(p), ZRH) for p in pairs])}

@@ -1,4 +1,4 @@
-"""Which layout weights are in, by the names of their leaves."""
+"""Which layout weights are in, told by the names of their leaves."""
 
 import re
 from types import ModuleType
@@ -9,6 +9,7 @@ from jaxrnn.nets.convert.leaves import flat
 
 __all__ = ["LAYOUTS", "candidates", "guess"]
 
+# cudnn is not here: a flat vector has no names to tell it by.
 LAYOUTS: dict[str, ModuleType] = {
     "torch": torch,
     "flax-linen": flax_linen,
@@ -18,7 +19,8 @@ LAYOUTS: dict[str, ModuleType] = {
     "keras": keras,
 }
 
-# One leaf that each layout has and no other does.
+# A leaf that each cell of a layout has and no other layout's. flax's two layouts share hi.kernel;
+# `candidates` tells them apart.
 SIGNS = {
     "torch": r"weight_hh_l0",
     "flax-linen": r"(hi|hr|h)\.kernel",
@@ -30,14 +32,21 @@ SIGNS = {
 
 
 def guess(arrays: Any) -> tuple[str, str]:
-    """(layout, prefix): the only ones that the names allow.
+    """(layout, prefix): the only pair that the names allow.
 
-    Args:    arrays: `{name: array}`, nested or flat; the names alone are read.
-    Returns: (a key of `LAYOUTS`, the prefix of the names without its last dot, "" for none).
-    Raises:  ValueError naming the candidates where there are several, or the names where none is;
-             TypeError for what is no dict.
-    Cost:    one pass over the names.
-    Source:  this library: one name that each layout has and no other does.
+    Args:
+      arrays: `{name: array}`, nested or flat. Only the names are read.
+
+    Returns:
+      A pair (a key of `LAYOUTS`, the prefix of the names without its last dot, "" for none).
+
+    Raises:
+      TypeError: If `arrays` is no dict.
+      ValueError: If several pairs are possible, or none is. The message lists the pairs, or some of
+        the names.
+
+    Cost:
+      One pass over the names.
 
     >>> import numpy as np
     >>> guess({"encoder.lstm.weight_hh_l0": np.ones((20, 5), "float32")})
@@ -60,11 +69,17 @@ def guess(arrays: Any) -> tuple[str, str]:
 def candidates(arrays: Any) -> list[tuple[str, str]]:
     """Every (layout, prefix) that the names allow.
 
-    Args:    as `guess`.
-    Returns: a list of pairs as `guess` gives one; empty where no layout has such names.
-    Raises:  TypeError for what is no dict.
-    Cost:    one pass over the names.
-    Source:  as `guess`.
+    Args:
+      arrays: `{name: array}`, nested or flat. Only the names are read.
+
+    Returns:
+      A list of pairs such as `guess` gives; empty if no layout has such names.
+
+    Raises:
+      TypeError: If `arrays` is no dict.
+
+    Cost:
+      One pass over the names.
 
     >>> import numpy as np
     >>> one = np.ones((20, 5), "float32")
@@ -76,9 +91,11 @@ def candidates(arrays: Any) -> list[tuple[str, str]]:
     for layout, sign in SIGNS.items():
         matches = (re.fullmatch(rf"(?:(.*)\.)?(?:{sign})", name) for name in names)
         found += [(layout, match[1] or "") for match in matches if match]
-    if any(name.split(".")[-2:] == ["if_", "kernel"] for name in names):  # nnx's LSTMCell
+    # nnx's LSTMCell has linen's names but for this one.
+    if any(name.split(".")[-2:] == ["if_", "kernel"] for name in names):
         found = [(layout, prefix) for layout, prefix in found if layout != "flax-linen"]
     else:
+        # Without that name hi.kernel is linen's, so nnx's other cells need their dense_h.
         found = [
             (layout, prefix)
             for layout, prefix in found

@@ -1,4 +1,4 @@
-"""A net that came out of a framework's weights, and what its layout needs to get back."""
+"""A net read from a framework's weights, with what its layout needs for the way back."""
 
 import dataclasses
 from typing import Any
@@ -26,14 +26,14 @@ __all__ = [
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """A cell and its layers, leaves NumPy arrays of the dtype they came in.
+    """A cell and its layers; the leaves are NumPy arrays of the dtype they came in.
 
-    Fields:
-        cell: of every layer.
-        layers: a `jaxrnn.layers.Layer` of params each.
-        layout: the name of the layout it was read from.
-        kept: what the layout has and the params have not; `write` uses it where the params are
-            still what they were. After training: `dataclasses.replace(model, layers=trained)`.
+    Attributes:
+      cell: The cell of every layer.
+      layers: A tuple of `jaxrnn.layers.Layer` of params.
+      layout: The name of the layout it was read from.
+      kept: What the layout has and the params have not. `write` uses it where the params are still
+        what they were. After training: `dataclasses.replace(model, layers=trained)`.
     """
 
     cell: Cell
@@ -45,7 +45,8 @@ class Model:
     def params(self) -> Any:
         """The params of a net of one layer and one direction.
 
-        Raises: ValueError for any other.
+        Raises:
+          ValueError: If the net has several layers or two directions.
         """
         if len(self.layers) != 1 or self.layers[0].reverse is not None:
             raise ValueError(
@@ -57,20 +58,21 @@ class Model:
 
 
 def kind_of(cell: Any) -> str:
-    """Its kind, lstm, gru or rnn, by the params; else its name."""
+    """The kind of a cell by its params: lstm, gru or rnn; for any other cell its name."""
+    # A cell made by `from_step`, such as `reset_first_gru`, has no `shapes`.
     params = type(cell.shapes(1, 1)) if hasattr(cell, "shapes") else None
     kinds = {LSTMParams: "lstm", GRUParams: "gru", RNNParams: "rnn"}
     return kinds.get(params, getattr(cell, "name", "cell"))  # type: ignore[arg-type]
 
 
 def blocks(weight: Any, order: tuple[int, ...]) -> Any:
-    """The G blocks of rows of `(G·H, ·)`, block order[g] in place g."""
+    """The G blocks of rows of `(G·H, ·)` in another order: block order[g] in place g."""
     split = np.split(weight, len(order))
     return np.concatenate([split[g] for g in order])
 
 
 def check_model(model: Any, kinds: tuple[str, ...], layout: str) -> None:
-    """Refuse what is no Model of one of the kinds of cell."""
+    """Refuse what is no Model, and a Model whose cell is none of `kinds`."""
     if not isinstance(model, Model):
         raise TypeError(f"model: expected a Model, got {_checks.describe(model)}")
     if kind_of(model.cell) not in kinds:
@@ -81,7 +83,7 @@ def check_model(model: Any, kinds: tuple[str, ...], layout: str) -> None:
 
 
 def check_layers(model: Model, layout: str) -> None:
-    """Refuse layers not all of one H and as many directions, each fed by the one before."""
+    """Refuse layers of unequal H or directions, or of another D than the layer below puts out."""
     if not model.layers:
         raise ValueError("model.layers: expected at least one layer, got none")
     first, words = model.layers[0], ("one direction", "two directions")
@@ -90,7 +92,7 @@ def check_layers(model: Model, layout: str) -> None:
         if (layer.reverse is not None) != both:
             raise ValueError(
                 f"model.layers[{k}]: expected {words[both]}, as layers[0] has, since {layout} has "
-                f"one number for all, got {words[not both]}"
+                f"the same in every layer, got {words[not both]}"
             )
         want = (H * (1 + both) if k else D), H
         for side, params in layer._asdict().items():
@@ -106,7 +108,7 @@ def _widths(params: Params) -> tuple[int, int]:
 
 
 def filled(params: Params, *leaves: Any) -> Any:
-    """Params of NumPy arrays, which are annotated as JAX's."""
+    """Params of NumPy arrays; Any, since their fields are annotated as JAX's arrays."""
     return params(*leaves)
 
 
@@ -116,7 +118,7 @@ def single(cell: Any, params: Params, layout: str, **kept: Any) -> Model:
 
 
 def cell_of(gates: int, activation: Any) -> Any:
-    """The cell with so many gates."""
+    """The cell with this number of gates: 4 lstm, 3 gru, 1 rnn."""
     from jaxrnn.cells.rnn import rnn
 
     return {4: lstm, 3: gru, 1: lambda: rnn(activation)}[gates]()

@@ -1,9 +1,9 @@
-"""torch's LSTM, GRU and RNN: layers, two directions, two biases.
+"""torch's LSTM, GRU and RNN: layers, two directions, two biases. As in torch 2.13.0.
 
     weight_ih_l{k}[_reverse] (G·H, D), weight_hh_l{k} (G·H, H), bias_ih_l{k}, bias_hh_l{k} (G·H)
 
-Gates i f g o and r z n, as here. The biases add up to b, but for the GRU's n block of bias_hh,
-which is b_hn.
+The gates are i f g o and r z n, in this library's order. The two biases add up to b. Only the n
+block of the GRU's bias_hh stands apart: it is b_hn, since the reset gate multiplies it.
 """
 
 from typing import Any
@@ -28,14 +28,24 @@ GATES = {"lstm": 4, "gru": 3, "rnn": 1}
 def read(arrays: Any, *, activation: Activation = tanh, prefix: str = "") -> Model:
     """A `torch.nn.LSTM`, `GRU` or `RNN` from its state dict as arrays.
 
-    Args:    arrays: `{name: array}`, real floats.
-             activation: of an RNN, which its weights do not tell.
-             prefix: of the names, "encoder.lstm" for `encoder.lstm.weight_ih_l0`.
-    Returns: Model, a Layer for each of torch's, reverse where it has two directions; its cell told
-             by the rows of weight_hh_l0, 4H, 3H or H.
-    Raises:  TypeError or ValueError naming the leaf.
-    Cost:    O(G·H) a layer, to add the biases; the weights are not copied.
-    Source:  torch 2.13.0.
+    Args:
+      arrays: `{name: array}`, nested or flat, real floats.
+      activation: The activation of an RNN, which its weights do not tell.
+      prefix: What all the names begin with: "encoder.lstm" for `encoder.lstm.weight_ih_l0`.
+
+    Returns:
+      A Model with a Layer for each of torch's, reverse where it has two directions. The rows of
+      weight_hh_l0 tell the cell: 4H, 3H or H.
+
+    Raises:
+      TypeError: If `arrays` is no dict, `prefix` no string, or a leaf no real floating array of the
+        same dtype as the others; the message names the leaf. For an RNN, if `activation` is no
+        `Activation`.
+      ValueError: If a leaf is missing, has another shape, or is none of this layout's. The message
+        names the leaf.
+
+    Cost:
+      O(G·H) for each layer, to add the biases. The weights are not copied.
 
     >>> import numpy as np
     >>> shapes = {"weight_ih_l0": (20, 3), "weight_hh_l0": (20, 5), "bias_ih_l0": (20,),
@@ -49,8 +59,9 @@ def read(arrays: Any, *, activation: Activation = tanh, prefix: str = "") -> Mod
     rows: Any = None
     H: Any = None
     gates, width = 0, None
-    # One number of directions and one H for all layers, as torch has.
+    # torch has one number of directions and one H for all layers: layer 0 tells both.
     directions = ("", "_reverse")[: 1 + ("weight_ih_l0_reverse" in leaves)]
+    # Layer 0 is always read, so that a missing leaf of it is named.
     while not layers or f"weight_ih_l{len(layers)}" in leaves:
         sides: list[Any] = [None, None]
         for side, direction in enumerate(directions):
@@ -73,14 +84,19 @@ def read(arrays: Any, *, activation: Activation = tanh, prefix: str = "") -> Mod
 def write(model: Model) -> dict[str, Any]:
     """The state dict of the torch module with these weights, without a prefix.
 
-    Args:    model: a Model of LSTMs, GRUs or RNNs, its layers of one hidden size and as many
-             directions.
-    Returns: `{name: array}`, NumPy. Where no two biases were read, the second is 0 but for a GRU's
-             b_hn; where none was read and all are still 0, there is none.
-    Raises:  TypeError for what is no Model, ValueError for a cell that torch has not, or
-             naming the layer that does not fit.
-    Cost:    O(G·H) a layer, to part the biases; the weights are not copied.
-    Source:  as `read`.
+    Args:
+      model: A Model of LSTMs, GRUs or RNNs, all layers of one H and of as many directions.
+
+    Returns:
+      `{name: array}`, NumPy. If one bias alone is known, as after another layout, the second is 0,
+      but for a GRU's b_hn. If none was read and all are still 0, there is none.
+
+    Raises:
+      TypeError: If `model` is no Model.
+      ValueError: If torch has no such cell, or a layer does not fit; the message names it.
+
+    Cost:
+      O(G·H) for each layer, to part the biases. The weights are not copied.
 
     >>> import numpy as np
     >>> shapes = {"weight_ih_l0": (20, 3), "weight_hh_l0": (20, 5)}
@@ -90,6 +106,7 @@ def write(model: Model) -> dict[str, Any]:
     """
     check_model(model, tuple(GATES), NAME)
     check_layers(model, NAME)
+    # What another layout kept means nothing here.
     kept = model.kept if model.layout == NAME else {}
     found: dict[str, Any] = {}
     for index, layer in enumerate(model.layers):
@@ -110,6 +127,8 @@ def _params(gates: int, w_ih: Any, w_hh: Any, biases: Any) -> Any:
     H = w_hh.shape[1]
     b_ih, b_hh = (np.zeros(len(w_hh), w_hh.dtype),) * 2 if biases is None else biases
     if gates == GATES["gru"]:
+        # n = tanh(uⁿ + r ⊙ (W h + b_hn)): r multiplies this bias alone, so the two of n do not add
+        # up.
         b = np.concatenate([merged(b_ih[: 2 * H], b_hh[: 2 * H]), b_ih[2 * H :]])
         return filled(GRUParams, w_ih, w_hh, b, b_hh[2 * H :])
     return filled(
