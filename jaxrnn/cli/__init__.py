@@ -92,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             haiku, equinox or keras.
           prefix: prefix of the names of the weights, if the file has several nets.
           activation: activation of an RNN, which its weights do not tell: tanh, relu, sigmoid or
-            identity; tanh by default.
+            identity; tanh by default, haiku's is relu.
           lengths: .npy file with integers (B,), the lengths of padded sequences.
           batch_first: the data is (B, T, D).
           chunk: number of examples taken at a time; by default chosen from the sizes.

@@ -32,6 +32,7 @@ def demo_command(out: pathlib.Path, quick: bool, seed: int) -> int:
       TypeError: If `seed` is no integer.
       ValueError: If `seed` is below 0, or `out` cannot be written to.
     """
+    # Imported here: these need extras that the other commands do without.
     from tqdm import tqdm
 
     from jaxrnn import demo
