@@ -20,10 +20,16 @@ __all__ = ["main"]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run a subcommand; exit 0 if all is well, 1 if a check failed, 2 on bad input.
+    """Run a subcommand and exit.
 
-    3 if no thread worked for a minute, twice: what was asked for on the command line is watched.
+    The exit code is 0 if all went well, 1 if a check or a benchmark failed, 2 for bad input, and 3
+    if no thread has worked for a minute, twice: see `jaxrnn.cli.watchdog`.
+
+    Args:
+      argv: The arguments; None for those of the command line. Only these are watched.
     """
+    # The commands stand in here because tyro reads their signatures and docstrings, and belongs to
+    # an extra that may be missing.
     try:
         import tqdm  # noqa: F401
         import tyro
@@ -33,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     def watched() -> contextlib.AbstractContextManager[None]:
         if argv is None:
             return watchdog.watching(excused=computes_elsewhere)
-        return contextlib.nullcontext()  # a program calls: its process is not ours to begin again
+        return contextlib.nullcontext()  # a program calls: its process is not ours to start again
 
     def verify(
         cells: Annotated[tuple[str, ...], tyro.conf.Positional] = (),
@@ -41,13 +47,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         seed: int = 0,
         details: bool = False,
     ) -> int:
-        """Hold every closed form against references that know nothing of it.
+        """Compare every closed form of a cell with independent references.
 
         Args:
-            cells: names of ours, or yours as `module:attribute`; all of ours by default.
-            cases: random cases for each shape and scale.
-            seed: of the random cases.
-            details: print the whole table of each cell, not one line.
+          cells: names of built-in cells, or your own as `module:attribute`; by default all
+            built-in ones.
+          cases: number of random cases for each shape and scale.
+          seed: seed of the random cases.
+          details: print the whole table of each cell instead of one line.
         """
         with watched():
             return verify_command(cells, cases, seed, details)
@@ -55,12 +62,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     def demo(
         out: pathlib.Path = pathlib.Path("jaxrnn-demo"), quick: bool = False, seed: int = 0
     ) -> int:
-        """Train a tanh RNN and an LSTM on pixel-by-pixel digits and watch their gradients.
+        """Train a tanh RNN and an LSTM on pixel-by-pixel digits and measure their gradients.
 
         Args:
-            out: folder for the figures and summary.json.
-            quick: 100 training steps instead of 2000.
-            seed: of the weights and of the batches.
+          out: folder for the figures, summary.json and the report.
+          quick: 100 training steps instead of 2000.
+          seed: seed of the weights and of the batches.
         """
         with watched():
             return demo_command(out, quick, seed)
@@ -79,16 +86,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         """Say how the gradients of your trained net flow back through time, and what to do.
 
         Args:
-            weights: .safetensors or .npz of torch, flax, haiku, equinox or keras.
-            data: .npy of what the net reads: (T, B, D), or (T, D) for one example.
-            layout: of the weights, where their names do not tell.
-            prefix: of the names of the net's leaves, where there are several nets.
-            activation: of an RNN, which its weights do not tell: tanh (assumed), relu, sigmoid,
-                identity.
-            lengths: .npy of integers (B,) where sequences are padded.
-            batch_first: data is (B, T, D).
-            chunk: examples at a time; by default from the sizes.
-            out: folder for report.html and report.json.
+          weights: .safetensors or .npz file with weights of torch, flax, haiku, equinox or keras.
+          data: .npy file with the inputs of the net: (T, B, D), or (T, D) for one example.
+          layout: layout of the weights, if their names do not tell: torch, flax-linen, flax-nnx,
+            haiku, equinox or keras.
+          prefix: prefix of the names of the weights, if the file has several nets.
+          activation: activation of an RNN, which its weights do not tell: tanh, relu, sigmoid or
+            identity; tanh by default, haiku's is relu.
+          lengths: .npy file with integers (B,), the lengths of padded sequences.
+          batch_first: the data is (B, T, D).
+          chunk: number of examples taken at a time; by default chosen from the sizes.
+          out: folder for report.html and report.json.
         """
         options = Options(layout, prefix, activation, lengths, batch_first, chunk, out)
         with watched():
@@ -100,15 +108,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         platform: Literal["cpu", "gpu", "tpu"] | None = None,
         quick: bool = False,
     ) -> int:
-        """Time the library beside its peers and the limit of the machine, from a clone of it.
+        """Time the library beside its peers and the limit of the machine; run it in a clone.
 
         Args:
-            names: stack, bptt, transport, lyapunov, contributions, clipping, diagnose, long,
-                bounds, regularizers, scaling; all of them by default.
-            out: folder for the JSON of each; `python -m benchmarks.render --results` reads it.
-            platform: of JAX; by default the one that JAX chooses.
-            quick: one small size each, to see that all of them run.
+          names: names of benchmarks: stack, bptt, transport, lyapunov, contributions, clipping,
+            diagnose, long, bounds, regularizers, scaling; all of them by default.
+          out: folder for their JSON files; `python -m benchmarks.render --results` reads it.
+          platform: platform of JAX; by default the one that JAX chooses.
+          quick: one small size for each, to see that all of them run.
         """
+        # Not watched: this process waits for others, and their CPU time is not its own.
         return bench_command(names, out, platform, quick)
 
     commands = {"verify": verify, "demo": demo, "diagnose": diagnose, "bench": bench}
@@ -116,6 +125,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         code = tyro.extras.subcommand_cli_from_dict(
             commands, prog="jaxrnn", args=argv, description=jaxrnn.__doc__.splitlines()[0]
         )
+    # One line for what the package refuses. An error of somebody else's code is no bad input.
     except (ValueError, TypeError, ImportError) as error:
         if not raised_here(error):
             raise
@@ -125,11 +135,12 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def computes_elsewhere() -> bool:
-    """Whether JAX computes on an accelerator: while it does, every thread here may wait."""
+    """Whether JAX computes on an accelerator; while it does, every thread here may wait."""
     return jax.default_backend() != "cpu"
 
 
 def raised_here(error: Exception) -> bool:
-    """Whether the package itself refused something; what others raise keeps its traceback."""
+    """Whether the package itself raised an error; what others raise keeps its traceback."""
     innermost = traceback.extract_tb(error.__traceback__)[-1].filename
+    # By folders, not as strings: another package may have a name that begins like this one.
     return pathlib.Path(innermost).is_relative_to(pathlib.Path(__file__).parent.parent)

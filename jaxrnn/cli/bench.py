@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 __all__ = ["BENCHMARKS", "bench_command"]
 
-# Name ↦ the runs of it: the module in benchmarks/, what its file is called, its own arguments.
+# Name ↦ its runs: the module in benchmarks/, the ending of its JSON file, its own arguments.
 BENCHMARKS: dict[str, tuple[tuple[str, str, tuple[str, ...]], ...]] = {
     "stack": (
         ("jacobian_stack", "_kept", ("--pages", "kept")),
@@ -31,7 +31,11 @@ BENCHMARKS: dict[str, tuple[tuple[str, str, tuple[str, ...]], ...]] = {
 def bench_command(
     names: Sequence[str], out: pathlib.Path, platform: str | None, quick: bool
 ) -> int:
-    """Run benchmarks one after the other, each in a process of its own; 0 if all ended well."""
+    """Run benchmarks one after the other; 0 if all ended well.
+
+    Each has a process of its own: what ran before leaves the allocator in a state that changes
+    times (docs/performance.md).
+    """
     for name in names:
         if name not in BENCHMARKS:
             raise ValueError(f"names: expected some of {', '.join(BENCHMARKS)}, got {name!r}")
@@ -61,7 +65,7 @@ def bench_command(
 
 
 def found_platform() -> str:
-    """What JAX chooses by itself."""
+    """The platform that JAX chooses by itself."""
     import jax
 
     return jax.devices()[0].platform

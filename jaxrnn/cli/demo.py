@@ -17,7 +17,22 @@ __all__ = ["demo_command"]
 
 
 def demo_command(out: pathlib.Path, quick: bool, seed: int) -> int:
-    """Run the demo, print its table, write figures and summary.json."""
+    """Run the demo, print its table, and write figures, summary.json and the report.
+
+    Args:
+      out: The folder to write to.
+      quick: 100 training steps instead of 2000.
+      seed: The seed of the weights and of the batches.
+
+    Returns:
+      The exit code 0.
+
+    Raises:
+      ImportError: If an extra is missing.
+      TypeError: If `seed` is no integer.
+      ValueError: If `seed` is below 0, or `out` cannot be written to.
+    """
+    # Imported here: these need extras that the other commands do without.
     from tqdm import tqdm
 
     from jaxrnn import demo
@@ -29,7 +44,8 @@ def demo_command(out: pathlib.Path, quick: bool, seed: int) -> int:
 
     _checks.check_integer("seed", seed, least=0)
     data = demo.load_digits(seed)
-    with writing_to(out):  # before the training: a folder that cannot be is not worth the wait
+    # Before the training: who named a folder that cannot be made need not wait for that.
+    with writing_to(out):
         out.mkdir(parents=True, exist_ok=True)
     runs = demo.run(
         data,
@@ -70,7 +86,7 @@ def demo_command(out: pathlib.Path, quick: bool, seed: int) -> int:
 
 
 def demo_table(runs: Sequence[Any]) -> str:
-    """The summaries side by side."""
+    """A table with the summaries of all nets side by side."""
     columns = [
         (r.name, when, getattr(r, when).summary()) for r in runs for when in ("before", "after")
     ]

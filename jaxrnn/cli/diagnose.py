@@ -18,7 +18,17 @@ ACTIVATIONS = ("tanh", "relu", "sigmoid", "identity")
 
 
 class Options(NamedTuple):
-    """What a person may add to weights and data."""
+    """What a user may say beside weights and data.
+
+    Attributes:
+      layout: A key of `convert.LAYOUTS`; None to guess it from the names of the weights.
+      prefix: The prefix of their names; None to guess it.
+      activation: The name of an RNN's activation; None for the default of its layout.
+      lengths: A `.npy` of integers `(B,)`, or None.
+      batch_first: Whether the data is `(B, T, D)`.
+      chunk: How many examples are taken at a time; None to choose it from the sizes.
+      out: The folder of the report.
+    """
 
     layout: str | None
     prefix: str | None
@@ -30,7 +40,22 @@ class Options(NamedTuple):
 
 
 def diagnose_command(weights: pathlib.Path, data: pathlib.Path, options: Options) -> int:
-    """Print the summary, write the report; nothing is written where the input is refused."""
+    """Print the summary and write the report.
+
+    Args:
+      weights: A `.safetensors` or `.npz` file.
+      data: A `.npy` file of `(T, B, D)` or `(T, D)`.
+      options: What else the user said.
+
+    Returns:
+      The exit code 0.
+
+    Raises:
+      ImportError: If an extra is missing.
+      TypeError: If a dtype is refused.
+      ValueError: If a file cannot be read, does not fit the others or cannot be written. Input
+        that is refused leaves nothing written.
+    """
     from tqdm import tqdm
 
     try:
@@ -45,6 +70,8 @@ def diagnose_command(weights: pathlib.Path, data: pathlib.Path, options: Options
             raise ValueError(f"data: expected (B, T, D) with --batch-first, got shape {xs.shape}")
         xs = xs.swapaxes(0, 1)
     check_data(model, xs, options)
+    # More examples than steps is unusual and not wrong: a hint, since nothing in a file tells which
+    # axis is time. It comes after the checks, which say so if D does not fit.
     if xs.ndim == 3 and len(xs) < xs.shape[1] and not options.batch_first:
         print(
             f"jaxrnn: data read as (T, B, D): {len(xs)} steps of {xs.shape[1]} examples; if it is "
@@ -67,7 +94,7 @@ def diagnose_command(weights: pathlib.Path, data: pathlib.Path, options: Options
 
 
 def show(flow: GradientFlow, paths: tuple[pathlib.Path, ...]) -> None:
-    """The summary, and where the rest is."""
+    """Print the summary, and where the files are."""
     print(flow)
     print(f"\nWritten to {paths[0].parent}/: {', '.join(path.name for path in paths)}")
 
@@ -75,7 +102,16 @@ def show(flow: GradientFlow, paths: tuple[pathlib.Path, ...]) -> None:
 def read_weights(path: pathlib.Path, options: Options) -> convert.Model:
     """The model in a file, its layout given or guessed.
 
-    Raises: ValueError naming `weights`, `layout` or `activation`.
+    Args:
+      path: A `.safetensors` or `.npz` file.
+      options: Its `layout`, `prefix` and `activation` are used.
+
+    Returns:
+      The model, with its cell and layers.
+
+    Raises:
+      ValueError: If the file cannot be read or holds no net that is known, several nets fit, or an
+        option does not fit the weights.
     """
     if options.layout is not None and options.layout not in convert.LAYOUTS:
         known = ", ".join(convert.LAYOUTS)
@@ -92,10 +128,12 @@ def read_weights(path: pathlib.Path, options: Options) -> convert.Model:
         if layout is None or prefix is None:
             layout, prefix = guessed(arrays, layout, prefix)
         chosen: dict[str, Any] = {"prefix": prefix}
-        if options.activation is not None and layout not in ("haiku", "equinox"):  # theirs are set
+        # haiku's RNN is always relu and equinox has no RNN: their readers take no activation.
+        if options.activation is not None and layout not in ("haiku", "equinox"):
             chosen["activation"] = getattr(activations, options.activation)
         model = convert.LAYOUTS[layout].read(arrays, **chosen)
     except ValueError as error:
+        # The library names its own arguments; a user of the command knows these by `--weights`.
         words = str(error)
         for name in ("path:", "arrays:"):
             words = words.replace(name, "weights:", 1) if words.startswith(name) else words
@@ -109,11 +147,21 @@ def read_weights(path: pathlib.Path, options: Options) -> convert.Model:
 
 
 def guessed(arrays: dict[str, Any], layout: str | None, prefix: str | None) -> tuple[str, str]:
-    """(layout, prefix), what is given kept and the rest guessed.
+    """(layout, prefix): what is given is kept, the rest is guessed.
 
-    Raises: ValueError naming the candidates.
+    Args:
+      arrays: The weights by name.
+      layout: The layout, or None to guess it.
+      prefix: The prefix, or None to guess it.
+
+    Returns:
+      The pair (layout, prefix).
+
+    Raises:
+      ValueError: If no net fits, or several do; the message names them.
     """
     if prefix is not None:
+        # flax and haiku write "a/b", torch "a.b", and a user may end the prefix with either.
         dotted = prefix.rstrip("./") + "."
         names = {name.replace("/", "."): leaf for name, leaf in arrays.items()}
         own = {n: leaf for n, leaf in names.items() if n.startswith(dotted) or not prefix}
@@ -126,7 +174,7 @@ def guessed(arrays: dict[str, Any], layout: str | None, prefix: str | None) -> t
     if layout is not None and len(found) == 1:
         return found[0]
     if layout is not None and not found:
-        return layout, ""  # its reader says what is missing
+        return layout, ""  # the reader of this layout says which leaf is missing
     if layout is not None:
         several = ", ".join(repr(prefix) for _, prefix in found)
         raise ValueError(f"weights: expected one net, got those under {several}; give --prefix")
@@ -139,15 +187,24 @@ def guessed(arrays: dict[str, Any], layout: str | None, prefix: str | None) -> t
 
 
 def read_array(name: str, path: pathlib.Path) -> Any:
-    """The array in a `.npy`, mapped and not read, so that it may be larger than memory.
+    """The array in a `.npy` file, which is mapped and not read: it may be larger than memory.
 
-    Raises: ValueError naming the argument.
+    Args:
+      name: The name of the argument, for messages.
+      path: The file.
+
+    Returns:
+      A NumPy array.
+
+    Raises:
+      ValueError: If there is no such `.npy` file, or it cannot be read.
     """
     if path.suffix != ".npy":
         raise ValueError(f"{name}: expected a .npy file, got {path.name}; write it with numpy.save")
     if not path.is_file():
-        raise ValueError(f"{name}: expected a file, got {path}, which is none")
+        raise ValueError(f"{name}: expected a file, got {path}; no such file exists")
     try:
+        # A pickle may run any code when it is read.
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
         raise ValueError(
@@ -156,7 +213,8 @@ def read_array(name: str, path: pathlib.Path) -> Any:
 
 
 def check_data(model: convert.Model, xs: Any, options: Options) -> None:
-    """Say of data what the library would say of xs, and what to do about it."""
+    """Refuse data that the library would refuse as xs, and say what to do about it."""
+    # D and the dtype are those of the first layer, the one that reads the data.
     w = model.layers[0].forward.w_ih
     if xs.ndim < 2 or xs.ndim > 3:
         raise ValueError(f"data: expected (T, B, D) or (T, D), got shape {xs.shape}")

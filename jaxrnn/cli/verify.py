@@ -23,7 +23,21 @@ OURS = {
 
 
 def verify_command(names: Sequence[str], cases: int, seed: int, details: bool) -> int:
-    """Print a table; 0 if every cell passed, else 1."""
+    """Verify cells and print a table.
+
+    Args:
+      names: Cells as in `find_cell`; none for all built-in ones.
+      cases: How many random cases each shape and scale has.
+      seed: The seed of the random cases.
+      details: Whether the whole table of each cell is printed instead of one line.
+
+    Returns:
+      The exit code: 0 if every cell passed, else 1.
+
+    Raises:
+      TypeError: If an option is no integer, or a name stands for something else than a cell.
+      ValueError: If an option is out of its range, or a name stands for nothing.
+    """
     from tqdm import tqdm
 
     # Counts and names are checked before anything is printed or run.
@@ -72,7 +86,7 @@ def one_line(name: str, report: verification.Report) -> str:
 
 
 def activation_table() -> str:
-    """float32 derivatives near saturation: closed form and autodiff, in ulp of the truth."""
+    """Errors of float32 derivatives near saturation, closed form and autodiff, in ulp."""
     rows = verification.saturation()
     lines = [f"\n{'float32 derivative':20}{'closed form':>18}{'autodiff':>18}"]
     for row in rows:
@@ -81,11 +95,23 @@ def activation_table() -> str:
 
 
 def find_cell(name: str) -> Cell:
-    """One of ours by name, or the cell at `module:attribute`."""
+    """A cell by name: a built-in one, or the one at `module:attribute`.
+
+    Args:
+      name: A key of `OURS`, or `module:attribute`.
+
+    Returns:
+      The cell.
+
+    Raises:
+      TypeError: If the attribute is not a cell.
+      ValueError: If there is no such name, module or attribute.
+    """
     if name in OURS:
         return OURS[name]
     module, _, attribute = name.partition(":")
     file = pathlib.PurePath(module)
+    # `cells.py:bad` would be read as the module `py` of a package `cells`.
     if attribute and file.suffix == ".py":
         where = "" if file.parent == pathlib.PurePath() else f" in the folder {file.parent}"
         raise ValueError(
@@ -108,7 +134,8 @@ def find_cell(name: str) -> Cell:
 
 
 def checked_cell(name: str, found: Any) -> Cell:
-    """What stands at `name`, if it is a cell; else say which name it was."""
+    """`found` if it is a cell; else the refusal names `name`."""
+    # `check_cell` says "cell:", which of several names does not tell.
     try:
         _checks.check_cell(found)
     except TypeError as error:

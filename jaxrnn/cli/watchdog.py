@@ -1,17 +1,20 @@
 """A command in which no thread works for a minute says so, and begins again once.
 
-Some releases of jaxlib can wait for a program of their own for good on a CPU, every thread asleep.
-What tells that from compiling or computing for minutes is the CPU time of the process, of all its
-threads, and whether one of them waits for a core. Both are read every few seconds, and readings are
-counted: a suspended process makes none.
+Some releases of jaxlib can hang on a CPU: they wait for a program of their own for good, every
+thread asleep (docs/performance.md). A process that compiles or computes for minutes is no hang. The
+CPU time of the process, over all its threads, tells the two apart; where other programs leave it no
+core, the state of its threads does. The watchdog reads both every few seconds and counts the
+readings, not the seconds: a suspended process makes none.
 
 The watchdog is a thread. It replaces the process by a fresh one of the same command, with the same
-number and in the same terminal: whoever waits for the command sees one process and its exit code.
-A parent that watches a child would need each system's own way to read another process's CPU time.
-It would also see a wait that keeps Python's lock (GIL), in which this thread cannot run: such a
-command stands as it would without a watchdog. XLA gives the lock back while it waits. faulthandler
-has a timer that needs no lock, but it goes by the clock, and would take a suspended process for one
-that stands still.
+process number and in the same terminal. Whoever waits for the command sees one process and its exit
+code.
+
+Two other ways were not taken. A parent that watches a child would need each system's own way to
+read the CPU time of another process. It would also see a hang that keeps Python's lock (GIL), in
+which this thread cannot run; such a command hangs as it would without a watchdog. XLA gives the
+lock back while it waits. The timer of faulthandler needs no lock, but it goes by the clock, and
+would take a suspended process for a hang.
 """
 
 import collections
@@ -40,7 +43,13 @@ GAVE_UP = 3  # the exit code
 def watching(
     limit: float = LIMIT, period: float = PERIOD, excused: Callable[[], bool] = lambda: False
 ) -> Generator[None, None, None]:
-    """Watch the block. Once no thread works, `excused` is asked whether that is as it should be."""
+    """Watch the block.
+
+    Args:
+      limit: After how many seconds without work the process is replaced.
+      period: How many seconds lie between two readings of the CPU time.
+      excused: Asked once no thread has worked for `limit`. True says that this is no hang.
+    """
     ended = threading.Event()
     thread = threading.Thread(
         target=_watch, args=(ended, limit, period, excused), name="watchdog", daemon=True
@@ -64,7 +73,9 @@ def _watch(
         _flush()
         used.append(time.process_time())
         ready.append(_another_is_ready())
+        # Only a full deque spans `limit`.
         idle = len(used) > readings and used[-1] - used[0] < WORK * limit and not any(ready)
+        # `excused` may take its time, in which the block may end.
         if idle and not excused() and not ended.is_set():
             _stop(limit)
 
@@ -86,17 +97,18 @@ def _another_is_ready() -> bool:
 
 
 def _flush() -> None:
-    """Hand over what was printed.
+    """Hand over what was printed, which a fresh process would lose.
 
-    Where output is buffered this waits as long as a reader lets the block wait: that is no hang.
+    If nobody reads the output, the block waits for its reader, and so does this: no reading is
+    taken meanwhile, and it does not count as a hang.
     """
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(AttributeError, OSError, ValueError):  # none, or closed
+        with contextlib.suppress(AttributeError, OSError, ValueError):  # no stream, or a closed one
             stream.flush()
 
 
 def _stop(limit: float) -> None:
-    """Say what is, then begin again or give up. Never returns."""
+    """Report the hang, then begin again or give up. Never returns."""
     second = SECOND_TRY in os.environ
     try:
         stacks = f"the stacks are in {_write_stacks()}."
@@ -110,27 +122,28 @@ def _stop(limit: float) -> None:
             _begin_again()
         except OSError as error:
             _say(f"cannot begin again: {error}. Giving up.")
-    os._exit(GAVE_UP)  # sys.exit would end this thread alone
+    os._exit(GAVE_UP)  # sys.exit would end this thread alone, and the others hang
 
 
 def _say(words: str) -> None:
     with contextlib.suppress(AttributeError, OSError, ValueError):
-        bar = "\n" * sys.stderr.isatty()  # a progress bar may stand on the line
+        bar = "\n" * sys.stderr.isatty()  # a progress bar may be on this line
         sys.stderr.write(f"{bar}jaxrnn: {words}\n")
         sys.stderr.flush()
 
 
 def _begin_again() -> None:
     """Run the command of this process in a fresh one. It raises OSError or does not return."""
-    command = [sys.executable, *sys.orig_argv[1:]]  # with its -m or -c, which sys.argv has not
+    command = [sys.executable, *sys.orig_argv[1:]]  # with its -m or -c, which sys.argv lacks
     environment = os.environ | {SECOND_TRY: "1"}
-    if os.name == "nt":  # whoever waits for this process would there not wait for the fresh one
+    # On Windows exec ends this process, and whoever waits for it would not wait for the fresh one.
+    if os.name == "nt":
         os._exit(min(subprocess.run(command, env=environment).returncode, 255))
     os.execve(sys.executable, command, environment)
 
 
 def _write_stacks() -> str:
-    """Write what each thread does into a new file, whose name is returned."""
+    """Write the stack of each thread into a new file; return the name of the file."""
     with tempfile.NamedTemporaryFile(
         "w", prefix=f"jaxrnn-stacks-{os.getpid()}-", suffix=".txt", delete=False, encoding="utf-8"
     ) as file:
@@ -149,8 +162,9 @@ def _versions() -> Iterator[str]:
 
 
 def _system_threads() -> Iterator[str]:
-    """Name, state and wait of every thread, XLA's too, as Linux tells them; nothing elsewhere."""
+    """Name, state and wait of every thread, as Linux tells them; nothing on other systems."""
+    # Python knows no stacks of XLA's threads, which are those that hang.
     for task in sorted(pathlib.Path("/proc/self/task").glob("*")):
-        for name in ("stat", "wchan"):  # `stat` holds what `comm` does
-            with contextlib.suppress(OSError):  # the thread has ended, or the system is no Linux
+        for name in ("stat", "wchan"):  # `stat` has the name of the thread, too
+            with contextlib.suppress(OSError):  # the thread has ended
                 yield f"{task.name} {name}: {(task / name).read_text(errors='replace').strip()}"

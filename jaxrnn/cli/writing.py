@@ -1,4 +1,4 @@
-"""Writing what a command gives."""
+"""Writing the files of a command."""
 
 import contextlib
 import pathlib
@@ -9,9 +9,15 @@ __all__ = ["writing_to"]
 
 @contextlib.contextmanager
 def writing_to(out: pathlib.Path) -> Iterator[None]:
-    """Name the argument when a write fails. Around the writes alone: other OSErrors are no input's.
+    """Name the argument `out` if a write fails.
 
-    Raises: ValueError for an OSError.
+    It belongs around the writes alone: an OSError from elsewhere does not come from the input.
+
+    Args:
+      out: The folder that is written to.
+
+    Raises:
+      ValueError: If the block raised an OSError.
     """
     try:
         yield

@@ -1,7 +1,7 @@
 """One pass over a model and a batch: how its gradients flow back through time, and what to do.
 
-`diagnose` measures and returns a `GradientFlow`: printed, a summary with advice; in a notebook, a
-table; by `jaxrnn.report`, a page.
+`diagnose` measures and returns a `GradientFlow`. Printed, it is a summary with advice; in a
+notebook it shows as a table; `jaxrnn.report` makes a page of it.
 """
 
 from jaxrnn.diagnosis.advice import Advice

@@ -1,4 +1,4 @@
-"""A batch taken in chunks of examples, and cut to what is finite."""
+"""A batch taken in chunks of examples, and cut before the first NaN or inf of each."""
 
 import functools
 import math
@@ -20,22 +20,25 @@ NUMBERS = 2**28  # that a chunk of examples may hold at a time
 
 
 def chunk_size(net: tuple[Layer, ...], xs: Any, chunk: int | None) -> int:
-    """Examples at a time: chunks of one size, so that they compile once."""
+    """How many examples are taken at a time. All chunks have this size: one compilation serves."""
     T, B, _ = xs.shape
     if chunk is None:
+        # The leading axis of a weight matrix is G·H: what a step makes for one example.
         widths = [leaf.shape[0] for leaf in jax.tree.leaves(net) if leaf.ndim == 2]
         numbers = T * (xs.shape[2] + 12 * max(widths, default=1))  # coefficients, drives, states
         chunk = max(NUMBERS // numbers, 1)
+    # As many chunks as `chunk` asks for, of even size: the last has few repeated examples then.
     return math.ceil(B / math.ceil(B / chunk))
 
 
 def chunks(B: int, size: int) -> list[Any]:
-    """Numbers of the examples of each chunk; the last may go on beyond B."""
+    """The numbers of the examples in each chunk. In the last chunk some may be B or more."""
     return [np.arange(first, first + size) for first in range(0, B, size)]
 
 
 def taken(rows: Any, tree: Tree, axis: int) -> Tree:
-    """The examples of a chunk; beyond the last one, the last again."""
+    """The examples of a chunk. For a number of B or more it repeats the last example."""
+    # Data that the command maps from a file are read here, chunk by chunk, and not before.
     return jax.tree.map(
         lambda leaf: jnp.asarray(
             leaf.take(np.minimum(rows, leaf.shape[axis] - 1), axis)
@@ -47,7 +50,8 @@ def taken(rows: Any, tree: Tree, axis: int) -> Tree:
 
 
 def lengths_of(rows: Any, lengths: Any) -> Any:
-    """Of the examples of a chunk; 0 beyond the last one, so that it counts once."""
+    """The lengths of the examples of a chunk; 0 for a number of B or more."""
+    # A repeated example of length 0 adds nothing to the statistics of gates, which sum over all.
     if lengths is None:
         return None
     own = lengths[np.minimum(rows, len(lengths) - 1)]
@@ -55,12 +59,19 @@ def lengths_of(rows: Any, lengths: Any) -> Any:
 
 
 class Batch(NamedTuple):
-    """What a net reads, with one batch axis; state0 is a tuple of Layer. All but xs may be None."""
+    """What a net reads, with one batch axis.
 
-    xs: Any  # (T, B, D)
-    state0: State = None  # leaves (B, H)
-    lengths: Any = None  # (B,)
-    resets: Any = None  # (T, B)
+    Attributes:
+      xs: `(T, B, D)`.
+      state0: A tuple of Layer, leaves `(B, H)`, or None.
+      lengths: `(B,)` or None.
+      resets: `(T, B)` or None.
+    """
+
+    xs: Any
+    state0: State = None
+    lengths: Any = None
+    resets: Any = None
 
     def part(self, rows: Any) -> "Batch":
         """The examples of a chunk."""
@@ -70,7 +81,7 @@ class Batch(NamedTuple):
 
 @functools.partial(jax.jit, static_argnums=0)
 def made(cell: Cell, net: tuple[Layer, ...], batch: Batch) -> tuple[Layer, ...]:
-    """`layers.runs`, compiled."""
+    """`layers.runs`, compiled once for all chunks."""
     masks = {"lengths": batch.lengths, "resets": batch.resets}
     return runs(cell, net, batch.xs, batch.state0, **masks)
 
@@ -78,12 +89,14 @@ def made(cell: Cell, net: tuple[Layer, ...], batch: Batch) -> tuple[Layer, ...]:
 def finite_lengths(
     cell: Cell, net: tuple[Layer, ...], batch: Batch, size: int
 ) -> tuple[Any, Any, Any]:
-    """Lengths up to the first number that is NaN or inf, that step, and where it was seen.
+    """Lengths up to the first NaN or inf, the step of it, and where it was seen; -1 for none.
 
-    A direction that runs backward reads other steps of what is left: looked for until none is.
+    A backward direction starts at the last step. Once a sequence is cut, it starts elsewhere and
+    may meet another NaN or inf. So the search is repeated until it finds none.
     """
     T, B, _ = batch.xs.shape
     step, source = np.full(B, -1, np.int32), np.full(B, -1, np.int32)
+    # The last chunk repeats an example, and only a length of 0 says that it does not count.
     if B % size and batch.lengths is None:
         batch = batch._replace(lengths=np.full(B, T, np.int32))
     while True:
@@ -92,5 +105,6 @@ def finite_lengths(
         if (where < 0).all():
             return batch.lengths, step, source
         step, source = np.where(where < 0, step, now), np.where(where < 0, source, where)
+        # Every pass shortens at least one sequence, so that the loop ends.
         full = np.full(B, T, np.int32) if batch.lengths is None else batch.lengths
         batch = batch._replace(lengths=np.where(where < 0, full, now))

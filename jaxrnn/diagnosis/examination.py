@@ -46,26 +46,38 @@ def diagnose(
 
         log ‖λₖᵇ‖,  log ‖∂E/∂θ|ₖᵇ‖        λₖ = ∂E/∂sₖ|direct + Jₖ₊₁ᵀ λₖ₊₁  of each step k, example b
 
-    Args:    cell: any `Cell`, of every layer.
-             params: the cell's, or a list of `jaxrnn.layers.Layer`, such as `Model.layers`.
-             xs: `(T, *batch, D)`; batch axes come out flattened, B examples.
-             loss: states ↦ one real scalar, the states being what `unroll` returns, for layers what
-             `unroll_layers` does; None: each direction of each layer by itself, unit random
-             cotangents on its last output, `draws` of them.
-             state0: as in `unroll`, or for layers as in `unroll_layers`.
-             lengths: as in `unroll`, at least one above 0.
-             resets: as in `unroll`: how far a gradient reaches is counted from the last one.
-             draws: of random cotangents, at least 1.
-             chunk: examples at a time, by default chosen from the sizes.
-             key: of the random cotangents, `jax.random.key(0)` by default.
-             progress: range of chunks ↦ the same with a bar, such as `tqdm.tqdm`.
-    Returns: a GradientFlow; print it, look at it in a notebook, or `jaxrnn.report.write` it.
-    Raises:  TypeError or ValueError naming the argument: also a tracer, params that are not finite,
-             and a batch without a step.
-    Cost:    about 2 + draws gradients, and for a few examples products of whole Jacobians. Chunks
-             bound the memory, but for a loss, which reads the states of all examples at once.
-    Source:  docs/guides/diagnose.md; tests/diagnosis/test_diagnosis.py, against autodiff and planted
-             illnesses.
+    Args:
+      cell: Any `Cell`; every layer is of this one.
+      params: The params of the cell, or a list of `jaxrnn.layers.Layer` such as `Model.layers`.
+      xs: The inputs, `(T, *batch, D)`. The result has the batch axes flattened to B examples.
+      loss: A function of the states that gives one real number. The states are what `unroll`
+        returns, or for layers what `unroll_layers` returns. None: each direction of each layer is
+        probed by itself, with unit random cotangents on its last output.
+      state0: As in `unroll`, or for layers as in `unroll_layers`.
+      lengths: As in `unroll`; at least one must be above 0.
+      resets: As in `unroll`. How far a gradient reaches is counted from the last reset.
+      draws: How many random cotangents each example gets, at least 1. The mean of their norms is
+        taken.
+      chunk: How many examples are taken at a time. By default it follows from the sizes.
+      key: The key of the random cotangents; None stands for `jax.random.key(0)`.
+      progress: A function that gives the iterable of chunks back with a progress bar, such as
+        `tqdm.tqdm`.
+
+    Returns:
+      A GradientFlow. Print it, show it in a notebook, or write a page with `jaxrnn.report.write`.
+
+    Raises:
+      TypeError: If an argument is of the wrong type or dtype, or is a tracer: `diagnose` cannot
+        stand inside `jax.jit`.
+      ValueError: If shapes do not fit together, an option is out of its range, a param is NaN or
+        inf, xs has no example or no step, all `lengths` are 0, or `loss` gives no scalar.
+
+    Cost:
+      About 2 + draws gradients, and for a few examples products of whole Jacobians. Chunks bound
+      the memory, except with a loss: it reads the states of all examples at once.
+
+    Source:
+      docs/guides/diagnose.md
 
     >>> import jax, jaxrnn
     >>> cell = jaxrnn.lstm()
@@ -77,20 +89,23 @@ def diagnose(
     """
     _check_options(draws, chunk, key, progress)
     net, given, shape = _checked(cell, params, Batch(xs, state0, lengths, resets))
+    # A loss on a bare cell reads its states, a loss on layers a tuple of Layer.
     single = net[0].forward is params
     size = chunk_size(net, given.xs, chunk)
     whole: Any = None
     if loss is not None:
         _checks.check_callable("loss", loss, "(states) -> scalar")
         whole = _of_layers(loss, shape, single)
+        # Shapes alone: a loss that does not fit is refused before anything is computed.
         unrolled = jax.eval_shape(lambda n, x: unroll_layers(cell, n, x), net, given.xs)
         _checks.check_loss("loss", whole, unrolled, ())
 
-    # What is not finite is a finding.
+    # NaN and inf are findings here, also for a user who has jax_debug_nans on.
     with jax.debug_nans(False), precise():
         ends, nonfinite, source = finite_lengths(cell, net, given, size)
         batch = given._replace(lengths=ends)
         direct, kind = None, "random"
+        # The loss is differentiated once, of all examples; chunks take their rows of ∂E/∂sₖ|direct.
         if whole is not None:
             direct, kind = _direct(cell, net, batch, whole)
         keys = jax.random.split(jax.random.key(0) if key is None else key, draws)
@@ -98,12 +113,16 @@ def diagnose(
         for rows in progress(chunks(given.xs.shape[1], size)):
             own = made(cell, net, batch.part(rows)), taken(rows, direct, 1)
             numbers = jnp.asarray(rows, jnp.uint32)
+            # A lag is counted from one step. Only a loss on the last step alone has one; for any
+            # other, horizons and biases are those of random cotangents.
             parts.append(measure(*own, numbers, keys, kind != "last"))
         T, B, _ = given.xs.shape
         ends = np.full(B, T, np.int32) if ends is None else ends
         begins, spans = _stretches(given.resets, ends)
         longest = np.argsort(-spans, kind="stable")
-        longest = longest if given.resets is None else longest[:1]  # others begin elsewhere
+        # Examples are watched as one batch, from one step on. Stretches between resets begin at
+        # different steps, so that only one of them can be watched.
+        longest = longest if given.resets is None else longest[:1]
         watched, count = _watched(cell, net, given, (begins, spans, longest))
         layers = [
             _layer(cell, [chunk[index] for chunk in parts], seen, B)
@@ -135,18 +154,20 @@ def _check_options(draws: Any, chunk: Any, key: Any, progress: Any) -> None:
 def _checked(
     cell: Cell, params: Params, batch: Batch
 ) -> tuple[tuple[Layer, ...], Batch, tuple[int, ...]]:
-    """(net, batch with one axis of examples, its shape before) of arguments that fit."""
+    """(net, batch with one axis of examples, its shape before); refuses what does not fit."""
     for name, value in (("params", params), *batch._asdict().items()):
         if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(value)):
             raise TypeError(
                 f"{name}: expected an array outside of jax.jit, got a tracer; diagnose jits "
                 "what it runs and reads the result"
             )
+    # The params of one cell are a NamedTuple, and so a tuple as well.
     layered = isinstance(params, list | tuple) and not hasattr(params, "_fields")
     _checks.check_cell(cell)
     xs, state0, lengths, resets = batch
     if layered:
         _checks.check_sequence("xs", xs)
+        # Here and not within eval_shape: the values of lengths are unknown inside a trace.
         for name, check in (
             ("lengths", _checks.check_lengths),
             ("resets", _checks.check_resets),
@@ -155,13 +176,14 @@ def _checked(
                 check(getattr(batch, name), xs)
         jax.eval_shape(lambda n, x, s: unroll_layers(cell, n, x, s), list(params), xs, state0)
     else:
-        Run(cell, params, xs, state0, lengths=lengths, resets=resets)
+        Run(cell, params, xs, state0, lengths=lengths, resets=resets)  # checks when it is made
         state0 = None if state0 is None else (Layer(state0),)
     shape = tuple(xs.shape[1:-1])
     if 0 in shape or xs.shape[0] == 0:
         raise ValueError(f"xs: expected at least one step of one example, got {tuple(xs.shape)}")
     if lengths is not None and not np.asarray(lengths).any():
         raise ValueError("lengths: expected at least one above 0, got zeros alone")
+    # With NaN in a weight every step would be a finding, and none would tell of the weight.
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         bad = np.argwhere(~np.isfinite(np.asarray(leaf)))
         if bad.size:
@@ -179,10 +201,11 @@ def _checked(
 
 
 def _stretches(resets: Any, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of each example the longest stretch without a reset: where it begins, how long it is."""
+    """The longest stretch without a reset in each example: where it begins, how long it is."""
     begins, spans = np.zeros_like(ends), ends.copy()
     if resets is not None:
         for b, end in enumerate(ends):
+            # A reset at step 0 cuts nothing, and one in the padding is not reached.
             inner = np.nonzero(resets[1 : max(end, 1), b])[0] + 1
             edges = np.concatenate([[0], inner, [end]])
             lengths = np.diff(edges)
@@ -191,7 +214,7 @@ def _stretches(resets: Any, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _last_reset(resets: Any, ends: np.ndarray) -> np.ndarray:
-    """The step at which what the last step remembers began, `(B,)`."""
+    """The step of the last reset before the end, 0 without one: no gradient reaches further."""
     if resets is None:
         return np.zeros_like(ends)
     step = np.arange(len(resets))[:, None]
@@ -199,7 +222,10 @@ def _last_reset(resets: Any, ends: np.ndarray) -> np.ndarray:
 
 
 def _of_layers(loss: Any, batch: tuple[int, ...], single: bool) -> Loss:
-    """The loss as a function of the states of layers with one batch axis."""
+    """The loss as a function of the states of layers with one batch axis.
+
+    A user's loss expects the batch axes of its own xs, and for a bare cell the states alone.
+    """
 
     def whole(states: State) -> Array:
         shaped = jax.tree.map(lambda s: s.reshape(s.shape[0], *batch, *s.shape[2:]), states)
@@ -209,10 +235,12 @@ def _of_layers(loss: Any, batch: tuple[int, ...], single: bool) -> Loss:
 
 
 def _direct(cell: Cell, net: tuple[Layer, ...], batch: Batch, loss: Any) -> tuple[Any, str]:
-    """∂E/∂sₖ at fixed other states of each layer, and whether the loss reads last steps alone."""
+    """∂E/∂sₖ|direct in each layer, layers above included; whether E reads last steps alone."""
     whole = jax.tree.map(jnp.asarray, batch)
     own, direct = direct_adjoints(made(cell, net, whole), loss)
-    # Of each layer by itself: what the layers above pass down is no reading of the loss's.
+    # Which steps the loss reads is seen in its own gradient: `direct` has in it what layers above
+    # pass down, at all steps. The loss expects both directions in the order of the inputs. The last
+    # step of a backward direction is its first input, so its gradient is turned back again below.
     states = [[None if run is None else run.states() for run in layer] for layer in own]
     lengths = whole.lengths
     turned = [Layer(f, jax.tree.map(lambda d: flipped(d, lengths), r)) for f, r in states]
@@ -231,12 +259,13 @@ def _layer(cell: Cell, parts: list[Part], seen: Watched | None, B: int) -> Layer
     """One direction of one layer, its chunks put together."""
 
     def joined(*chunks: Any) -> Any:
+        # Examples are the last axis of every leaf. The last chunk has repeated ones: cut off.
         return jnp.concatenate(chunks, axis=-1)[..., :B]
 
     examples = jax.tree.map(joined, *[part._replace(gate_sums=None) for part in parts])
     gates = None
     if parts[0].gate_sums is not None:
-        # A dict comes out of jit sorted; a table wants the cell's own order.
+        # jit returns a dict with sorted keys; tables show the gates in the cell's own order.
         added = jax.tree.map(lambda *sums: functools.reduce(jnp.add, sums),
                              *[part.gate_sums for part in parts])  # fmt: skip
         gates = of_sums({gate: added[gate] for gate in cell.gates})
@@ -255,7 +284,10 @@ def _layer(cell: Cell, parts: list[Part], seen: Watched | None, B: int) -> Layer
 def _watched(
     cell: Cell, net: tuple[Layer, ...], batch: Batch, stretches: Any
 ) -> tuple[list[Watched | None], int]:
-    """Each direction along the longest examples, cut to one length; how many those are at most."""
+    """What is watched of each direction, along the longest examples cut to one length.
+
+    Also how many examples that is in the direction that takes most.
+    """
     begins, spans, order = stretches
     found: list[Watched | None] = []
     count = 0
@@ -266,12 +298,15 @@ def _watched(
         chosen = order[: sizes(int(spans.max()), len(spans), n).examples]
         chosen = chosen[2 * spans[chosen] >= spans.max()]  # a short one would cut the others
         T, count = int(spans[chosen].min()), max(count, len(chosen))
+        # One step has no product of Jacobians: no rate to measure, nothing to certify.
         if T < 2:
             found.append(None)
             continue
         first = int(begins[chosen[0]])
         xs = jnp.asarray(batch.xs[first : first + T, chosen])
         state0 = jax.tree.map(lambda leaf, rows=chosen: jnp.asarray(leaf)[rows], batch.state0)
+        # The whole net again, for an upper layer reads what those below make of this cut batch.
+        # After a reset a sequence begins from state0, and nothing else is left to mask.
         read = made(cell, net, Batch(xs, state0))
         run = [side for layer in read for side in layer if side is not None][number]
         found.append(watch(run, sizes(T, len(chosen), n)))

@@ -21,33 +21,36 @@ __all__ = ["GradientFlow", "LayerFlow"]
 
 
 class LayerFlow(NamedTuple):
-    """One direction of one layer, in its own time; B examples, all logs natural.
+    """What was measured of one direction of one layer, in its own time; all logs are natural.
 
-    Of every example, from the loss or, without one, from unit random cotangents on the last output:
+    `adjoint` to `bias` are of each of the B examples, from the loss or, without a loss, from unit
+    random cotangents on the last output.
 
-        adjoint: log ‖∂E/∂sₖ‖ of the whole state, `(T, B)`.
-        contribution: log ‖∂E/∂θ|ₖ‖ over all leaves of θ, `(T, B)`.
-        gradient: log ‖∂E/∂θ‖, `(B,)`.
-        horizon_10, horizon_1: the lag from which on no contribution exceeds 10 % and 1 % of that
-            of lag 0, `(B,)`; see `jaxrnn.memory_horizon`.
-        bias: what a window of the last `example_gradients.windows(T)` steps leaves out of the
-            gradient, relative, `(J, B)`.
+    A lag is counted from the step that the loss reads. So horizons and bias need a loss that reads
+    the last step alone. For any other loss they come from random cotangents, and the curves of
+    these are in `random_adjoint` and `random_contribution`.
 
-    A lag is counted from what the loss reads. So horizon and bias need one that reads the last step
-    alone; for any other they are those of random cotangents, whose own curves are
+    `exponents` to `paths` are measured along M watched examples, `bounds` and `paths` over the last
+    S steps of these. They are None, and so is `weights`, if fewer than 2 steps are finite.
 
-        random_adjoint, random_contribution: as above, None where those are the random ones.
-
-    Along M watched examples and their last S steps; None where fewer than 2 steps are finite:
-
-        exponents: leading Lyapunov exponents over the whole run, and their standard errors.
-        bounds: per-step norms, products and what is certain about them, leaves `(S, M)`.
-        spectrum: singular values of the whole-state Jacobians of some steps of the first watched
-            example, `(K, n)`, largest first.
-        paths: what carries ∂cₜ/∂cₖ, leaves `(S, M)`; None for a cell without a read-out.
-
-    weights: what the weights alone say; None for gated cells.
-    gates: statistics of each gate by name; None for a cell that does not show them.
+    Attributes:
+      adjoint: log ‖∂E/∂sₖ‖ of the whole state, `(T, B)`.
+      contribution: log ‖∂E/∂θ|ₖ‖ over all leaves of θ, `(T, B)`.
+      gradient: log ‖∂E/∂θ‖, `(B,)`.
+      horizon_10, horizon_1: The lag from which on no contribution exceeds 10 % and 1 % of that at
+        lag 0, `(B,)`; see `jaxrnn.memory_horizon`.
+      bias: The share of the gradient that a window of the last K steps leaves out, `(J, B)`, for
+        each K of `example_gradients.windows(T)`.
+      random_adjoint: As `adjoint`, of random cotangents; None if `adjoint` is already that, and
+        for a loss that reads the last step alone.
+      random_contribution: As `contribution`, likewise.
+      exponents: The leading Lyapunov exponents over the whole run and their standard errors.
+      bounds: Norms of each step and of products, and what is certain about them, leaves `(S, M)`.
+      spectrum: Singular values of the whole-state Jacobians at some steps of the first watched
+        example, `(K, n)`, largest first.
+      paths: What carries ∂cₜ/∂cₖ, leaves `(S, M)`; None for a cell without a read-out.
+      weights: What the weights alone say about any input; None for gated cells.
+      gates: Statistics of each gate by name; None for a cell that does not show its gates.
     """
 
     adjoint: Array
@@ -67,12 +70,12 @@ class LayerFlow(NamedTuple):
 
     @property
     def adjoint_by_lag(self) -> Array:
-        """Of the loss, if lags can be counted from what it reads, else of random cotangents."""
+        """`adjoint` if lags can be counted from what the loss reads, else `random_adjoint`."""
         return self.adjoint if self.random_adjoint is None else self.random_adjoint
 
     @property
     def contribution_by_lag(self) -> Array:
-        """Likewise."""
+        """The contributions, chosen as in `adjoint_by_lag`."""
         return self.contribution if self.random_contribution is None else self.random_contribution
 
 
@@ -83,22 +86,23 @@ class LayerFlow(NamedTuple):
 )
 @dataclasses.dataclass(frozen=True)
 class GradientFlow:
-    """How the gradients of a net flow back through time. Printed, a summary with advice.
+    """How the gradients of a net flow back through time. Printed, it is a summary with advice.
 
-    Fields:
-        layers: a LayerFlow for each direction of each layer.
-        lengths: of each example, up to the first non-finite step, `(B,)`.
-        spans: steps since the last reset before that, `(B,)`: lengths where nothing is reset.
-        nonfinite: that step, -1 where all is finite, `(B,)`.
-        source: where it was seen: 0 the input, l for layers[l-1], -1 nowhere, `(B,)`.
-        names: of the layers, such as "layer 2, reverse".
-        cell: its name.
-        gates: a `jaxrnn.traits.Gate` for each of its gates; empty for a bare step.
-        loss: "last" for a loss that reads the last step alone, "steps" for any other, "random" for
-            unit random cotangents.
-        watched: the examples whose exponents, bounds, spectra and paths were taken, the longest, up
-            to the length of the shortest of them; of a layer with a large state the first alone.
-            With resets, one example along its longest stretch without any.
+    Attributes:
+      layers: A LayerFlow for each direction of each layer.
+      lengths: The length of each example up to its first NaN or inf, `(B,)`.
+      spans: How many of these steps follow the last reset, `(B,)`; `lengths` if there is none.
+      nonfinite: The step of the first NaN or inf, `(B,)`; -1 if all is finite.
+      source: Where it was seen, `(B,)`: 0 for the input, l for layers[l-1], -1 for nowhere.
+      names: The names of the layers, such as "layer 2, reverse".
+      cell: The name of the cell.
+      gates: A `jaxrnn.traits.Gate` for each gate of the cell; empty for a bare step.
+      loss: "last" for a loss that reads the last step alone, "steps" for any other, "random" for
+        unit random cotangents.
+      watched: The numbers of the examples whose exponents, bounds, spectra and paths were taken:
+        the longest ones, cut to the length of the shortest of them. Of a layer with a large state
+        the first ones of them alone. With resets it is one example, along its longest stretch
+        without a reset.
     """
 
     layers: tuple[LayerFlow, ...]
@@ -114,11 +118,11 @@ class GradientFlow:
 
     @property
     def advice(self) -> tuple[Advice, ...]:
-        """What to do, each with the measurement behind it; never empty."""
+        """What to do, each piece with the measurement behind it; never empty."""
         return advise(self)
 
     def summary(self) -> dict[str, Any]:
-        """The figures that matter, as plain numbers: the tables of the report and its JSON."""
+        """The figures that matter, as plain numbers: the tables and the JSON of the report."""
         return summarise(self)
 
     def __str__(self) -> str:

@@ -1,17 +1,17 @@
-"""The illnesses of a net's gradients, and of each its rule.
+"""The illnesses of a net's gradients, each with its rule.
 
     illness             when
-    not finite          some number is NaN or inf
+    not finite          an input or a state is NaN or inf
     no gradient         the loss does not depend on this layer
     exploding           ‖∂E/∂sₖ‖ grows more than 100-fold with the lag, or would at the rate of λ₁
     dead units          a tenth of the relu units or more are 0 throughout
     saturated           the units of a one-gate cell spend over half of their steps at an end
     <gate> gates shut   an input or output gate spends 90 % of its steps below 0.1
-    <gate> gates open   likewise above 0.9 where what a gate does not keep it writes, as in the GRU
+    <gate> gates open   likewise above 0.9, if the gate writes what it does not keep, as in the GRU
     forget gates shut   vanishing, and these gates spend half of their steps below 0.1
     vanishing           nothing from the first half of a sequence adds more than 1 % of lag 0
 
-A layer that explodes is not asked further, and of vanishing only the cause is named.
+Of a layer that explodes nothing else is said. Of vanishing only the cause is named.
 """
 
 import math
@@ -34,15 +34,15 @@ SHUT_MEANS = {"writes": "nothing is written to c", "reads": "nothing is read fro
 
 
 def nonfinite(flow: "GradientFlow") -> list[Advice]:
-    """The first step that is no number, and where it came from."""
+    """The first step with NaN or inf, and where it came from."""
     numbers = flow.summary()["nonfinite"]
     if numbers is None:
         return []
     step, where = numbers["first_step"], numbers["where"]
     finding = (
-        f"step {step} of example {numbers['example']} is not finite, first in "
-        f"{'the input' if where == 'input' else where}; so are {numbers['examples']} of "
-        f"{len(flow.lengths)} examples. All figures are of what comes before."
+        f"step {step} of example {numbers['example']} has NaN or inf, first in "
+        f"{'the input' if where == 'input' else where}; {numbers['examples']} of "
+        f"{len(flow.lengths)} examples have some. All figures are of the steps before."
     )
     if where == "input":
         remedy = f"Look at the data at step {step}, or pass `lengths` if it is padding."
@@ -52,13 +52,13 @@ def nonfinite(flow: "GradientFlow") -> list[Advice]:
 
 
 def no_gradient(flow: "GradientFlow", name: str) -> Advice:
-    """For a layer that the loss does not depend on."""
+    """The advice for a layer that the loss does not depend on."""
     return Advice(
         "no gradient",
         name,
         f"the gradient of every weight is 0 for all {len(flow.lengths)} examples: the loss does "
         "not depend on this layer, or only through units that are off.",
-        "Let the loss read what comes of it.",
+        "Let the loss read the output of this layer, or of one that follows it.",
         math.nan,
     )
 
@@ -66,22 +66,27 @@ def no_gradient(flow: "GradientFlow", name: str) -> Advice:
 def exploding(
     flow: "GradientFlow", name: str, layer: "LayerFlow", numbers: dict[str, Any]
 ) -> Advice | None:
-    """Growth that was measured, or that λ₁ promises; None where there is neither."""
+    """Growth that was measured, or that would follow from λ₁; None if there is neither."""
     rate, error = leading(layer), numbers.get("exponent_error") or 0.0
     # A stretch between resets may be longer than what the last step remembers.
     longest = max(int(flow.spans.max()), numbers.get("exponent_steps") or 0)
     growth = numbers["log_growth"]
     measured = -math.inf if growth is None else growth
+    # Two standard errors below the rate, so that noise in λ₁ is no illness. The form `not … >` lets
+    # a rate of NaN count as no growth.
     if measured <= GROWN and not (rate - 2 * error) * longest > GROWN:
         return None
     finding = (
         f"‖∂E/∂s‖ grows by up to {power(measured)} times with the lag"
         if measured > GROWN
-        else f"over {longest} steps nearby states part by {power(rate * longest)} times"
+        else f"over {longest} steps the distance of nearby states grows by "
+        f"{power(rate * longest)} times"
     )
     if not math.isnan(rate):
         finding += f"; the leading exponent is {rate:+.3g} ± {error:.1g} nats a step"
     finding += "."
+    # The strongest remedy that is known comes first: the bound holds for any input, the rate was
+    # measured along these inputs.
     bound = numbers.get("gamma_sigma_max")
     if bound is not None and bound > 1:
         factor = 1 / bound
@@ -89,6 +94,7 @@ def exploding(
             f"γσ_max(W_hh) = {bound:.3g}: multiply w_hh by {factor:.3g} and no input can make a "
             "gradient explode (initializers.scaled_to_bound)."
         )
+    # The weights of a bare step have names that nobody here knows: no w_hh to multiply.
     elif rate > 0 and layer.gates is None:
         factor = math.exp(-rate)
         remedy = (
@@ -106,22 +112,26 @@ def exploding(
         remedy = "The sequences are too short for exponents: measure longer ones; clip meanwhile."
     else:
         factor = math.nan
-        remedy = "The growth is transient, λ is not above 0: clip, and leave the weights."
+        remedy = (
+            "The growth is transient, λ is not above 0: clip, and leave the weights as they are."
+        )
     return Advice("exploding", name, finding, remedy, factor)
 
 
 def of_gates(
     flow: "GradientFlow", name: str, layer: "LayerFlow", numbers: dict[str, Any]
 ) -> list[Advice]:
-    """Gates that stay shut or open, units at the ends of their range, dead units."""
+    """Gates that stay shut or open, units at the ends of their range, and dead units."""
     if layer.gates is None:
         return []
     found = []
+    # The one gate of such a cell is its output: there is nothing that it shuts.
     if len(flow.gates) == 1:
         (gate,) = flow.gates
         each = layer.gates[gate.name]
         low, high = np.asarray(each.low), np.asarray(each.high)
         if one_sided(gate):
+            # Low at every step of every example. A unit that is off at some is what relu is for.
             dead = float((low == 1).mean())
             if dead >= DEAD:
                 found.append(_dead(name, dead, low.size))
@@ -133,13 +143,14 @@ def of_gates(
         each = numbers["gates"][gate.name]
         if gate.role in SHUT_MEANS and each["low"] > MOSTLY:
             found.append(_shut(name, gate, each))
+        # In an LSTM open forget gates are a long memory; its input gates write all the same.
         if gate.role == "keeps" and not writes and each["high"] > MOSTLY:
             found.append(_open(name, gate, each))
     return found
 
 
 def one_sided(gate: Gate) -> bool:
-    """Whether the range has a low end alone, as that of relu: a unit that rests there is dead."""
+    """Whether the range has only a low end, as that of relu: a unit that stays there is dead."""
     low, high = gate.range
     return math.isfinite(low) and not math.isfinite(high)
 
@@ -195,7 +206,9 @@ def _shut(name: str, gate: Gate, numbers: dict[str, Any]) -> Advice:
 def vanishing(
     flow: "GradientFlow", name: str, layer: "LayerFlow", numbers: dict[str, Any]
 ) -> list[Advice]:
-    """A gradient that does not reach half of the sequence, by the gate that stops it."""
+    """A gradient that does not reach back half of the sequence, and the gate that stops it."""
+    # Examples without a gradient have horizon 0 and are not counted. Each example is compared with
+    # its own length, so that short sequences do not look forgetful.
     lengths, read = np.asarray(flow.spans, np.float64), reached(layer)
     seen = np.asarray(layer.horizon_1)[read] / lengths[read]
     reach, length = numbers["horizon_1_percent"]["median"], float(np.median(lengths))
@@ -208,6 +221,7 @@ def vanishing(
     for gate in flow.gates:
         if layer.gates is not None and len(flow.gates) > 1 and gate.role == "keeps":
             gates = numbers["gates"][gate.name]
+            # Chrono initialisation (Tallec & Ollivier, 2018) with one time scale, the sequence's.
             wanted = 1 - 1 / max(length, 2.0)
             shift = logit(wanted) - logit(gates["mean"])
             shut = gates["low"] > SHUT
@@ -236,7 +250,8 @@ def vanishing(
         remedy = "The leading exponent is not below 0: the last steps outweigh others that last."
         return [Advice("vanishing", name, finding, remedy, math.nan)]
     factor = math.exp(-rate)
-    if layer.gates is None:  # a step of the user's own: which weights are recurrent is not known
+    # Of a user's own step it is not known which weights are recurrent.
+    if layer.gates is None:
         remedy = (
             f"The leading exponent is {rate:+.3g} nats a step: bring it near 0, by the bias of a "
             "gate that keeps the state or by larger recurrent weights, or train with "
@@ -252,5 +267,5 @@ def vanishing(
 
 
 def leading(layer: "LayerFlow") -> float:
-    """The leading exponent; NaN where none was measured."""
+    """The leading exponent; NaN if none was measured."""
     return math.nan if layer.exponents is None else float(exponents(layer)[0])

@@ -41,16 +41,24 @@ def measure(
     keys: Array,
     probed: bool,
 ) -> list[Part]:
-    """Every direction of every layer.
+    """A Part for each direction of each layer.
 
-    Args: net: the runs of `layers.runs`; direct: ∂E/∂sₖ at fixed other states of its layer, in own
-          time, or None; examples: the numbers `(B,)` that make each example's cotangents its own;
-          keys: one for each draw; probed: whether horizon and bias are those of random cotangents.
+    Args:
+      net: The runs that `layers.runs` gives.
+      direct: ∂E/∂sₖ of each layer, the other states of that layer fixed, in the time of each
+        direction; None without a loss.
+      examples: The numbers of the examples, `(B,)`; each number draws its own cotangents.
+      keys: One key for each draw.
+      probed: Whether horizon and bias are those of random cotangents.
+
+    Returns:
+      A list of Part, a second direction after the first.
     """
     found = []
     for index, (layer, at) in enumerate(zip(net, direct or [Layer(None)] * len(net), strict=True)):
         for side, run in enumerate(layer):
             if run is not None:
+                # A number for each direction, or all would be probed with the same cotangents.
                 own = jax.vmap(lambda key, n=2 * index + side: jax.random.fold_in(key, n))(keys)
                 found.append(_measured(run, at[side], examples, own, probed))
     return found
@@ -66,7 +74,9 @@ def _measured(run: Run, direct: State, examples: Array, keys: Array, probed: boo
         of_loss = example_gradients(run, steps, direct)
     if probed:
         probe = lambda key: example_gradients(run, steps, _probes(states, key, examples))  # noqa: E731
+        # One draw after the other, so that more draws take no more memory.
         by_probes = _averaged(jax.lax.map(probe, keys))
+    # `first` is what was asked for; `last` is what lags, horizons and biases can be counted from.
     first: Any = by_probes if of_loss is None else of_loss
     last: Any = of_loss if by_probes is None else by_probes
     lengths = run.lengths
@@ -88,17 +98,21 @@ def _measured(run: Run, direct: State, examples: Array, keys: Array, probed: boo
 def _probes(states: State, key: PRNGKey, examples: Array) -> State:
     """Unit random cotangents on the last output, 0 on all else; each example has its own."""
 
+    # By the number of the example, so that it gets the same cotangent in whatever chunk it is.
     def one(example: Array) -> Array:
         u = jax.random.normal(jax.random.fold_in(key, example), states.h.shape[2:], states.h.dtype)
         return u / jnp.linalg.norm(u)
 
+    # States are held through padding: the last row of each example is its own last output.
     zero = jax.tree.map(jnp.zeros_like, states)
     return zero._replace(h=zero.h.at[-1].set(jax.vmap(one)(examples)))
 
 
 def _averaged(draws: ExampleGradients) -> ExampleGradients:
-    """Mean of the norms, not of their logs."""
+    """The mean of the norms over the draws, as a log."""
 
+    # A norm itself may be beyond the dtype, so its exp is never taken; and a mean of the logs would
+    # be -inf if a single draw fades to 0.
     def mean(logs: Array) -> Array:
         count = jnp.asarray(logs.shape[0], logs.dtype)
         return jax.scipy.special.logsumexp(logs, axis=0) - jnp.log(count)
@@ -110,10 +124,10 @@ def _averaged(draws: ExampleGradients) -> ExampleGradients:
 
 @jax.jit
 def first_nonfinite(net: tuple[Layer, ...]) -> tuple[Array, Array]:
-    """(step, where) of the first number that is NaN or inf, `(B,)` each; -1 for none.
+    """(step, where) of the first NaN or inf, `(B,)` each; -1 for none.
 
-    where: 0 for the input, else 1 + the number of the direction, whose own step it is. What the
-    input or a layer below has caused is not counted again.
+    where: 0 for the input, else 1 + the number of the direction; `step` is in the time of that
+    direction. NaN or inf that comes from the input or from a layer below is not counted again.
     """
     xs, lengths = net[0].forward.xs, net[0].forward.lengths
     T = xs.shape[0]
@@ -124,6 +138,7 @@ def first_nonfinite(net: tuple[Layer, ...]) -> tuple[Array, Array]:
                 steps = [_first(leaf, lengths) for leaf in jax.tree.leaves(run.states())]
                 seen.append(jnp.min(jnp.stack(steps), axis=0))
     where, step = jnp.full_like(seen[0], -1), jnp.full_like(seen[0], -1)
+    # Backward, so that the input and lower layers, which cause what is above, overwrite the rest.
     for index, at in reversed(list(enumerate(seen))):
         where = jnp.where(at < T, jnp.full_like(where, index), where)
         step = jnp.where(at < T, at, step)
@@ -131,10 +146,11 @@ def first_nonfinite(net: tuple[Layer, ...]) -> tuple[Array, Array]:
 
 
 def _first(leaf: Array, lengths: Array | None) -> Array:
-    """The first step that is not finite, T if all are; padding does not count."""
+    """The first step with NaN or inf, T if there is none; padding does not count."""
     T = leaf.shape[0]
     bad = ~jnp.isfinite(leaf).all(-1)
     step = jnp.arange(T, dtype=jnp.int32)[:, None]
+    # A held state repeats the last one, and inputs in the padding may well be NaN.
     if lengths is not None:
         bad &= step < lengths[None].astype(jnp.int32)
     none = jnp.full(bad.shape, T, jnp.int32)

@@ -19,12 +19,16 @@ HEADINGS = ("horizon 10 %", "1 %", "exponent", "σ_max", "verdict")
 
 
 def rows(numbers: dict[str, Any]) -> list[list[str]]:
-    """(name, horizon 10 %, horizon 1 %, exponent, σ_max of a step, verdict) of each layer."""
+    """The cells of the table, a row for each layer.
+
+    They are (name, horizon 10 %, horizon 1 %, exponent, σ_max of a step, verdict).
+    """
     found = []
     for layer in numbers["layers"]:
         exponent, norm = (layer.get("exponents") or [None])[0], layer.get("step_norm") or {}
         said = [layer.get(f"verdict_{of}") or {} for of in ("any_input", "these_inputs")]
-        # The strongest of what is certain; if nothing is, what is seen along these inputs.
+        # The strongest verdict that is certain, for any input or for these; CERTAIN is in order of
+        # strength. If none is certain, what was seen along these inputs.
         certain = [v["verdict"] for v in said if v.get("verdict") in CERTAIN]
         verdict = min(certain, key=CERTAIN.index, default=said[1].get("verdict", "–"))
         horizons = [layer[f"horizon_{p}_percent"]["median"] for p in (10, 1)]
@@ -32,6 +36,7 @@ def rows(numbers: dict[str, Any]) -> list[list[str]]:
             [
                 layer["name"],
                 *["–" if h is None else f"{h:.0f}" for h in horizons],
+                # A measured exponent that is None in the summary is -inf: JSON has no such number.
                 f"{exponent:+.3f}"
                 if exponent is not None
                 else "–"
@@ -45,7 +50,7 @@ def rows(numbers: dict[str, Any]) -> list[list[str]]:
 
 
 def heading(numbers: dict[str, Any]) -> str:
-    """What was measured, a line."""
+    """What was measured, in one line."""
     loss = {
         "last": "a loss on the last step",
         "steps": "a loss on many steps, lags by random cotangents",
@@ -64,6 +69,7 @@ def text(flow: "GradientFlow") -> str:
     table = rows(numbers)
     width = max(len(row[0]) for row in table)
     lines = [heading(numbers), ""]
+    # The verdict comes last, since its width varies.
     lines.append(f"{'':{width}}{'horizon 10 %':>14}{'1 %':>6}{'exponent':>10}{'σ_max':>8}  verdict")
     for name, ten, one, exponent, norm, verdict in table:
         lines.append(f"{name:{width}}{ten:>14}{one:>6}{exponent:>10}{norm:>8}  {verdict}")
@@ -74,7 +80,7 @@ def text(flow: "GradientFlow") -> str:
 
 
 def html(flow: "GradientFlow") -> str:
-    """The same as a table with the curve of each layer."""
+    """The same for a notebook: an HTML table with the curve of each layer."""
     numbers = flow.summary()
     escape = escaping.escape
     head = "".join(f"<th>{name}</th>" for name in ("", *HEADINGS, "log ‖∂E/∂θ|ₖ‖ by lag"))
@@ -93,12 +99,13 @@ def html(flow: "GradientFlow") -> str:
 
 
 def _spark(logs: np.ndarray, name: str) -> str:
-    """A line 160 pixels wide."""
+    """The curve as an SVG line, 160 pixels wide."""
+    # What is not finite has no place in a picture: -inf is a contribution of 0.
     at = np.flatnonzero(np.isfinite(logs))
     if at.size < 2:
         return "–"
     y = logs[at]
-    span = max(float(y.max() - y.min()), 1e-9)
+    span = max(float(y.max() - y.min()), 1e-9)  # a constant curve has none
     points = " ".join(
         f"{160 * x / max(len(logs) - 1, 1):.1f},{38 - 36 * (v - y.min()) / span:.1f}"
         for x, v in zip(at, y, strict=True)

@@ -1,7 +1,7 @@
 """Advice on two settings of training.
 
-A clipping threshold where the norms of the examples' gradients reach ten times their median, or
-explode; a truncation length where half of a sequence or less leaves out under 1 %.
+A clipping threshold, if the norms of the examples' gradients reach ten times their median, or
+explode. A truncation length, if half of a sequence or less gives all but 1 % of the gradient.
 """
 
 import math
@@ -21,11 +21,13 @@ TAIL = 10.0
 
 
 def clipping(flow: "GradientFlow", exploding: bool) -> list[Advice]:
-    """A threshold for the norm, if the norms call for one."""
-    # Of all layers together, ‖g‖² = Σ ‖g_l‖².
+    """A threshold for the norm of the gradient, if the norms of the examples call for one."""
+    # A threshold acts on all layers together: ‖g‖² = Σ ‖g_l‖². In logs, since a norm that has
+    # exploded may be beyond any float.
     logs = np.stack([np.asarray(layer.gradient, np.float64) for layer in flow.layers])
     logs = np.logaddexp.reduce(2 * logs, axis=0) / 2
-    logs = np.sort(logs[np.isfinite(logs)])  # a gradient of 0 says nothing about a threshold
+    # An example whose gradient is 0 says nothing about a threshold.
+    logs = np.sort(logs[np.isfinite(logs)])
     if not logs.size:
         return []
     middle, most = logs[(logs.size - 1) // 2], logs[-1]
@@ -36,8 +38,11 @@ def clipping(flow: "GradientFlow", exploding: bool) -> list[Advice]:
         f"{power(most)} at most."
     )
     chosen = logs[int(0.9 * (logs.size - 1))]  # what one in ten exceeds
-    # The gradient of a batch is the sum over its examples: at most the sum of their norms.
+    # The gradient of a batch is the sum over its examples: its norm is at most the sum of theirs.
+    # With no example above `chosen`, this is what a batch without outliers does not exceed.
     batch = np.logaddexp.reduce(np.minimum(logs, chosen))
+    # In an explosion nine in ten have exploded too. What the last step adds has gone through no
+    # Jacobian, and is the size that gradients would have without the explosion.
     if exploding:
         ends = np.maximum(np.asarray(flow.lengths) - 1, 0)[None]
         lag_0 = [np.take_along_axis(np.asarray(layer.contribution_by_lag, np.float64), ends, 0)[0]
@@ -45,40 +50,49 @@ def clipping(flow: "GradientFlow", exploding: bool) -> list[Advice]:
         lag_0 = np.logaddexp.reduce(2 * np.stack(lag_0), axis=0) / 2
         chosen, batch = np.median(lag_0), np.logaddexp.reduce(lag_0)
         finding += f" What the last step adds by itself is {power(chosen)}."
+    # Random cotangents have length 1: their norms have ratios that mean something, and no scale.
     if flow.loss == "random":
-        ratio = math.exp(min(chosen - middle, 700.0))
+        ratio = math.exp(min(chosen - middle, 700.0))  # math.exp overflows beyond 709
         remedy = (
-            f"Clip the norm at {ratio:.3g} times the median of your own loss's gradients; measured "
-            "with that loss, this becomes a number."
+            f"Clip the norm at {ratio:.3g} times the median norm of your own loss's gradients. "
+            "Diagnose with that loss to get the threshold itself."
         )
         return [Advice("", "", "Clipping: " + finding, remedy, ratio)]
     value = math.exp(min(batch, 700.0))
+    summed = (
+        "what the last step adds in each example"
+        if exploding
+        else "the examples' norms, each counted up to the one that nine in ten do not exceed"
+    )
     remedy = (
-        f"Clip the norm of this batch's gradient at {value:.3g}, which no sum of "
-        f"{'last steps' if exploding else 'the nine in ten'} exceeds: "
-        f"clipping.clip_by_global_norm({value:.3g})."
+        f"Clip the norm of this batch's gradient at {value:.3g}, the sum of "
+        f"{summed}: clipping.clip_by_global_norm({value:.3g})."
     )
     return [Advice("", "", "Clipping: " + finding, remedy, value)]
 
 
 def truncation(flow: "GradientFlow") -> list[Advice]:
-    """A window for back-propagation through time, if half of the steps or less will do."""
+    """A window for back-propagation through time, if half of the steps or less are enough."""
     T = flow.layers[0].adjoint.shape[0]
     if any(name.endswith("reverse") for name in flow.names):
-        return []  # its last steps are the first of the sequence: nothing can be cut
-    # A layer for which no window will do needs the whole sequence.
+        # The last steps of a backward direction are the first of the sequence: both directions
+        # together need all of it.
+        return []
+    # A layer without a window that is long enough needs the whole sequence. One that the loss does
+    # not depend on needs nothing.
     reached = [layer for layer in flow.layers if np.isfinite(np.asarray(layer.gradient)).any()]
     window = max((window_for(layer, T) or T for layer in reached), default=T)
-    if window > float(np.median(np.asarray(flow.spans))) / 2:  # a reset cuts by itself
+    # Not half of the lengths: a reset cuts the gradient by itself.
+    if window > float(np.median(np.asarray(flow.spans))) / 2:
         return []
     return [
         Advice(
             "",
             "",
-            f"Truncation: the last {steps(window)} give the gradient but for less than 1 %"
-            f"{' in each layer by itself' * (len(flow.layers) > 1 and flow.loss != 'last')}.",
+            f"Truncation: the last {steps(window)} give the gradient up to an error below 1 %"
+            f"{', in each layer by itself' * (len(flow.layers) > 1 and flow.loss != 'last')}.",
             f"Back-propagation through {steps(window)} of {T} is enough for this net as it is; it "
-            "will not teach it longer lags.",
+            "will not teach the net longer lags.",
             float(window),
         )
     ]

@@ -18,7 +18,7 @@ BIAS = 0.01  # that a truncated gradient may have
 
 
 def by_lag(logs: Any, lengths: Any) -> np.ndarray:
-    """`(T, B)` in the order of the steps, with lag in place of time; NaN beyond a sequence.
+    """`(T, B)` by lag instead of by step; NaN where a sequence is shorter than the lag.
 
     >>> by_lag(np.array([[1.0, 1.0], [2.0, 2.0], [3.0, 0.0]]), np.array([3, 2]))
     array([[ 3.,  2.],
@@ -26,47 +26,56 @@ def by_lag(logs: Any, lengths: Any) -> np.ndarray:
            [ 1., nan]])
     """
     logs, lengths = np.asarray(logs, np.float64), np.asarray(lengths)
+    # Lag 0 is the last step of each sequence, and padding follows it: not the rows turned round.
     index = lengths[None] - 1 - np.arange(len(logs))[:, None]
     taken = np.take_along_axis(logs, np.maximum(index, 0), axis=0)
     return np.where(index >= 0, taken, np.nan)
 
 
 def curve(logs: Any, lengths: Any) -> np.ndarray:
-    """Median over the examples at each lag, up to the longest: natural logs."""
+    """The median over the examples at each lag, up to the longest sequence; natural logs."""
     return _median(by_lag(logs, lengths)[: int(np.max(lengths, initial=0))])
 
 
 def relative(logs: Any, lengths: Any) -> np.ndarray:
-    """`by_lag` up to the longest, each example relative to its own lag 0; NaN where that is 0."""
+    """`by_lag` up to the longest sequence, each example relative to its own value at lag 0.
+
+    NaN if that value is 0: there is nothing to compare with.
+    """
     found = by_lag(logs, lengths)[: int(np.max(lengths, initial=0))]
     first = found[:1]
+    # The inner where: -inf - -inf would warn, although its result is thrown away.
     return np.where(np.isfinite(first), found - np.where(np.isfinite(first), first, 0.0), np.nan)
 
 
 def _median(rows: np.ndarray) -> np.ndarray:
-    """Of each row, without what is NaN; NaN where all is."""
+    """The median of each row without its NaN; NaN if there is nothing else."""
+    # np.nanmedian warns where all is NaN, as at lags that no example has.
     some = [row[~np.isnan(row)] for row in rows]
     return np.array([np.median(row) if row.size else np.nan for row in some])
 
 
 def reached(layer: "LayerFlow") -> np.ndarray:
-    """Which examples have a gradient, `(B,)`: no lag can be counted in one that has none."""
+    """Which examples have a gradient, `(B,)`; in one without, no lag can be counted."""
     return np.isfinite(np.asarray(layer.gradient))
 
 
 def window_for(layer: "LayerFlow", T: int) -> int | None:
-    """The smallest measured window whose median bias is under 1 %, as is that of longer ones."""
-    bias = np.asarray(layer.bias)[:, reached(layer)]  # 0 is left out of 0 by any window
+    """The smallest measured window whose median bias, and that of all longer ones, is under 1 %."""
+    # Examples without a gradient have bias 0 in every window, and would pull the median down.
+    bias = np.asarray(layer.bias)[:, reached(layer)]
     if not bias.size:
         return None
     bias = np.median(bias, axis=1)
+    # A window may do by chance, where what it leaves out cancels: longer ones must do as well. A
+    # bias of NaN counts as too large, hence `not b <= BIAS`.
     good = [K for K, b in zip(windows(T), bias, strict=True) if b <= BIAS]
     failing = [K for K, b in zip(windows(T), bias, strict=True) if not b <= BIAS]
     return min((K for K in good if max(failing, default=0) < K), default=None)
 
 
 def summarise(flow: "GradientFlow") -> dict[str, Any]:
-    """See `GradientFlow.summary`; numbers, strings, lists and None alone."""
+    """What `GradientFlow.summary` returns: dicts of numbers, strings, lists and None alone."""
     lengths = np.asarray(flow.lengths)
     T = flow.layers[0].adjoint.shape[0]
     bad = np.asarray(flow.nonfinite)
@@ -96,7 +105,7 @@ def summarise(flow: "GradientFlow") -> dict[str, Any]:
 
 
 def exponents(layer: "LayerFlow") -> np.ndarray:
-    """Mean over the watched examples of which it is finite; -inf where it is of none."""
+    """The mean of each exponent over the watched examples that have it finite; -inf if none has."""
     assert layer.exponents is not None
     rows = np.asarray(layer.exponents.value, np.float64).T
     finite = [row[np.isfinite(row)] for row in rows]
@@ -104,6 +113,7 @@ def exponents(layer: "LayerFlow") -> np.ndarray:
 
 
 def _layer(layer: "LayerFlow", lengths: np.ndarray, T: int) -> dict[str, Any]:
+    # Each example relative to its own lag 0, or the largest gradients alone would make the curve.
     faded = _median(relative(layer.adjoint_by_lag, lengths))
     found: dict[str, Any] = {
         "horizon_10_percent": _spread(np.asarray(layer.horizon_10)[reached(layer)]),
@@ -155,18 +165,18 @@ def _words(statement: Any) -> str:
 
 
 def _spread(values: Any) -> dict[str, Any]:
-    """Least, quartiles, what nine in ten do not exceed, most."""
+    """Least, quartiles, the value that nine in ten do not exceed, and most."""
     values = np.asarray(values, np.float64).ravel()
     values = values[~np.isnan(values)]
     if not values.size:
         return dict.fromkeys(RANKS)
-    # By rank, not between ranks: -inf and inf have no mean.
+    # The value at the nearest rank, not a mean of two: -inf and inf have no mean.
     ordered = np.sort(values)
     at = {name: round(q * (values.size - 1)) for name, q in RANKS.items()}
     return {name: _number(ordered[index]) for name, index in at.items()}
 
 
 def _number(value: Any) -> float | None:
-    """A finite number, or None: JSON has no other."""
+    """A finite number, or None: JSON has no NaN or inf."""
     value = float(value)
     return value if np.isfinite(value) else None

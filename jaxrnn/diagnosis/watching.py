@@ -23,7 +23,13 @@ SPECTRA = 12  # steps whose whole spectrum is shown
 
 
 class Sizes(NamedTuple):
-    """examples M, window S, spectra K."""
+    """How much is watched.
+
+    Attributes:
+      examples: M, how many examples.
+      window: S, how many of their last steps have bounds and paths.
+      spectra: K, how many steps of the first example have their whole spectrum shown.
+    """
 
     examples: int
     window: int
@@ -31,7 +37,7 @@ class Sizes(NamedTuple):
 
 
 class Watched(NamedTuple):
-    """See `LayerFlow`."""
+    """The fields of `LayerFlow` that are watched along a few examples."""
 
     exponents: lyapunov.Exponents
     bounds: certificates.TrajectoryBounds
@@ -41,7 +47,8 @@ class Watched(NamedTuple):
 
 
 def sizes(T: int, B: int, n: int) -> Sizes:
-    """How much of a batch can be watched where the state has n entries."""
+    """How much of a batch of B examples and T steps can be watched if the state has n entries."""
+    # At least two steps, however large the state: the product of one step certifies nothing.
     steps = max(int(WORK / max(n, 1) ** 3), 2)
     examples = min(max(steps // min(SHORT, max(T, 1)), 1), EXAMPLES, B)
     window = min(max(steps // max(examples, 1), 2), T)
@@ -51,16 +58,20 @@ def sizes(T: int, B: int, n: int) -> Sizes:
 def watch(run: Run, plan: Sizes) -> Watched:
     """Exponents, certificates, spectra and paths of whole sequences, all of one length.
 
-    The run is checked, and the caller's precision holds.
+    The caller has checked the run, and its matmul precision holds here too.
     """
     T, steps = run.xs.shape[0], _steps(run)
     n = state_vectors.size(steps.before)
+    # Dense Jacobians cost O(n³) a step, which exponents do without: those take the whole run. The
+    # window shares the states of that run, and begins at the one that enters its first step.
     late = jax.tree.map(lambda leaf: leaf[T - plan.window :], steps)
     entering = jax.tree.map(lambda leaf: leaf[0], late.before)
     window = Run(run.cell, run.params, late.xs, entering)
     at = jnp.linspace(0, T - 1, plan.spectra).astype(jnp.int32)
+    # A bound from the weights alone needs a bound on the slope, which gated cells have none of.
     known = run.cell.traits.slope is not None
     return Watched(
+        # Generic directions need steps until they are the leading ones: a tenth, not counted.
         lyapunov.of_steps(run, min(n, LEADING), T // 10, 1, steps),
         certificates.of_steps(window, late),
         certificates.of_weights(run.cell, run.params) if known else None,
@@ -76,4 +87,5 @@ _steps = jax.jit(trajectory)
 def _spectrum(run: Run, steps: Steps, at: Array) -> Array:
     before, xs = jax.tree.map(lambda leaf: leaf[at, 0], (steps.before, steps.xs))
     J = from_tree(run.cell.state_jacobian(run.params, before, xs))
+    # LAPACK has no 16-bit numbers.
     return factorizations.singular_values(J.astype(accumulator(J.dtype)))

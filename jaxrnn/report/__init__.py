@@ -1,7 +1,9 @@
 """A diagnosis as one self-contained page, and as JSON. Needs `pip install 'jaxrnn[report]'`.
 
-from jaxrnn import report
-report.write(jaxrnn.diagnose(cell, params, xs), "out")      # out/report.html, out/report.json
+`write` makes both files, out/report.html and out/report.json:
+
+    from jaxrnn import report
+    report.write(jaxrnn.diagnose(cell, params, xs), "out")
 """
 
 from jaxrnn.report.page import data, html, write

@@ -24,14 +24,23 @@ Flows = GradientFlow | Mapping[str, GradientFlow]
 
 
 def data(flows: Flows) -> dict[str, Any]:
-    """What `report.json` has: the summary, the advice and the curves of each net.
+    """The content of `report.json`: the summary, the advice and the curves of each net.
 
-    Args:    flows: a GradientFlow, or a dict of them by name; one alone is called "model".
-    Returns: a dict of numbers, strings, lists and None, whose schema is in docs/guides/diagnose.md;
-             all logs are natural, None is what is no number.
-    Raises:  TypeError for anything else.
-    Cost:    NumPy on the host, O(T·B log B) a layer.
-    Source:  this library.
+    Args:
+      flows: A GradientFlow, or a dict of several by name. The name of a single one is "model".
+
+    Returns:
+      A dict of dicts, lists, strings, numbers and None. All logs are natural; None stands for NaN
+      and inf.
+
+    Raises:
+      TypeError: If `flows` is neither, or an empty dict.
+
+    Cost:
+      NumPy on the host, O(T·B log B) for each layer.
+
+    Source:
+      docs/guides/diagnose.md describes the schema.
     """
     return {
         "schema": SCHEMA,
@@ -49,15 +58,22 @@ def data(flows: Flows) -> dict[str, Any]:
 
 
 def html(flows: Flows, title: str = TITLE) -> str:
-    """The page: one file that asks for nothing else.
+    """The page as one HTML document that loads nothing else.
 
-    Args:    flows: as `data`; several are shown side by side.
-             title: of the page.
-    Returns: the HTML, a string.
-    Raises:  TypeError for anything else.
-    Cost:    as `data`, and the pictures: up to six of each net and two of each layer direction.
-    Source:  this library.
+    Args:
+      flows: As in `data`. Several nets are shown side by side.
+      title: The title of the page.
+
+    Returns:
+      The HTML, a string.
+
+    Raises:
+      TypeError: As `data`.
+
+    Cost:
+      That of `data` and of the pictures: up to six for each net, two for each direction of a layer.
     """
+    # StrictUndefined: a misspelt name in the template is an error, not a gap in the page.
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("jaxrnn.report", "."),
         autoescape=True,
@@ -70,7 +86,7 @@ def html(flows: Flows, title: str = TITLE) -> str:
     nets = []
     for name, flow in _named(flows).items():
         numbers = flow.summary()
-        # What is not there is falsy in the template, not an error.
+        # Figures that were not measured are missing here; with StrictUndefined, asking is an error.
         for layer in numbers["layers"]:
             for field in ("verdict_any_input", "verdict_these_inputs", "gates", "window"):
                 layer.setdefault(field, None)
@@ -80,8 +96,10 @@ def html(flows: Flows, title: str = TITLE) -> str:
                 "heading": heading(numbers),
                 "numbers": numbers,
                 "rows": rows(numbers),
+                # All layers have as many steps, and so the same windows.
                 "windows": list(numbers["layers"][0]["bias"]),
                 "advice": flow.advice,
+                # Ids in the SVG come from the salt; those of two nets may not be equal in one page.
                 "pictures": pictures(flow, salt=name),
             }
         )
@@ -90,14 +108,23 @@ def html(flows: Flows, title: str = TITLE) -> str:
 
 
 def write(flows: Flows, folder: str | pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
-    """Write `report.html` and `report.json` into a folder, made if it is missing.
+    """Write `report.html` and `report.json` into a folder, which is made if it is missing.
 
-    Args:    flows: as `data`; folder: a string or a Path.
-    Returns: their paths.
-    Raises:  TypeError for what is no GradientFlow; OSError where the folder cannot be written.
-    Cost:    `html`, `data` and two files.
-    Source:  this library.
+    Args:
+      flows: As in `data`.
+      folder: A string or a Path.
+
+    Returns:
+      The paths of the two files, the page first.
+
+    Raises:
+      TypeError: As `data`.
+      OSError: If the folder cannot be made, or a file cannot be written.
+
+    Cost:
+      That of `html` and `data`.
     """
+    # Both texts come first: what fails while they are made leaves no folder and no half report.
     page, numbers = html(flows), json.dumps(data(flows), indent=1, allow_nan=False)
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -108,6 +135,7 @@ def write(flows: Flows, folder: str | pathlib.Path) -> tuple[pathlib.Path, pathl
 
 
 def _named(flows: Any) -> dict[str, GradientFlow]:
+    """Flows by name, checked."""
     found = dict(flows) if isinstance(flows, Mapping) else {"model": flows}
     if not found or not all(isinstance(flow, GradientFlow) for flow in found.values()):
         raise TypeError(f"flows: expected a GradientFlow, or a dict of them, got {flows!r:.80}")
@@ -124,6 +152,7 @@ def _curves(flow: GradientFlow, index: int) -> dict[str, Any]:
 
 
 def _list(values: Any) -> list[float | None]:
+    """For JSON, which has no NaN or inf."""
     return [float(v) if np.isfinite(v) else None for v in values]
 
 

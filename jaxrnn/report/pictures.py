@@ -1,4 +1,4 @@
-"""The figures of a report: inline SVG that takes its colour from the page."""
+"""The figures of a report: inline SVG whose lines and text take their colour from the page."""
 
 import io
 import re
@@ -17,13 +17,15 @@ from jaxrnn.plot import PATHS
 
 __all__ = ["Picture", "pictures"]
 
-INK = "#010203"  # stands for the page's own colour
+# Stands for the page's own text colour, dark or light. Matplotlib knows no `currentColor`, so this
+# one, which nothing else uses, is replaced in the SVG.
+INK = "#010203"
 KEEPING = {"f": "forget gate", "z": "update gate", "h": "output"}  # the gate worth a map
 STYLES = ("-", "--", ":", "-.")
 LN10 = np.log(10)
 QUARTILES = (0.25, 0.5, 0.75)
 STYLE = {
-    "svg.fonttype": "none",
+    "svg.fonttype": "none",  # text stays text, in the font of the page
     "font.family": "sans-serif",
     "font.size": 10,
     "text.color": INK,
@@ -43,7 +45,13 @@ STYLE = {
 
 
 class Picture(NamedTuple):
-    """A figure with what it shows in a line, and in words for who cannot see it."""
+    """A figure of the report.
+
+    Attributes:
+      caption: What it shows, in one line.
+      alt: Its numbers in words, for readers who cannot see it.
+      svg: The figure itself.
+    """
 
     caption: str
     alt: str
@@ -51,7 +59,7 @@ class Picture(NamedTuple):
 
 
 def pictures(flow: GradientFlow, salt: str = "") -> list[Picture]:
-    """Every figure that a diagnosis has numbers for."""
+    """Every figure for which a diagnosis has numbers; `salt` keeps the ids of two nets apart."""
     drawn = [_adjoints(flow), _contributions(flow), *_gate_maps(flow), _gates(flow)]
     drawn += [_spectra(flow), _exponents(flow), *_paths(flow), _norms(flow)]
     return [
@@ -64,6 +72,7 @@ Drawn = tuple[str, str, Figure]
 
 
 def _figure(draw: Callable[[Any], None], height: float = 3.0) -> Figure:
+    # Not by pyplot, which would keep every figure open and touch the user's backend.
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(4.6, height), layout="constrained")
         FigureCanvasAgg(figure)
@@ -73,11 +82,15 @@ def _figure(draw: Callable[[Any], None], height: float = 3.0) -> Figure:
 
 def _svg(figure: Figure, salt: str, alt: str) -> str:
     out = io.StringIO()
+    # Salted ids and no date: the same diagnosis gives the same page, and no two figures of a page
+    # share the id of a clip path.
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": salt}):
         figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
     svg = out.getvalue()[out.getvalue().index("<svg") :]
+    # Without a size of its own the figure follows the width of the page.
     svg = re.sub(r' (?:width|height)="[\d.]+pt"', "", svg, count=2)
-    svg = re.sub(r' id="[a-zA-Z]+[\w.]*_\d+"', "", svg)  # matplotlib numbers them anew in each
+    # Matplotlib numbers these ids from 1 in each figure: in one page they would not be unique.
+    svg = re.sub(r' id="[a-zA-Z]+[\w.]*_\d+"', "", svg)
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     label = alt.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
     return svg.replace(INK, "currentColor").replace(
@@ -86,7 +99,7 @@ def _svg(figure: Figure, salt: str, alt: str) -> str:
 
 
 def _curves(flow: GradientFlow, field: str) -> list[tuple[str, np.ndarray, np.ndarray]]:
-    """(name, median, quartiles) by lag, log₁₀ of each example relative to its own lag 0."""
+    """(name, median, quartiles) by lag; log₁₀, each example relative to its own lag 0."""
     found = []
     for name, layer in zip(flow.names, flow.layers, strict=True):
         logs = relative(getattr(layer, f"{field}_by_lag"), flow.lengths) / LN10
@@ -96,19 +109,22 @@ def _curves(flow: GradientFlow, field: str) -> list[tuple[str, np.ndarray, np.nd
 
 
 def _quantile(row: np.ndarray, q: float) -> float:
-    """NaN where there is none, or it is the logarithm of 0."""
+    """A quantile of what is not NaN; NaN if nothing is left, or if it is -inf, the log of 0."""
     row = row[~np.isnan(row)]
+    # "nearest" takes a value as it is: between -inf and another there is no mean.
     value = np.quantile(row, q, method="nearest") if row.size else np.nan
     return float(value) if np.isfinite(value) else np.nan
 
 
 def _lines(flow: GradientFlow, field: str, what: str) -> Figure:
     def draw(axes: Any) -> None:
+        # Five colours can be told apart; a net of more layers goes on with other kinds of line.
         for number, (name, middle, band) in enumerate(_curves(flow, field)):
             color, style = PATHS[number % 5], STYLES[number // 5 % 4]
             lag = np.arange(len(middle))
             axes.plot(lag, middle, color=color, linestyle=style, label=name)
             axes.fill_between(lag, *band, color=color, alpha=0.2, linewidth=0)
+        # 10 % and 1 % of lag 0, the levels of the two horizons.
         for level in (-1, -2):
             axes.axhline(level, color=INK, linewidth=0.6, alpha=0.4)
         axes.set(xlabel="lag, steps back", ylabel=what)
@@ -153,12 +169,14 @@ def _gate_maps(flow: GradientFlow) -> list[Drawn]:
 
 def _seen(layer: LayerFlow) -> dict[str, GateStatistics]:
     """The gates that were seen in some step."""
+    # Where no step is finite, every mean is NaN and there is nothing to draw.
     gates = layer.gates or {}
     return {name: each for name, each in gates.items() if np.isfinite(np.asarray(each.mean)).any()}
 
 
 def _gate_map(name: str, words: str, gate: np.ndarray, short: str) -> Drawn:
     gate = gate[:, np.argsort(np.nanmean(gate, axis=0))] if gate.size else gate
+    # A gate has the colours of its range [0, 1], an output of whatever range only those it takes.
     least, most = (0.0, 1.0) if short != "h" else (None, None)
 
     def draw(axes: Any) -> None:
@@ -180,7 +198,7 @@ def _gate_map(name: str, words: str, gate: np.ndarray, short: str) -> Drawn:
 def _gates(flow: GradientFlow) -> Drawn | None:
     bars = [
         (
-            f"{name.removeprefix('layer ')}: {gate}",
+            f"{name.removeprefix('layer ')}: {gate}",  # short: labels take the width of the bars
             *(float(np.mean(s)) for s in (each.low, each.high)),
         )
         for name, layer in zip(flow.names, flow.layers, strict=True)
@@ -190,7 +208,7 @@ def _gates(flow: GradientFlow) -> Drawn | None:
         return None
 
     def draw(axes: Any) -> None:
-        names, low, high = zip(*reversed(bars), strict=True)
+        names, low, high = zip(*reversed(bars), strict=True)  # barh begins at the bottom
         low, high = np.array(low), np.array(high)
         between = 1 - low - high
         axes.barh(names, low, color=PATHS[1], label="low")
@@ -217,10 +235,10 @@ def _spectra(flow: GradientFlow) -> Drawn | None:
     def draw(axes: Any) -> None:
         for number, (name, layer) in enumerate(watched):
             sigma = np.asarray(layer.spectrum)
-            shown = np.where(sigma > 0, sigma, np.nan)
+            shown = np.where(sigma > 0, sigma, np.nan)  # the axis is logarithmic
             index = np.arange(1, sigma.shape[1] + 1)
             axes.plot(index, shown.T, color=PATHS[number % 5], alpha=0.35, linewidth=0.8)
-            axes.plot([], [], color=PATHS[number % 5], label=name)
+            axes.plot([], [], color=PATHS[number % 5], label=name)  # one entry for all the steps
         axes.axhline(1.0, color=INK, linewidth=0.6, alpha=0.4)
         axes.set(xlabel="singular value, largest first", ylabel="σ of ∂sᵢ/∂sᵢ₋₁", yscale="log")
         axes.legend()
@@ -241,6 +259,7 @@ def _exponents(flow: GradientFlow) -> Drawn | None:
     def mean(layer: LayerFlow) -> tuple[np.ndarray, np.ndarray]:
         assert layer.exponents is not None
         value, error = np.asarray(layer.exponents.value), np.asarray(layer.exponents.error)
+        # The error is inf where it is not known: then there is no bar.
         error = np.sqrt((error**2).mean(0))
         return value.mean(0), np.where(np.isfinite(error), error, 0.0)
 
@@ -248,7 +267,7 @@ def _exponents(flow: GradientFlow) -> Drawn | None:
         for number, (name, layer) in enumerate(watched):
             value, error = mean(layer)
             value = np.where(np.isfinite(value), value, np.nan)
-            index = np.arange(1, value.size + 1) + 0.08 * number
+            index = np.arange(1, value.size + 1) + 0.08 * number  # bars beside one another
             axes.errorbar(
                 index, value, error, color=PATHS[number % 5], marker="o",
                 markersize=3, linewidth=1, linestyle=STYLES[number // 5 % 4], label=name,
@@ -268,6 +287,7 @@ def _paths(flow: GradientFlow) -> list[Drawn]:
     for name, layer in _watched(flow):
         if layer.paths is None or len(layer.paths.exact) < 3:
             continue
+        # From the last step back, without lag 0: no path has been taken there, and shares are 0.
         shares = {
             path: np.median(np.asarray(share), axis=1)[-2::-1]
             for path, share in layer.paths.shares.items()
