@@ -1,7 +1,7 @@
 """What docstrings of this project need beside napoleon, before it reads them.
 
 An equation stands four columns in: a literal block. What reStructuredText would take for markup
-(`*`, `|`, a trailing `_`) is text. `code` is the default role, so single backticks stay as they are.
+(`*`, `|`, a trailing `_`) is text. `code` is the default role: single backticks stay as they are.
 """
 
 import re

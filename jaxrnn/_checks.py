@@ -185,14 +185,12 @@ def check_range(name: str, value: Any) -> None:
         raise ValueError(f"{name}: expected (lowest, highest), got {value!r}")
 
 
-def check_batch_shape(batch_shape: Any) -> None:
+def check_batch_shape(value: Any, name: str = "batch_shape") -> None:
     """Refuse anything but a tuple of sizes."""
-    if not isinstance(batch_shape, tuple):
-        raise TypeError(
-            f"batch_shape: expected a tuple of sizes such as (), (32,), got {batch_shape!r}"
-        )
-    for size in batch_shape:
-        check_integer("batch_shape", size, least=0)
+    if not isinstance(value, tuple):
+        raise TypeError(f"{name}: expected a tuple of sizes such as (), (32,), got {value!r}")
+    for size in value:
+        check_integer(name, size, least=0)
 
 
 def check_sequence(name: str, xs: Any) -> tuple[int, ...]:

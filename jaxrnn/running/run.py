@@ -227,8 +227,10 @@ def until(run: Run, t: int) -> Run:
     """The run up to states[t]; longer sequences are cut to t+1 steps."""
     lengths, resets = run.lengths, run.resets
     if lengths is not None:
-        # In the dtype of the lengths: strict promotion refuses int32 beside another.
-        lengths = jnp.minimum(lengths, jnp.asarray(t + 1, lengths.dtype))
+        # In the dtype of the lengths, since strict promotion refuses int32 beside another. A length
+        # of int8 is below t + 1 = 200 anyway, which int8 cannot hold.
+        most = min(t + 1, jnp.iinfo(lengths.dtype).max)
+        lengths = jnp.minimum(lengths, jnp.asarray(most, lengths.dtype))
     resets = None if resets is None else resets[: t + 1]
     return _unchecked(run.cell, run.params, run.xs[: t + 1], run.state0, lengths, resets)
 

@@ -378,9 +378,9 @@ def _scaled_to_exponent(run: Run, target: Array, warmup: int) -> Scaling:
     def off(log: Array) -> Array:
         found = lyapunov.exponents(run.at(scaled(log)), count=1, warmup=warmup).value
         live = found != -jnp.inf
-        mean = jnp.where(live, found, 0 * found).sum() / jnp.maximum(live.sum(), 1).astype(
-            found.dtype
-        )
+        mean = jnp.where(live, found, jnp.zeros_like(found)).sum() / jnp.maximum(
+            live.sum(), 1
+        ).astype(found.dtype)
         return jnp.where(live.any(), mean, -jnp.inf) - target.astype(found.dtype)
 
     # The search is in log α, in which λ₁ of a linear net has a slope of 1. It is in float32 at

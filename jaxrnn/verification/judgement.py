@@ -61,14 +61,16 @@ def judge(family: str, reference: str, names: list[str], pair: Pair, drawn: Draw
     for name, got, want, own, size in rows:
         if got.shape != want.shape:
             raise ValueError(f"{family}, {name}: expected shape {want.shape}, got {got.shape}")
-        # inf - inf is NaN with a warning; the line after it decides what that means.
+        # inf - inf is NaN with a warning; the lines after it decide what that means.
         with np.errstate(invalid="ignore"):
             wrong = np.maximum(np.abs(got - want) - 10 * own, 0)
         # A closed form that is NaN or inf where the reference is finite is wrong without bound.
-        wrong = np.where(np.isfinite(got) | ~np.isfinite(want), wrong, np.inf)
+        wrong = np.where(np.isfinite(got), wrong, np.inf)
+        # A reference that is NaN or inf itself judges nothing.
+        wrong[~np.isfinite(want)] = 0.0
         # Where the step itself overflows there is nothing to compare.
         wrong[~drawn.finite] = 0.0
-        error, entry = measure(np.where(np.isnan(wrong), 0.0, wrong), want, size, drawn)
+        error, entry = measure(wrong, want, size, drawn)
         judged = want[drawn.finite]
         if np.isfinite(judged).sum() < 0.5 * judged.size:
             error = np.inf  # a reference that is mostly NaN or inf verifies nothing

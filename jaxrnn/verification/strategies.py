@@ -101,7 +101,7 @@ def masks(  # noqa: D417
       NumPy's draws.
     """
     _checks.check_integer("steps", steps, least=0)
-    _checks.check_batch_shape(batch)
+    _checks.check_batch_shape(batch, "batch")
     generator = np.random.default_rng(draw(st.integers(0, 2**16)))
     lengths = generator.integers(0, steps + 1, batch).astype(np.int32)
     resets = generator.random((steps, *batch)) < 0.3

@@ -453,6 +453,15 @@ PARAMS = jaxrnn.RNNParams(jnp.zeros((H, D)), jnp.zeros((H, H)), jnp.zeros(H))
 XS = jnp.zeros((6, D))
 
 
+@pytest.mark.parametrize("t", [5, 199])
+def test_lengths_of_eight_bits_reach_beyond_127_steps(t):
+    params, xs, _ = drawn("gru", 200, (2,))
+    wide = jaxrnn.Run(CELLS["gru"], params, xs, lengths=jnp.array([100, 3]))
+    want = products.transport(wide, 0, t).unscaled()
+    run = jaxrnn.Run(CELLS["gru"], params, xs, lengths=jnp.array([100, 3], "int8"))
+    np.testing.assert_allclose(products.transport(run, 0, t).unscaled(), want, rtol=1e-12)
+
+
 @pytest.mark.parametrize(
     ("k", "t", "words"),
     [

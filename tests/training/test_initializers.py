@@ -205,6 +205,19 @@ def test_relu_units_that_die_or_overflow_leave_the_nearest_that_was_seen(target)
     assert abs(found.exponent - target) <= abs(own - target) + 1e-9
 
 
+def test_an_example_through_which_no_gradient_comes_is_left_out():
+    """Its exponent is -inf: all its relus are below 0, whatever the factor."""
+    cell = jaxrnn.rnn(jaxrnn.activations.relu)
+    params = jax.tree.map(abs, drawing.draw_params(cell, 2, 6, jax.random.key(1), 0.3))
+    alive = abs(jax.random.normal(jax.random.key(2), (40, 1, 2)))
+    both = jnp.concatenate([alive, -1e6 * jnp.ones((40, 1, 2))], 1)
+    want = initializers.scaled_to_exponent(jaxrnn.Run(cell, params, alive), -0.1)
+    found = initializers.scaled_to_exponent(jaxrnn.Run(cell, params, both), -0.1)
+    np.testing.assert_allclose(want.exponent, -0.1, atol=1e-6)
+    np.testing.assert_allclose(found.exponent, want.exponent, rtol=1e-12)
+    np.testing.assert_allclose(found.factor, want.factor, rtol=1e-12)
+
+
 @pytest.mark.parametrize("value", [jnp.nan, 0.0])
 def test_where_no_exponent_is_finite_the_weights_stay(value):
     cell = CELLS["rnn-tanh"]

@@ -41,7 +41,8 @@ def read(
       A Model of `jaxrnn.lstm()` with a Layer for each of num_layers.
 
     Raises:
-      TypeError: If `weights` is no real floating array, or a size no integer.
+      TypeError: If `weights` is no real floating array, or a size no integer,
+        or `bidirectional` no bool.
       ValueError: If a size is below 1, or `weights` has not as many entries as the sizes ask for.
 
     Cost:
@@ -56,6 +57,8 @@ def read(
     for name, size in (("input_size", input_size), ("hidden_size", hidden_size),
                        ("num_layers", num_layers)):  # fmt: skip
         _checks.check_integer(name, size, least=1)
+    if not isinstance(bidirectional, bool):
+        raise TypeError(f"bidirectional: expected a bool, got {_checks.describe(bidirectional)}")
     shapes = _shapes(input_size, hidden_size, num_layers, bidirectional)
     total = sum(math.prod(shape) for shape in shapes.values())
     weights = np.asarray(weights)
