@@ -13,8 +13,8 @@ passes its adjoint on and contributes exactly 0; a reset cuts the adjoint off. `
 a constant. A cell may make it from the parameters, as with `from_step(..., init_state=...)`; no
 contribution contains that dependence.
 
-Each call traces `loss` anew but compiles the rest once for each cell and shape; a whole call
-may stand inside `jax.jit`.
+Each call traces `loss` anew but compiles the rest once for each cell and shape, `credit_matrix`
+excepted; a whole call may stand inside `jax.jit`.
 """
 
 from collections.abc import Callable
@@ -190,7 +190,9 @@ def credit_matrix(run: Run, losses: Callable[[Any], Array]) -> State:
 
     Cost:
       One `unroll`, then T times the reverse scan of `adjoints`: O(T²·B·G·H²). The rows that are
-      computed at the same time hold about 2²² numbers. The result takes O(T²) memory.
+      computed at the same time hold about 2²² numbers. The result takes O(T²) memory. A
+      call outside `jax.jit` compiles the rows anew, since `losses` stands among them: put the whole
+      call inside `jax.jit` where it is repeated.
 
     Source:
       docs/derivations/bptt.md
