@@ -45,7 +45,7 @@ VANISHING = "vanishing certified"
 EXCLUDED = "explosion excluded"
 POSSIBLE = "explosion possible"
 NONE = "no certificate"
-NUMBERS = 2**22  # of the Jacobians that are formed at once
+JACOBIAN_NUMBERS = 2**22  # of the Jacobians that are formed at once
 SQUARINGS = 52  # ‖W^m‖^(1/m) is within cond^(1/m) of ρ; m = 2⁵² leaves rounding alone
 
 
@@ -334,7 +334,7 @@ def of_steps(run: Run, steps: Steps | None = None) -> TrajectoryBounds:
 
     # The Jacobians of a few steps at a time.
     numbers = max(math.prod(run.xs.shape[1:-1]) * n * n, 1)
-    chunk = max(min(NUMBERS // numbers, run.xs.shape[0]), 1)
+    chunk = max(min(JACOBIAN_NUMBERS // numbers, run.xs.shape[0]), 1)
     _, (most, least) = over_chunks(extremes, None, steps, chunk)
     off = 16 * n * float(jnp.finfo(most.dtype).eps)
     step_upper = norms.log(most) + math.log1p(off)

@@ -30,7 +30,7 @@ __all__ = ["GAVE_UP", "LIMIT", "PERIOD", "SECOND_TRY", "watching"]
 
 LIMIT = 60.0  # seconds without work
 PERIOD = 5.0  # seconds between readings
-WORK = 1 / 60  # of one core: a process that used less has not worked
+LEAST_WORK = 1 / 60  # of one core: a process that used less has not worked
 SECOND_TRY = "JAXRNN_SECOND_TRY"  # the variable by which a process knows that it is the second
 GAVE_UP = 3  # the exit code
 
@@ -61,7 +61,7 @@ def _watch(
     while not ended.wait(period):
         _flush()
         used.append(time.process_time())
-        idle = len(used) > readings and used[-1] - used[0] < WORK * limit
+        idle = len(used) > readings and used[-1] - used[0] < LEAST_WORK * limit
         if idle and not excused() and not ended.is_set():
             _stop(limit)
 

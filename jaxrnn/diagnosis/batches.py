@@ -16,7 +16,7 @@ __all__ = ["Batch", "chunk_size", "chunks", "finite_lengths", "lengths_of", "mad
 
 Tree = TypeVar("Tree")
 
-NUMBERS = 2**28  # that a chunk of examples may hold at a time
+EXAMPLE_NUMBERS = 2**28  # that a chunk of examples may hold at a time
 
 
 def chunk_size(net: tuple[Layer, ...], xs: Any, chunk: int | None) -> int:
@@ -25,7 +25,7 @@ def chunk_size(net: tuple[Layer, ...], xs: Any, chunk: int | None) -> int:
     if chunk is None:
         widths = [leaf.shape[0] for leaf in jax.tree.leaves(net) if leaf.ndim == 2]
         numbers = T * (xs.shape[2] + 12 * max(widths, default=1))  # coefficients, drives, states
-        chunk = max(NUMBERS // numbers, 1)
+        chunk = max(EXAMPLE_NUMBERS // numbers, 1)
     return math.ceil(B / math.ceil(B / chunk))
 
 

@@ -15,7 +15,7 @@ from jaxrnn.running.steps import Steps, trajectory
 
 __all__ = ["Sizes", "Watched", "sizes", "watch"]
 
-WORK = 4e9  # singular values of S·M matrices (n, n) cost a multiple of S·M·n³
+WATCHED_WORK = 4e9  # singular values of S·M matrices (n, n) cost a multiple of S·M·n³
 EXAMPLES = 4
 SHORT = 32  # steps that a window should have before it takes a second example
 LEADING = 8  # exponents
@@ -42,7 +42,7 @@ class Watched(NamedTuple):
 
 def sizes(T: int, B: int, n: int) -> Sizes:
     """How much of a batch can be watched where the state has n entries."""
-    steps = max(int(WORK / max(n, 1) ** 3), 2)
+    steps = max(int(WATCHED_WORK / max(n, 1) ** 3), 2)
     examples = min(max(steps // min(SHORT, max(T, 1)), 1), EXAMPLES, B)
     window = min(max(steps // max(examples, 1), 2), T)
     return Sizes(examples, window, min(T, SPECTRA, max(steps // 4, 1)))

@@ -27,8 +27,8 @@ from jaxrnn.numerics.time_axis import entering, over_chunks, previous, select
 
 __all__ = ["Plan", "plan", "states"]
 
-NUMBERS = 2**19  # of gate values in a chunk: 2 MiB in float32, the size of a core's cache
-SMALL = 2**20  # of gate values in a sequence for which memory is not worth saving
+GATE_NUMBERS = 2**19  # of gate values in a chunk: 2 MiB in float32, the size of a core's cache
+WHOLE_UP_TO = 2**20  # of gate values in a sequence for which memory is not worth saving
 KEEP_FROM = 1536  # gate values of a step from which a matmul costs more than memory for them
 
 
@@ -50,10 +50,10 @@ def plan(cell: Cell, params: Params, xs: Array, state: State, chunk: int | None)
     u = jax.eval_shape(cell.project, params, xs[:1] if T else xs)
     numbers = max(math.prod(u.shape[1:]), 1)
     one_gate = numbers <= sum(leaf.size for leaf in jax.tree.leaves(state))
-    whole = one_gate and T * numbers <= SMALL
+    whole = one_gate and T * numbers <= WHOLE_UP_TO
     # A matmul over a chunk wants many rows, a long sequence a chunk that weighs little beside
     # its states.
-    most = max(1, min(max(NUMBERS // numbers, 8), max(-(-T // 8), 32), T))
+    most = max(1, min(max(GATE_NUMBERS // numbers, 8), max(-(-T // 8), 32), T))
     if whole:  # a chunk would hold little beside its states, and be copied in and out
         most = max(T, 1)
     fits = [size for size in range(most, most // 2, -1) if T % size == 0]

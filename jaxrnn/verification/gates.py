@@ -19,8 +19,8 @@ from jaxrnn.verification.reference import Method, Reference, complex_step
 
 __all__ = ["families", "names"]
 
-EPS = 2.0**-23
-ALLOWED = 64 * EPS  # of a float32 derivative relative to its size
+EPS32 = 2.0**-23
+ALLOWED_FLOAT32 = 64 * EPS32  # of a float32 derivative relative to its size
 
 
 def families(cell: Any, method: Method, case: Case, single: Any) -> dict[str, Pairs]:
@@ -29,7 +29,7 @@ def families(cell: Any, method: Method, case: Case, single: Any) -> dict[str, Pa
     exact, own = _at(cell, case.point)
     rounded, own_single = _at(cell, single)
     rounded = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), rounded)
-    nudged = jax.tree.map(lambda p, d: p[None] * (1 + EPS * d), rounded, directions)
+    nudged = jax.tree.map(lambda p, d: p[None] * (1 + EPS32 * d), rounded, directions)
     points = jax.tree.map(_rows, exact, rounded, nudged)
 
     def diagonals(point: Any) -> Reference:
@@ -44,11 +44,11 @@ def families(cell: Any, method: Method, case: Case, single: Any) -> dict[str, Pa
     reference_size = 1 + largest(pick(value, 0))
     # What no float32 program avoids: each entry of the point is rounded, each on its own.
     # What no float64 number tells: 1 - z of a step is 0 where z has rounded to 1.
-    slack = 2.0**-52 / ALLOWED * reference_size if method is complex_step else 1e-4
+    slack = 2.0**-52 / ALLOWED_FLOAT32 * reference_size if method is complex_step else 1e-4
 
     def spread(v: Array, e: Array) -> Array:
         moved = jnp.maximum(jnp.abs(v[2:] - v[1:2]) - 10 * (e[2:] + e[1:2]), 0)
-        return jnp.abs(v[1]) + jnp.sum(moved, 0) / EPS + slack
+        return jnp.abs(v[1]) + jnp.sum(moved, 0) / EPS32 + slack
 
     float64 = Pair(_named(cell, own), pick(value, 0), pick(error, 0), reference_size)
     float32 = Pair(

@@ -19,7 +19,12 @@ from jaxrnn.verification.report import Check, Worst
 
 __all__ = ["Drawn", "block_names", "judge", "leaf_names"]
 
-ALLOWED = {"complex_step": 2e-14, "differences": 1e-9, "jax.vjp": 2e-14, "float64": gates.ALLOWED}
+ALLOWED = {
+    "complex_step": 2e-14,
+    "differences": 1e-9,
+    "jax.vjp": 2e-14,
+    "float64": gates.ALLOWED_FLOAT32,
+}
 ALLOWED_AUTODIFF = 1e-13
 LARGEST_AUTODIFF_SCALE = 10.0
 

@@ -25,7 +25,7 @@ __all__ = ["Reference", "complex_step", "differences", "is_analytic", "jacobian"
 
 Function = Callable[[Any], Any]
 
-STEP = 1e-200
+IMAGINARY_STEP = 1e-200
 LEVELS = 5
 
 
@@ -43,10 +43,10 @@ def complex_step(f: Function, point: Any, direction: Any) -> Reference:
     """The derivative of `f` at `point` along `direction`, Im f(point + ih direction)/h."""
 
     def shift(p: Array, d: Array) -> Array:
-        return jax.lax.complex(p, STEP * d)
+        return jax.lax.complex(p, IMAGINARY_STEP * d)
 
     out = f(jax.tree.map(shift, point, direction))
-    value = jax.tree.map(lambda leaf: jnp.imag(leaf) / STEP, out)
+    value = jax.tree.map(lambda leaf: jnp.imag(leaf) / IMAGINARY_STEP, out)
     return Reference(value, jax.tree.map(jnp.zeros_like, value))
 
 
