@@ -196,8 +196,10 @@ def scaling(record: Record) -> list[list[str]]:
 def constants(record: Record) -> list[list[str]]:
     """Tuned constants at other values."""
     others = ("a quarter", "4 times")
-    out = [["constant", "today's", "call", "cell", "T, B, D, H", "time",
-            *(f"{name} / today's" for name in others), "temporaries a quarter, today's, 4 times"]]  # fmt: skip
+    out = [[
+        "constant", "today's", "call", "cell", "T, B, D, H", "time",
+        *(f"{name} / today's" for name in others), "temporaries a quarter, today's, 4 times",
+    ]]  # fmt: skip
     for case in record["cases"]:
         row, of = rows_by_name(case), case["case"]
         sizes = [

@@ -37,7 +37,8 @@ __all__ = [
 ]
 
 D, H, T = 2, 32, 201  # lags up to 200
-MANY_UNITS = 64  # units of the net whose exponent is that of many
+# Units of the net whose exponent is that of many: time, or how near; other sizes were not measured.
+MANY_UNITS = 64
 FAINT = 0.01  # times the usual weights: gates stay at their bias
 
 

@@ -16,7 +16,9 @@ __all__ = ["Batch", "chunk_size", "chunks", "finite_lengths", "lengths_of", "mad
 
 Tree = TypeVar("Tree")
 
-EXAMPLE_NUMBERS = 2**28  # that a chunk of examples may hold at a time
+# Numbers that a chunk of examples may hold, 1 GiB in float32: memory, or calls. 2.0 GB at its peak
+# in benchmarks/results/diagnosis_cpu.json, 2026-11-21; docs/decisions/diagnosis-examples.md
+EXAMPLE_NUMBERS = 2**28
 
 
 def chunk_size(net: tuple[Layer, ...], xs: Any, chunk: int | None) -> int:

@@ -15,11 +15,17 @@ from jaxrnn.running.steps import Steps, trajectory
 
 __all__ = ["Sizes", "Watched", "sizes", "watch"]
 
-WATCHED_WORK = 4e9  # singular values of S·M matrices (n, n) cost a multiple of S·M·n³
+# Singular values of S·M matrices (n, n) cost a multiple of S·M·n³: time, or steps that are watched.
+# 2026-11-30: 6.0 s of one core at n = 64, 1.7 s at 512; docs/decisions/diagnosis-window.md
+WATCHED_WORK = 4e9
+# Examples, and the steps that a window has before it takes a second one: their spread, or longer
+# windows. Not measured; docs/decisions/diagnosis-window.md
 EXAMPLES = 4
-SHORT = 32  # steps that a window should have before it takes a second example
-LEADING = 8  # exponents
-SPECTRA = 12  # steps whose whole spectrum is shown
+SHORT = 32
+# Exponents: 8 of 128 take 3.5 ms where all take 298.6, benchmarks/results/lyapunov_cpu.json
+LEADING = 8
+# Steps whose whole spectrum is shown: as many as a picture keeps apart. Not measured.
+SPECTRA = 12
 
 
 class Sizes(NamedTuple):

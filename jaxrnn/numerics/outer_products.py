@@ -16,9 +16,12 @@ from jaxrnn.numerics import norms
 __all__ = ["sizes"]
 
 
-# In units of a multiplication: what it costs to write an entry of C and read it twice.
+# What it costs to write an entry of C and read it twice, in multiplications: Gram matrices, or C.
+# benchmarks/results/constants_cpu.json; docs/decisions/numbers-at-once.md
 ENTRY_COST = 48
-FORMED_AT_ONCE = 2**20  # entries of C for all k that are formed at once
+# Entries of C for all k that are formed at once: one matmul, or a loop that holds one step.
+# docs/decisions/numbers-at-once.md
+FORMED_AT_ONCE = 2**20
 
 
 def sizes(rows: Array, columns: Array, direction: Array) -> tuple[Array, Array]:

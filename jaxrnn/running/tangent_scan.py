@@ -27,9 +27,15 @@ from jaxrnn.numerics.time_axis import entering, over_chunks, previous, select
 
 __all__ = ["Plan", "plan", "states"]
 
-GATE_NUMBERS = 2**19  # of gate values in a chunk: 2 MiB in float32, the size of a core's cache
-WHOLE_UP_TO = 2**20  # of gate values in a sequence for which memory is not worth saving
-KEEP_FROM = 1536  # gate values of a step from which a matmul costs more than memory for them
+# Gate values in a chunk, 2 MiB in float32, the size of a core's cache: fewer make matmuls of few
+# rows, more leave the cache. benchmarks/results/constants_cpu.json; docs/decisions/chunk-size.md
+GATE_NUMBERS = 2**19
+# Gate values in a sequence of a one-gate cell that is not cut: memory, or copies in and out of
+# chunks. benchmarks/results/constants_cpu.json; docs/decisions/chunk-size.md
+WHOLE_UP_TO = 2**20
+# Gate values of a step from which W_hh h is kept: memory, or its matmul once more.
+# benchmarks/results/constants_cpu.json; docs/decisions/kept-projections.md
+KEEP_FROM = 1536
 
 
 class Plan(NamedTuple):

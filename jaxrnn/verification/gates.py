@@ -20,7 +20,9 @@ from jaxrnn.verification.reference import Method, Reference, complex_step
 __all__ = ["families", "names"]
 
 EPS32 = 2.0**-23
-ALLOWED_FLOAT32 = 64 * EPS32  # of a float32 derivative relative to its size
+# Of a float32 derivative relative to its own size: right forms fail, or wrong ones pass. Beside the
+# largest entry of a Jacobian 1 - tanh² passed (dd86f5c); 64 was not measured.
+ALLOWED_FLOAT32 = 64 * EPS32
 
 
 def families(cell: Any, method: Method, case: Case, single: Any) -> dict[str, Pairs]:

@@ -25,7 +25,10 @@ __all__ = ["Reference", "complex_step", "differences", "is_analytic", "jacobian"
 
 Function = Callable[[Any], Any]
 
+# Its square is 0 in float64, so that no digit of a derivative is lost.
 IMAGINARY_STEP = 1e-200
+# Step sizes of differences: rounding, or truncation. 2026-11-30, tanh: off by 3.3e-10 with 2,
+# 5.4e-14 with 3, 2.4e-13 with 5; docs/decisions/verification-tolerance.md
 LEVELS = 5
 
 

@@ -20,7 +20,7 @@ FAMILIES = (
     "float32 gate",
     "overflow",
 )
-FAILURES_SHOWN = 4
+FAILURES_SHOWN = 4  # of the failures, in print; all are in the report
 
 
 @dataclass(frozen=True)
