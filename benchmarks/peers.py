@@ -28,7 +28,7 @@ PARAMS = {
     "rnn": jaxrnn.RNNParams,
     "relu": jaxrnn.RNNParams,
 }
-GATES = {"lstm": 4, "gru": 3, "rnn": 1, "relu": 1}
+GATE_COUNTS = {"lstm": 4, "gru": 3, "rnn": 1, "relu": 1}
 
 
 LACKS = {"haiku": ("rnn",), "equinox": ("rnn", "relu")}  # haiku's only RNN is a relu
@@ -79,7 +79,7 @@ def bare_matmuls(kind: str, params: Any, xs: Array, v: Array) -> Peer:
     In place of the cell stands the least that feeds one matmul from the last and lets XLA
     drop no column: a mean over the gates. The factor 1/2 keeps it bounded at any T.
     """
-    G = GATES[kind]
+    G = GATE_COUNTS[kind]
 
     def f(w_ih, w_hh, xs, v):
         us = xs @ w_ih.T

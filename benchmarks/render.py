@@ -193,10 +193,32 @@ def scaling(record: Record) -> list[list[str]]:
     return out
 
 
+def constants(record: Record) -> list[list[str]]:
+    """Tuned constants at other values."""
+    others = ("a quarter", "4 times")
+    out = [[
+        "constant", "today's", "call", "cell", "T, B, D, H", "time",
+        *(f"{name} / today's" for name in others), "temporaries a quarter, today's, 4 times",
+    ]]  # fmt: skip
+    for case in record["cases"]:
+        row, of = rows_by_name(case), case["case"]
+        sizes = [
+            mb(row[name]) if name in row else "–" for name in (others[0], "today's", others[1])
+        ]
+        out.append([
+            f"`{of['module']}.{of['constant']}`", f"{of['value']}", f"`{of['call']}`", of["cell"],
+            size_of(case, "T B D H"), ms(row["today's"]),
+            *(quartiles(row[name]) if name in row else "same program" for name in others),
+            ", ".join(sizes),
+        ])  # fmt: skip
+    return out
+
+
 MAKERS: dict[str, Callable[[Record], list[list[str]]]] = {
     "jacobian_stack": stack, "bptt": bptt, "contributions": contributions, "transport": transport,
     "lyapunov": lyapunov, "regularizers": regularizers, "clipping": clipping,
     "long_sequence": long_sequence, "diagnosis": diagnosis, "scaling": scaling,
+    "constants": constants,
 }  # fmt: skip
 
 

@@ -176,10 +176,14 @@ def _cpu_model() -> str:
     return next((x.split(":")[1].strip() for x in lines if x.startswith("model name")), "unknown")
 
 
-def write(path: pathlib.Path, cases: Sequence[tuple[dict[str, Any], Sequence[Timing]]]) -> None:
-    """One JSON file: the environment, then every case with its rows."""
+def write(
+    path: pathlib.Path,
+    cases: Sequence[tuple[dict[str, Any], Sequence[Timing]]],
+    **more: Any,
+) -> None:
+    """One JSON file: the environment, to which `more` is added, then every case with its rows."""
     record = {
-        "environment": environment(),
+        "environment": environment() | more,
         "cases": [{"case": case, "rows": [asdict(r) for r in rows]} for case, rows in cases],
     }
     path.parent.mkdir(parents=True, exist_ok=True)

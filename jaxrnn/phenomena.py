@@ -37,8 +37,9 @@ __all__ = [
 ]
 
 D, H, T = 2, 32, 201  # lags up to 200
-LARGE = 64  # units of the net whose exponent is that of many
-SMALL = 0.01  # times the usual weights: gates stay at their bias
+# Units of the net whose exponent is that of many: time, or how near; other sizes were not measured.
+MANY_UNITS = 64
+FAINT = 0.01  # times the usual weights: gates stay at their bias
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,8 +154,8 @@ def exploding(gain: float = 3.0) -> Phenomenon:
     if gain <= 1:
         raise ValueError(f"gain: expected a number above 1, where the claim holds, got {gain}")
     k_w, k_in = jax.random.split(jax.random.key(0))
-    W = gain * jax.random.normal(k_w, (LARGE, LARGE)) / np.sqrt(LARGE)
-    params = RNNParams(0.1 * jax.random.normal(k_in, (LARGE, D)), W, jnp.zeros(LARGE))
+    W = gain * jax.random.normal(k_w, (MANY_UNITS, MANY_UNITS)) / np.sqrt(MANY_UNITS)
+    params = RNNParams(0.1 * jax.random.normal(k_in, (MANY_UNITS, D)), W, jnp.zeros(MANY_UNITS))
     runs: dict[str, Run] = {"tanh RNN": Run(rnn(), params, _inputs(2 * T))}
     norms = _norms(runs)
     found = certificates.certify(runs["tanh RNN"])
@@ -163,7 +164,7 @@ def exploding(gain: float = 3.0) -> Phenomenon:
     rate = lyapunov.exponents(runs["tanh RNN"], count=1, warmup=T // 2)
     end = "explodes: tanh does not saturate enough."
     if not rate.value[0] > 0:
-        end = f"does not explode at H = {LARGE}, driven by small inputs."
+        end = f"does not explode at H = {MANY_UNITS}, driven by small inputs."
     return Phenomenon(
         f"A tanh net with weights N(0, {gain:g}²/H) {end}",
         {
@@ -262,7 +263,7 @@ def remembering(bias: float = 6.0) -> Phenomenon:
     _checks.check_real("bias", bias)
     cell, xs = lstm(), _inputs()
     params = cell.init(jax.random.key(0), D, H, forget_bias=bias)
-    params = params._replace(w_hh=SMALL * params.w_hh, w_ih=SMALL * params.w_ih)
+    params = params._replace(w_hh=FAINT * params.w_hh, w_ih=FAINT * params.w_ih)
     plain = rnn().init(jax.random.key(0), D, H)
     runs: dict[str, Run] = {"LSTM": Run(cell, params, xs), "tanh RNN": Run(rnn(), plain, xs)}
     norms = _norms(runs)
@@ -422,7 +423,7 @@ def forget_bias(biases: tuple[float, ...] = (-1.0, 0.0, 1.0, 2.0, 3.0, 4.0)) -> 
     runs: dict[str, Run] = {}
     for b in biases:
         params = cell.init(jax.random.key(0), D, H, forget_bias=b)
-        small = params._replace(w_hh=SMALL * params.w_hh, w_ih=SMALL * params.w_ih)
+        small = params._replace(w_hh=FAINT * params.w_hh, w_ih=FAINT * params.w_ih)
         runs[f"bias {b:g}"] = Run(cell, small, xs)
         runs[f"bias {b:g}, usual weights"] = Run(cell, params, xs)
     norms = _norms(runs)

@@ -18,7 +18,7 @@ __all__ = ["cell_paths", "contributions", "forget_gates", "gradient_flow", "norm
 
 COLORS = ("#0072B2", "#D55E00", "#009E73")  # Okabe & Ito: told apart by every eye
 PATHS = (*COLORS, "#CC79A7", "#56B4E9")
-EXACT = 1e-12
+EXACT = 1e-12  # an approximation that is off by less is drawn as exact
 # One colour for one network, one style for one time.
 BEFORE = {"linestyle": ":", "linewidth": 1.6}
 AFTER = {"linestyle": "-", "linewidth": 2.0}

@@ -19,7 +19,7 @@ from tests.support.table import CELLS
 
 # Matmuls that XLA gives to several threads, in the long profile without `-n`.
 T, B, D, H = 8, 16, 8, 64
-SMALL = (11, 2, 3, 4)  # more steps than two chunks of 5
+SMALL_SIZES = (11, 2, 3, 4)  # more steps than two chunks of 5
 KINDS = ("rnn-tanh", "lstm", "gru")
 each_kind = pytest.mark.parametrize("name", KINDS)
 each_dtype = pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16", "float16"])
@@ -100,7 +100,7 @@ def gradients_of_checkpoint(cell, case):
 def test_eager_jit_and_checkpoint_give_the_same_bits(name, dtype):
     """States, gradients, and states beside gradients."""
     cell = CELLS[name]
-    case = drawn(cell, dtype, *SMALL)
+    case = drawn(cell, dtype, *SMALL_SIZES)
     jitted = functools.partial(jax.jit, static_argnums=0)
     beside = jitted(lambda cell, case: jax.vjp(lambda case: states(cell, case), case)[0])
     checkpointed = jitted(functools.partial(under_checkpoint, states))
@@ -121,7 +121,7 @@ def test_a_chunk_changes_a_few_ulp_at_most(name, dtype, chunk):
     Less than 4 eps of a leaf's largest entry over 11 steps; up to 6 over 64 steps of 16 × 32.
     """
     cell, eps = CELLS[name], float(jnp.finfo(dtype).eps)
-    case = drawn(cell, dtype, *SMALL)
+    case = drawn(cell, dtype, *SMALL_SIZES)
     for f in (states, gradients):
         run = jax.jit(f, static_argnums=(0, 2))
         found = [jax.tree.leaves(run(cell, case, cut)) for cut in (chunk, None)]

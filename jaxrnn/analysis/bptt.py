@@ -231,6 +231,8 @@ def _credit(run: Run, states: State, losses: Callable[[Any], Array]) -> State:
     return jax.lax.map(row, jnp.arange(T), batch_size=rows)
 
 
+# Numbers in the rows that go back together, 16 MiB in float32: large matmuls, or a small working
+# set. benchmarks/results/constants_cpu.json; docs/decisions/numbers-at-once.md
 ROW_NUMBERS = 2**22
 
 

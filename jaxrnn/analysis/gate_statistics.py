@@ -17,6 +17,8 @@ from jaxrnn.running.steps import Steps
 
 __all__ = ["GateStatistics", "of_sums", "sums"]
 
+# Of a gate's range at either end, where it counts as shut or open. Not measured;
+# docs/decisions/advice-thresholds.md
 TENTH = 0.1
 
 

@@ -35,7 +35,7 @@ from jaxrnn.running.steps import Steps, linearised, trajectory
 __all__ = ["CellPaths", "CellProducts", "decompose", "transport"]
 
 MEMORY = "memory"
-LAGS = (1, 2, 5)  # of each decade that a table shows
+TABLE_LAGS = (1, 2, 5)  # of each decade that a table shows
 
 
 class CellPaths(NamedTuple):
@@ -75,7 +75,7 @@ class CellPaths(NamedTuple):
             + "".join(f"{name:>8}" for name in names),
         ]
         T = len(self.exact)
-        for lag in (m * 10**e for e in range(7) for m in LAGS if m * 10**e < T):
+        for lag in (m * 10**e for e in range(7) for m in TABLE_LAGS if m * 10**e < T):
             at = jax.tree.map(lambda leaf, k=T - 1 - lag: np.median(np.asarray(leaf)[k]), self)
             lines.append(
                 f"{lag:6d}{np.exp(at.exact):10.2e}{at.four_term_error:11.2g}"

@@ -27,7 +27,10 @@ __all__ = [
 ]
 
 
-TURNED_BELOW = 2**19  # numbers in a weight: 2 MiB in float32, the size of a core's cache
+# Numbers in a weight, 2 MiB in float32, the size of a core's cache. Turned, XLA copies the narrow
+# operand of the gradient's matmul; beyond the cache turning costs more than that spares.
+# benchmarks/results/constants_cpu.json; docs/decisions/drive-matmul.md
+TURNED_BELOW = 2**19
 
 
 class Affine(NamedTuple):

@@ -25,6 +25,7 @@ BENCHMARKS: dict[str, tuple[tuple[str, str, tuple[str, ...]], ...]] = {
     "bounds": (("bounds", "", ()),),
     "regularizers": (("regularizers", "", ()),),
     "scaling": (("scaling", "", ()),),
+    "constants": (("constants", "", ()),),
 }
 
 

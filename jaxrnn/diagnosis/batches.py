@@ -16,7 +16,9 @@ __all__ = ["Batch", "chunk_size", "chunks", "finite_lengths", "lengths_of", "mad
 
 Tree = TypeVar("Tree")
 
-NUMBERS = 2**28  # that a chunk of examples may hold at a time
+# Numbers that a chunk of examples may hold, 1 GiB in float32: memory, or calls. 2.0 GB at its peak
+# in benchmarks/results/diagnosis_cpu.json, 2026-11-21; docs/decisions/diagnosis-examples.md
+EXAMPLE_NUMBERS = 2**28
 
 
 def chunk_size(net: tuple[Layer, ...], xs: Any, chunk: int | None) -> int:
@@ -26,7 +28,7 @@ def chunk_size(net: tuple[Layer, ...], xs: Any, chunk: int | None) -> int:
         # The leading axis of a weight matrix is G·H: what a step makes for one example.
         widths = [leaf.shape[0] for leaf in jax.tree.leaves(net) if leaf.ndim == 2]
         numbers = T * (xs.shape[2] + 12 * max(widths, default=1))  # coefficients, drives, states
-        chunk = max(NUMBERS // numbers, 1)
+        chunk = max(EXAMPLE_NUMBERS // numbers, 1)
     # As many chunks as `chunk` asks for, of even size: the last has few repeated examples then.
     return math.ceil(B / math.ceil(B / chunk))
 

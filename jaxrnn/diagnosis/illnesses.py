@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["exploding", "no_gradient", "nonfinite", "of_gates", "vanishing"]
 
+# From which growth, and which shares of steps or units, something is an illness: false alarms, or
+# illnesses that are missed. Not measured; docs/decisions/advice-thresholds.md
 GROWN = math.log(100.0)
 SHUT, MOSTLY, DEAD = 0.5, 0.9, 0.1
 SHUT_MEANS = {"writes": "nothing is written to c", "reads": "nothing is read from c"}

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["clipping", "truncation"]
 
+# The largest gradient of an example over the median from which on clipping is advised: advice where
+# none is needed, or none where it is. Not measured; docs/decisions/advice-thresholds.md
 TAIL = 10.0
 
 

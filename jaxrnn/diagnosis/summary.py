@@ -14,7 +14,9 @@ __all__ = ["by_lag", "curve", "exponents", "reached", "relative", "summarise", "
 RANKS = {
     "least": 0.0, "lower": 0.25, "median": 0.5, "upper": 0.75, "nine_in_ten": 0.9, "most": 1.0,
 }  # fmt: skip
-BIAS = 0.01  # that a truncated gradient may have
+# The share of the gradient that a window may miss: shorter windows, or exact ones. The share of
+# `memory_horizon` too; not measured; docs/decisions/advice-thresholds.md
+BIAS = 0.01
 
 
 def by_lag(logs: Any, lengths: Any) -> np.ndarray:

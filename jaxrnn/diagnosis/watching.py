@@ -15,11 +15,17 @@ from jaxrnn.running.steps import Steps, trajectory
 
 __all__ = ["Sizes", "Watched", "sizes", "watch"]
 
-WORK = 4e9  # singular values of S·M matrices (n, n) cost a multiple of S·M·n³
+# Singular values of S·M matrices (n, n) cost a multiple of S·M·n³: time, or steps that are watched.
+# 2026-11-30: 6.0 s of one core at n = 64, 1.7 s at 512; docs/decisions/diagnosis-window.md
+WATCHED_WORK = 4e9
+# Examples, and the steps that a window has before it takes a second one: their spread, or longer
+# windows. Not measured; docs/decisions/diagnosis-window.md
 EXAMPLES = 4
-SHORT = 32  # steps that a window should have before it takes a second example
-LEADING = 8  # exponents
-SPECTRA = 12  # steps whose whole spectrum is shown
+SHORT = 32
+# Exponents: 8 of 128 take 3.5 ms where all take 298.6, benchmarks/results/lyapunov_cpu.json
+LEADING = 8
+# Steps whose whole spectrum is shown: as many as a picture keeps apart. Not measured.
+SPECTRA = 12
 
 
 class Sizes(NamedTuple):
@@ -49,7 +55,7 @@ class Watched(NamedTuple):
 def sizes(T: int, B: int, n: int) -> Sizes:
     """How much of a batch of B examples and T steps can be watched if the state has n entries."""
     # At least two steps, however large the state: the product of one step certifies nothing.
-    steps = max(int(WORK / max(n, 1) ** 3), 2)
+    steps = max(int(WATCHED_WORK / max(n, 1) ** 3), 2)
     examples = min(max(steps // min(SHORT, max(T, 1)), 1), EXAMPLES, B)
     window = min(max(steps // max(examples, 1), 2), T)
     return Sizes(examples, window, min(T, SPECTRA, max(steps // 4, 1)))

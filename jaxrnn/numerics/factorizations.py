@@ -29,11 +29,13 @@ from jax.sharding import PartitionSpec as P
 __all__ = ["eigenvalues", "orthogonal", "qr", "singular_values", "symmetric_eigenvalues"]
 
 VERSION = tuple(int(part) for part in jaxlib.__version__.split(".")[:3])
-MAY_WAIT_FOR_ITSELF = VERSION < (0, 11, 1)  # tests/numerics/test_factorizations.py tries both sides
+# 0.10.0, 0.10.2 and 0.11.0 hang in 9 of 10 runs, 0.11.1, 0.11.2 and 0.12.0 end;
+# tests/numerics/test_factorizations.py tries both sides; docs/decisions/factorizations.md
+MAY_WAIT_FOR_ITSELF = VERSION < (0, 11, 1)
 
 # Of jaxlib/cpu/lapack_kernels.cc in those versions: a stack is cut from kMinWorkPerTask operations
 # on, and no kernel counts more than 10 m n min(m, n) for a real matrix, three times that for a
-# complex one.
+# complex one. Read there, not tuned: more matrices a call would hang, fewer make more calls.
 WORTH_CUTTING, OPERATIONS = 200_000, 10
 
 

@@ -16,9 +16,12 @@ from jaxrnn.numerics import norms
 __all__ = ["sizes"]
 
 
-# In units of a multiplication: what it costs to write an entry of C and read it twice.
-ENTRY = 48
-SMALL = 2**20  # entries of C for all k that are formed at once
+# What it costs to write an entry of C and read it twice, in multiplications: Gram matrices, or C.
+# benchmarks/results/constants_cpu.json; docs/decisions/numbers-at-once.md
+ENTRY_COST = 48
+# Entries of C for all k that are formed at once: one matmul, or a loop that holds one step.
+# docs/decisions/numbers-at-once.md
+FORMED_AT_ONCE = 2**20
 
 
 def sizes(rows: Array, columns: Array, direction: Array) -> tuple[Array, Array]:
@@ -49,8 +52,8 @@ def sizes(rows: Array, columns: Array, direction: Array) -> tuple[Array, Array]:
     rows, by_rows = norms.scaled(rows, (1, 2))
     columns, by_columns = norms.scaled(columns, (1, 2))
     (T, B, M), N = rows.shape, columns.shape[2]
-    formed = at_once if T * M * N <= SMALL else one_by_one
-    measure = by_grams if B * B * (M + N) <= ENTRY * M * N else formed
+    formed = at_once if T * M * N <= FORMED_AT_ONCE else one_by_one
+    measure = by_grams if B * B * (M + N) <= ENTRY_COST * M * N else formed
     norm, inner = measure(rows, columns.astype(rows.dtype), direction.astype(rows.dtype))
     by_columns = by_columns.astype(rows.dtype)
     inner = inner * jnp.broadcast_to(by_direction.astype(rows.dtype), inner.shape)

@@ -112,6 +112,8 @@ def added(a: Scaled, b: Scaled) -> Scaled:
     return rescaled(value, top)
 
 
+# The exponent of 0: below any that 2.7e8 steps that halve can reach, and so near that differences
+# stay in int32. Counted, not measured; docs/decisions/scaled-products.md
 LOWEST = -(2**28)
 
 

@@ -28,9 +28,15 @@ from jaxrnn.numerics.time_axis import entering, over_chunks, previous, select
 
 __all__ = ["Plan", "plan", "states"]
 
-NUMBERS = 2**19  # of gate values in a chunk: 2 MiB in float32, the size of a core's cache
-SMALL = 2**20  # of gate values in a sequence for which memory is not worth saving
-KEEP_FROM = 1536  # gate values of a step from which a matmul costs more than memory for them
+# Gate values in a chunk, 2 MiB in float32, the size of a core's cache: fewer make matmuls of few
+# rows, more leave the cache. benchmarks/results/constants_cpu.json; docs/decisions/chunk-size.md
+GATE_NUMBERS = 2**19
+# Gate values in a sequence of a one-gate cell that is not cut: memory, or copies in and out of
+# chunks. benchmarks/results/constants_cpu.json; docs/decisions/chunk-size.md
+WHOLE_UP_TO = 2**20
+# Gate values of a step from which W_hh h is kept: memory, or its matmul once more.
+# benchmarks/results/constants_cpu.json; docs/decisions/kept-projections.md
+KEEP_FROM = 1536
 
 
 class Plan(NamedTuple):
@@ -51,10 +57,10 @@ def plan(cell: Cell, params: Params, xs: Array, state: State, chunk: int | None)
     u = jax.eval_shape(cell.project, params, xs[:1] if T else xs)
     numbers = max(math.prod(u.shape[1:]), 1)
     one_gate = numbers <= sum(leaf.size for leaf in jax.tree.leaves(state))
-    whole = one_gate and T * numbers <= SMALL
+    whole = one_gate and T * numbers <= WHOLE_UP_TO
     # At least 8 steps give the matmuls of a chunk enough rows. At most T/8 steps, or 32, keep a
     # chunk small beside the states of a long sequence.
-    most = max(1, min(max(NUMBERS // numbers, 8), max(-(-T // 8), 32), T))
+    most = max(1, min(max(GATE_NUMBERS // numbers, 8), max(-(-T // 8), 32), T))
     # A chunk of a one-gate cell would hold little beside its states, and be copied in and out.
     if whole:
         most = max(T, 1)

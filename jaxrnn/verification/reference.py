@@ -24,7 +24,10 @@ __all__ = ["Reference", "complex_step", "differences", "is_analytic", "jacobian"
 
 Function = Callable[[Any], Any]
 
-STEP = 1e-200
+# Its square is 0 in float64, so that no digit of a derivative is lost.
+IMAGINARY_STEP = 1e-200
+# Step sizes of differences: rounding, or truncation. 2026-11-30, tanh: off by 3.3e-10 with 2,
+# 5.4e-14 with 3, 2.4e-13 with 5; docs/decisions/verification-tolerance.md
 LEVELS = 5
 
 
@@ -47,10 +50,10 @@ def complex_step(f: Function, point: Any, direction: Any) -> Reference:
     """The derivative of `f` at `point` along `direction`, Im f(point + ih direction)/h."""
 
     def shift(p: Array, d: Array) -> Array:
-        return jax.lax.complex(p, STEP * d)
+        return jax.lax.complex(p, IMAGINARY_STEP * d)
 
     out = f(jax.tree.map(shift, point, direction))
-    value = jax.tree.map(lambda leaf: jnp.imag(leaf) / STEP, out)
+    value = jax.tree.map(lambda leaf: jnp.imag(leaf) / IMAGINARY_STEP, out)
     return Reference(value, jax.tree.map(jnp.zeros_like, value))
 
 

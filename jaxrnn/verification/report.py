@@ -21,7 +21,7 @@ FAMILIES = (
     "float32 gate",
     "overflow",
 )
-SHOWN = 4
+FAILURES_SHOWN = 4  # of the failures, in print; all are in the report
 
 
 @dataclass(frozen=True)
@@ -135,12 +135,12 @@ class Report:
             return "\n".join([*lines, f"{self.cell}: passed"])
         lines.append(f"{self.cell}: FAILED in {self.located}")
         telling = sorted(self.failures, key=lambda c: FAMILIES.index(c.family))
-        for check in telling[:SHOWN]:
+        for check in telling[:FAILURES_SHOWN]:
             lines.append(f"  {check.family}, {check.where}, against {check.reference}:")
             lines.append(f"    error {check.error:.2e}, allowed {check.tolerance:.1e}")
             lines += [f"    {check.worst}"] if check.worst else []
-        if len(telling) > SHOWN:
-            lines.append(f"  … and {len(telling) - SHOWN} more in report.failures")
+        if len(telling) > FAILURES_SHOWN:
+            lines.append(f"  … and {len(telling) - FAILURES_SHOWN} more in report.failures")
         return "\n".join(lines)
 
 

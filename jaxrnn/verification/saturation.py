@@ -11,6 +11,7 @@ from jaxrnn.cells.activations import Activation, sigmoid, tanh
 __all__ = ["Saturation", "saturation"]
 
 LIMITS = ((tanh, 2.0, (5.0, 9.0, 43.0)), (sigmoid, 1.0, (10.0, 17.0, 87.0)))
+# Time, or the chance to meet the worst z: 2.5e-5 to 4.4e-4 apart. Other counts were not measured.
 POINTS = 200_001
 
 

@@ -277,4 +277,4 @@ def test_a_process_may_wait_for_an_accelerator(backend, elsewhere, monkeypatch):
 
 
 def test_what_is_called_a_minute_is_one():
-    assert (watchdog.LIMIT, watchdog.PERIOD, watchdog.WORK * watchdog.LIMIT) == (60, 5, 1)
+    assert (watchdog.LIMIT, watchdog.PERIOD, watchdog.LEAST_WORK * watchdog.LIMIT) == (60, 5, 1)

@@ -23,9 +23,10 @@ from tests.support.transforms import DERIVATIVES, ROWS, TRANSFORMS, B, point, pr
 
 OVER_DEVICES = ("shard_map", "shard_map, own params", "explicit mesh")
 OFFSETS, STENCIL = np.array([-2, -1, 1, 2]), np.array([1, -8, 8, -1]) / 12  # right to step⁴
-STEP, LONG_STEP = 2.0**-13, 2.0**-9  # of first differences, of differences of differences
+DIFFERENCE_STEP = 2.0**-13  # of first differences
+LONG_DIFFERENCE_STEP = 2.0**-9  # of differences of differences
 DIFFERENCES, NOISE = 1e-7, 1e-9  # what these may be off, of the largest entry and of 1
-LIMIT = 8  # times that
+TIMES_ALLOWED = 8  # times that
 
 REVERSE = (ValueError, "Reverse-mode differentiation does not work for lax.while_loop")
 TWICE = (NotImplementedError, "Derivatives of non-symmetric eigenvectors")
@@ -82,7 +83,7 @@ def truth(row, eps=0.0):
     nudge = lambda leaf: leaf * (1 + eps * rng.choice([-1, 1], leaf.shape))  # noqa: E731
     at = at._replace(case=jax.tree.map(nudge, at.case), other=jax.tree.map(nudge, at.other))
     value, back = row.call(*at.case), ravel_pytree(at.case)[1]
-    J = differences(row, at.case, at.case, STEP)
+    J = differences(row, at.case, at.case, DIFFERENCE_STEP)
     toward = np.asarray(ravel_pytree(at.toward)[0])
     gradients = [back(jnp.asarray(column)) for column in weighed(J, at.weights).T]
     return {
@@ -97,12 +98,12 @@ def truth(row, eps=0.0):
 
 def curved(row, at):
     """Central differences of the gradient, which is itself held against truth."""
-    step = STEP if row.held is None else LONG_STEP
+    step = DIFFERENCE_STEP if row.held is None else LONG_DIFFERENCE_STEP
 
     def gradient(case):
         if row.held is None:
             return ravel_pytree(program(row, "vjp")(at._replace(case=case))["pulled"])[0]
-        return weighed(differences(row, at.case, case, STEP), at.weights)[:, 0]
+        return weighed(differences(row, at.case, case, DIFFERENCE_STEP), at.weights)[:, 0]
 
     ends = [jax.tree.map(lambda c, d, by=step * o: c + by * d, at.case, at.toward) for o in OFFSETS]
     found = np.tensordot(STENCIL / step, np.stack([gradient(end) for end in ends]), 1)
@@ -152,7 +153,7 @@ def largest(row, got, want, moved, eps, by_differences=False):
         allowed = eps * size + np.abs(moved - want).max(initial=0)
         if by_differences:
             allowed += DIFFERENCES * size + NOISE
-        return off / (LIMIT * row.slack * allowed) if off else 0.0
+        return off / (TIMES_ALLOWED * row.slack * allowed) if off else 0.0
 
     return max(jax.tree.leaves(jax.tree.map(of_leaf, got, want, moved)))
 

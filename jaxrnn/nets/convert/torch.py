@@ -22,7 +22,7 @@ from jaxrnn.nets.layers import Layer
 __all__ = ["read", "write"]
 
 NAME = "torch"
-GATES = {"lstm": 4, "gru": 3, "rnn": 1}
+GATE_COUNTS = {"lstm": 4, "gru": 3, "rnn": 1}
 
 
 def read(arrays: Any, *, activation: Activation = tanh, prefix: str = "") -> Model:
@@ -104,7 +104,7 @@ def write(model: Model) -> dict[str, Any]:
     >>> {name: leaf.shape for name, leaf in write(model).items()} == shapes
     True
     """
-    check_model(model, tuple(GATES), NAME)
+    check_model(model, tuple(GATE_COUNTS), NAME)
     check_layers(model, NAME)
     # What another layout kept means nothing here.
     kept = model.kept if model.layout == NAME else {}
@@ -126,13 +126,13 @@ def write(model: Model) -> dict[str, Any]:
 def _params(gates: int, w_ih: Any, w_hh: Any, biases: Any) -> Any:
     H = w_hh.shape[1]
     b_ih, b_hh = (np.zeros(len(w_hh), w_hh.dtype),) * 2 if biases is None else biases
-    if gates == GATES["gru"]:
+    if gates == GATE_COUNTS["gru"]:
         # n = tanh(uⁿ + r ⊙ (W h + b_hn)): r multiplies this bias alone, so the two of n do not add
         # up.
         b = np.concatenate([merged(b_ih[: 2 * H], b_hh[: 2 * H]), b_ih[2 * H :]])
         return filled(GRUParams, w_ih, w_hh, b, b_hh[2 * H :])
     return filled(
-        LSTMParams if gates == GATES["lstm"] else RNNParams, w_ih, w_hh, merged(b_ih, b_hh)
+        LSTMParams if gates == GATE_COUNTS["lstm"] else RNNParams, w_ih, w_hh, merged(b_ih, b_hh)
     )
 
 
