@@ -27,7 +27,13 @@ from jaxrnn import _checks
 from jaxrnn.cells import affine, contribution_sizes
 from jaxrnn.cells.affine import Affine
 from jaxrnn.cells.contract import Coefficients, Jacobian, Params, State, Stepper, over_leading_axes
-from jaxrnn.cells.pointwise_map import Pointwise, Sensitivities, add, check_pointwise
+from jaxrnn.cells.pointwise_map import (
+    Pointwise,
+    Sensitivities,
+    add,
+    check_pointwise,
+    check_results,
+)
 from jaxrnn.cells.traits import Gate, Traits
 from jaxrnn.numerics import dtypes
 
@@ -93,7 +99,7 @@ class PointwiseCell:
 
     def check_params(self, params: Params) -> None:
         """Raise TypeError or ValueError unless every leaf has its shape and one dtype."""
-        _check_pointwise(self)
+        check_results(self.phi, len(self.gates), self.state_type)
         _checks.check_record("params", params, type(self.shapes(1, 1)))
         for field, leaf in params._asdict().items():
             _checks.check_array(f"params.{field}", leaf)
@@ -445,21 +451,3 @@ class PointwiseCell:
         mapped = over_leading_axes(one, x.ndim - 1)
         fields = [mapped(state.h, x, u, a) for u, a in zip(s.u, s.a, strict=True)]
         return self.state_type(*fields)
-
-
-# Cached, since `check_params` calls it each time and it traces φ.
-@functools.cache
-def _check_pointwise(cell: PointwiseCell) -> None:
-    """Refuse a φ whose update or tangent returns another tree or other shapes than the state's."""
-    H = 3  # any size will do, since φ acts on each unit alone
-    unit = jax.ShapeDtypeStruct((H,), jnp.float32)
-    gates = jax.ShapeDtypeStruct((len(cell.gates) * H,), jnp.float32)
-    state = cell.state_type(*[unit for _ in cell.state_type._fields])
-    source = f"{cell.state_type.__name__} with leaves (H,), here H = {H}"
-    new = jax.eval_shape(cell.phi.update, state, gates, gates)
-    _checks.check_tree("phi.update's result", new, state, source)
-    partials = jax.eval_shape(cell.phi.partials, state, gates, gates)
-    merged = jax.eval_shape(cell.phi.merge, partials, gates, gates)
-    _checks.check_tree("phi.merge's result", merged, gates, "u (G·H,)")
-    pushed = jax.eval_shape(cell.phi.tangent, partials, state, merged)
-    _checks.check_tree("phi.tangent's result", pushed, state, source)

@@ -1,15 +1,18 @@
 """The pointwise part of a cell: a map that acts on each hidden unit alone, and its derivatives."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 from jax import Array
 
 from jaxrnn import _checks
 from jaxrnn.cells.contract import Coefficients, State
 from jaxrnn.cells.traits import ROLES, Gate
 
-__all__ = ["Pointwise", "Sensitivities", "add", "check_pointwise"]
+__all__ = ["Pointwise", "Sensitivities", "add", "check_pointwise", "check_results"]
 
 SIGNATURES = {
     "update": "(s, u, a) -> s",
@@ -116,3 +119,21 @@ def _check_gates(name: str, value: Any, names: tuple[str, ...]) -> None:
             raise ValueError(
                 f"{name} of {gate.name}: expected a role of {', '.join(ROLES)}, got {gate.role!r}"
             )
+
+
+# Cached, since cells call it each time they check params, and it traces φ.
+@functools.cache
+def check_results(phi: Pointwise, count: int, state_type: type[Any]) -> None:
+    """Refuse a φ of `count` gates whose results have another tree or shapes than the state's."""
+    H = 3  # any size will do, since φ acts on each unit alone
+    unit = jax.ShapeDtypeStruct((H,), jnp.float32)
+    gates = jax.ShapeDtypeStruct((count * H,), jnp.float32)
+    state = state_type(*[unit for _ in state_type._fields])
+    source = f"{state_type.__name__} with leaves (H,), here H = {H}"
+    new = jax.eval_shape(phi.update, state, gates, gates)
+    _checks.check_tree("phi.update's result", new, state, source)
+    partials = jax.eval_shape(phi.partials, state, gates, gates)
+    merged = jax.eval_shape(phi.merge, partials, gates, gates)
+    _checks.check_tree("phi.merge's result", merged, gates, "u (G·H,)")
+    pushed = jax.eval_shape(phi.tangent, partials, state, merged)
+    _checks.check_tree("phi.tangent's result", pushed, state, source)

@@ -86,8 +86,8 @@ def _watch(
 def _another_is_ready() -> bool:
     """Whether a thread but this one would run if it had a core (R) or a disk answered it (D).
 
-    Beside other programs, or at a low priority, a process may be given less of a core than `WORK`
-    although it computes all the time. Only Linux tells the states of threads.
+    Beside other programs, or at a low priority, a process may be given less of a core than
+    `LEAST_WORK` although it computes all the time. Only Linux tells the states of threads.
     """
     own = str(threading.get_native_id())
     for task in pathlib.Path("/proc/self/task").glob("*"):

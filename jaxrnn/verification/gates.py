@@ -46,8 +46,8 @@ def families(cell: Any, method: Method, case: Case, single: Any) -> dict[str, Pa
 
     reference_size = 1 + largest(pick(value, 0))
     # Below the error of the reference itself no entry can be judged. A step may form 1 - z, which
-    # in float64 is 0 where z has rounded to 1. ALLOWED_FLOAT32 * slack is an eps of float64 times the size,
-    # and about 1e-9 for differences.
+    # in float64 is 0 where z has rounded to 1. ALLOWED_FLOAT32 * slack is an eps of float64 times
+    # the size, and about 1e-9 for differences.
     slack = 2.0**-52 / ALLOWED_FLOAT32 * reference_size if method is complex_step else 1e-4
 
     # No float32 program avoids the rounding of its point. Each entry of the point is rounded by
