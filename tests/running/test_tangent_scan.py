@@ -100,8 +100,8 @@ def test_the_drive_and_its_transpose_are_sums_over_steps(monkeypatch, turned_bel
     (got,) = pull(jnp.asarray(cotangent))
     for moved, v in zip(got, vs, strict=True):
         np.testing.assert_allclose(moved.weight, np.einsum("tbi,tbj->ij", cotangent, v), atol=1e-12)
-        if affine.bias is not None:
-            np.testing.assert_allclose(affine.bias, cotangent.sum((0, 1)), atol=1e-12)
+        if moved.bias is not None:
+            np.testing.assert_allclose(moved.bias, cotangent.sum((0, 1)), atol=1e-12)
 
 
 EVERY = (0, 1, 2)  # params, xs, state0
