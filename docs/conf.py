@@ -40,6 +40,7 @@ nb_merge_streams = True
 autodoc_typehints = "none"
 default_role = "code"
 napoleon_numpy_docstring = False
+napoleon_use_ivar = True  # an activation is an instance: its fields would be described many times
 napoleon_custom_sections = ["Cost", "Accuracy", "Source"]
 autodoc_preserve_defaults = True
 autodoc_member_order = "bysource"

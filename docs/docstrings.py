@@ -17,6 +17,8 @@ def prepared(lines: list[str]) -> Iterator[str]:
     for line, before in zip(lines, ["", *lines], strict=False):
         if line and not line.startswith(" "):
             section = bool(SECTION.match(line))
+            if equation and before:
+                yield ""
             equation = False
             example = line.startswith(">>>") or (example and bool(before))
         elif line.startswith("    ") and not (section or equation or example):

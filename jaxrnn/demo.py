@@ -27,7 +27,7 @@ from jaxrnn.numerics.matrix_products import from_tree
 from jaxrnn.running.run import Run
 from jaxrnn.running.unrolling import unroll
 
-__all__ = ["Data", "Flow", "Trained", "load_digits", "measure", "run"]
+__all__ = ["Data", "Flow", "Trained", "load_digits", "measured_flow", "run"]
 
 # Time, or accuracy; other values were not measured.
 HIDDEN = 64
@@ -188,7 +188,7 @@ def uniform_init(key: PRNGKey, shape: tuple[int, ...], dtype: Any) -> Array:
     return jax.random.uniform(key, shape, dtype, -bound, bound)
 
 
-def init(cell: Cell, key: PRNGKey) -> Network:
+def init_network(cell: Cell, key: PRNGKey) -> Network:
     """The same initialisation for every cell, but for the LSTM's forget bias of 1."""
     k_cell, k_out = jax.random.split(key)
     params = cell.init(
@@ -247,7 +247,7 @@ def train(
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def measure(cell: Cell, network: Network, data: Data) -> Flow:
+def measured_flow(cell: Cell, network: Network, data: Data) -> Flow:
     """The gradient's way back: adjoints, contributions, Jacobians of the whole state.
 
     Args:
@@ -327,11 +327,11 @@ def run(
     runs = []
     for name, cell in (("tanh RNN", rnn()), ("LSTM", lstm())):
         k_init, k_train = jax.random.split(jax.random.key(seed))
-        network = init(cell, k_init)
-        before = measure(cell, network, data)
+        network = init_network(cell, k_init)
+        before = measured_flow(cell, network, data)
         trained, seen, reached = train(
             cell, network, data, steps, k_train, functools.partial(bar, name)
         )
-        after, diagnosis = measure(cell, trained, data), diagnosed(cell, trained, data)
+        after, diagnosis = measured_flow(cell, trained, data), diagnosed(cell, trained, data)
         runs.append(Trained(name, before, after, diagnosis, seen, reached))
     return runs

@@ -21,8 +21,8 @@ def small_data():
 
 @pytest.mark.parametrize("cell", [jaxrnn.rnn(), jaxrnn.lstm()], ids=lambda c: c.name)
 def test_flow_equals_autodiff_of_the_loss(cell):
-    data, network = small_data(), demo.init(cell, jax.random.key(1))
-    flow = demo.measure(cell, network, data)
+    data, network = small_data(), demo.init_network(cell, jax.random.key(1))
+    flow = demo.measured_flow(cell, network, data)
     xs, labels = data.test_xs[:, : demo.WATCHED], data.test_labels[: demo.WATCHED]
     T = xs.shape[0]
 
@@ -55,10 +55,10 @@ def test_flow_equals_autodiff_of_the_loss(cell):
 
 @pytest.mark.parametrize("cell", [jaxrnn.rnn(), jaxrnn.lstm()], ids=lambda c: c.name)
 def test_horizon_exponent_and_verdict_are_those_of_the_whole_state(cell):
-    data, network = small_data(), demo.init(cell, jax.random.key(1))
+    data, network = small_data(), demo.init_network(cell, jax.random.key(1))
     shut = network.cell._replace(b=network.cell.b - 1.5, w_hh=0.4 * network.cell.w_hh)
     network = network._replace(cell=shut)  # so that 1 % is reached within 7 steps
-    flow = demo.measure(cell, network, data)
+    flow = demo.measured_flow(cell, network, data)
     assert 1 < np.max(flow.horizon) < 7
     T, xs = 7, data.test_xs[:, : demo.WATCHED]
     states = jaxrnn.unroll(cell, network.cell, xs)
@@ -91,7 +91,7 @@ def test_horizon_exponent_and_verdict_are_those_of_the_whole_state(cell):
 
 def test_spectral_norm_is_that_of_the_whole_state_jacobian():
     cell, data = jaxrnn.lstm(), small_data()
-    network = demo.init(cell, jax.random.key(1))
+    network = demo.init_network(cell, jax.random.key(1))
     xs = data.test_xs[:, : demo.WATCHED]
     state0 = cell.init_state(network.cell, (demo.WATCHED,))
     before = previous(state0, jaxrnn.unroll(cell, network.cell, xs))
@@ -102,13 +102,13 @@ def test_spectral_norm_is_that_of_the_whole_state_jacobian():
         return jax.flatten_util.ravel_pytree(cell.step(network.cell, unravel(v), xs[3, 2]))[0]
 
     expected = np.linalg.norm(jax.jacrev(whole)(flat), 2)
-    flow = demo.measure(cell, network, data)
+    flow = demo.measured_flow(cell, network, data)
     np.testing.assert_allclose(flow.spectral_norm[3, 2], expected, rtol=1e-5)
 
 
 def test_training_lowers_the_loss_and_the_same_seed_repeats_it():
     data, cell = small_data(), jaxrnn.rnn()
-    network = demo.init(cell, jax.random.key(2))
+    network = demo.init_network(cell, jax.random.key(2))
 
     def trained():
         with jax.numpy_dtype_promotion("standard"):  # optax's schedules mix int and float

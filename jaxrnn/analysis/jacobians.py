@@ -21,7 +21,7 @@ from jaxrnn.cells.contract import Cell, Jacobian, Params, State, over_leading_ax
 from jaxrnn.numerics.time_axis import previous, select
 from jaxrnn.numerics.zeros import zeros_of
 from jaxrnn.running.run import Run, analysis, first_state
-from jaxrnn.running.steps import Steps, identity, linearised, trajectory
+from jaxrnn.running.steps import Steps, identity_like, linearised, trajectory
 
 __all__ = [
     "c_partial",
@@ -283,7 +283,7 @@ def of_steps(method: Method, run: Run, steps: Steps) -> Jacobian:
     # Last, because a held step ignores its reset as well.
     if steps.held is None:
         return J
-    return select(steps.held, identity(steps.before, J, steps.xs.ndim - 1), J)
+    return select(steps.held, identity_like(steps.before, J, steps.xs.ndim - 1), J)
 
 
 def _zeroed_stack(method: Method, run: Run) -> Jacobian:

@@ -21,7 +21,7 @@ from jaxrnn.numerics.time_axis import over_chunks, select
 from jaxrnn.running.run import Run
 from jaxrnn.running.steps import Steps, chunk_of, linearised
 
-__all__ = ["Chains", "by_c", "first_rows", "readouts", "run_back"]
+__all__ = ["Chains", "by_c", "first_rows", "readouts", "rows_back"]
 
 
 class Chains(NamedTuple):
@@ -56,7 +56,7 @@ def first_rows(state0: State, paths: int) -> Chains:
     return Chains(rows(exact), rows(one), rows(none + 1), taken)
 
 
-def run_back(run: Run, steps: Steps, first: Chains, measure: Any) -> tuple[Chains, Any]:
+def rows_back(run: Run, steps: Steps, first: Chains, measure: Any) -> tuple[Chains, Any]:
     """The chains before the steps, and measure(chains, read-out) after each of them."""
 
     def back(chains: Chains, item: tuple[Steps, Array]) -> tuple[Chains, Any]:

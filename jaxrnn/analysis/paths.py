@@ -26,7 +26,7 @@ from jax import Array
 
 from jaxrnn import _checks
 from jaxrnn.analysis.jacobians import check_readout
-from jaxrnn.analysis.path_rows import Chains, by_c, first_rows, readouts, run_back
+from jaxrnn.analysis.path_rows import Chains, by_c, first_rows, readouts, rows_back
 from jaxrnn.numerics import norms
 from jaxrnn.numerics.scaled import Scaled, log_of, rescaled, times_power
 from jaxrnn.running.run import Run, check_vector_state, first_state, precise, until
@@ -194,7 +194,7 @@ def _decompose(run: Run, steps: Steps | None) -> CellPaths:
     first = first_rows(first_state(run), len(run.cell.gates) + 1)
     measure = functools.partial(_measured, _names(run))
     steps = trajectory(run) if steps is None else steps
-    return run_back(run, steps, first, measure)[1]
+    return rows_back(run, steps, first, measure)[1]
 
 
 # k is static, since it cuts the arrays: every other k compiles anew.
@@ -204,7 +204,7 @@ def _transport(run: Run, k: int) -> CellProducts:
     # Step k itself is not gone through. It gives the read-out that makes hₖ move with cₖ.
     at, after = (jax.tree.map(lambda leaf, cut=cut: leaf[cut], steps)
                  for cut in (slice(k, k + 1), slice(k + 1, None)))  # fmt: skip
-    chains, _ = run_back(run, after, first, lambda chains, readout: None)
+    chains, _ = rows_back(run, after, first, lambda chains, readout: None)
     return _matrices(chains, readouts(run, linearised(run, at))[0])
 
 

@@ -242,7 +242,7 @@ def _norms(size: Any, run: Run, steps: Steps | None = None) -> Array:
 @jax.jit
 def _adjoint_norms(run: Run, u: Any) -> Array:
     u = rescaled(u, jnp.zeros(run.xs.shape[1:-1], jnp.int32))
-    return _back(run, trajectory(run), u, through_step, state_vectors.log_norm)[1]
+    return _back(run, trajectory(run), u, through_step, state_vectors.log_norm_of_state)[1]
 
 
 @jax.jit
@@ -252,7 +252,7 @@ def _tangent_norms(run: Run, v: Any) -> Array:
     def forward(v: Scaled, step: Steps) -> tuple[Scaled, Array]:
         # A scaled value is never 16-bit; the cell's tangent wants the dtype of the state.
         new = push_through(run, step, state_vectors.cast_like(step.before, v.value))
-        return rescaled(new, v.exponent), state_vectors.log_norm(v)
+        return rescaled(new, v.exponent), state_vectors.log_norm_of_state(v)
 
     def chunk_forward(v: Scaled, steps: Steps) -> tuple[Scaled, Array]:
         return jax.lax.scan(forward, v, linearised(run, steps))
@@ -260,7 +260,7 @@ def _tangent_norms(run: Run, v: Any) -> Array:
     # The first step leads to s₀, where v starts, and is left out. The sizes are those before each
     # step, so that of the last follows; with no step at all there is none, and it is cut off.
     last, sizes = over_chunks(chunk_forward, v, _without_first(trajectory(run)), chunk_of(run))
-    return jnp.concatenate([sizes, state_vectors.log_norm(last)[None]])[: run.xs.shape[0]]
+    return jnp.concatenate([sizes, state_vectors.log_norm_of_state(last)[None]])[: run.xs.shape[0]]
 
 
 def _back(run: Run, steps: Steps, last: Scaled, through: Any, size: Any) -> tuple[Scaled, Any]:

@@ -22,8 +22,8 @@ __all__ = [
     "columns",
     "diagonal",
     "driven",
-    "joined",
     "scaled_rows",
+    "side_by_side",
 ]
 
 
@@ -72,7 +72,7 @@ def driven(affines: Sequence[Affine], vs: Sequence[Array]) -> Array:
     if biases:
         flat.append(jnp.ones_like(flat[0], shape=(flat[0].shape[0], 1)))
         weights.append(functools.reduce(jnp.add, biases)[:, None])
-    v, weight = joined(flat), joined(weights)
+    v, weight = side_by_side(flat), side_by_side(weights)
     contract = ((1,), (1,))
     # For the gradient XLA copies one operand with its axes turned. If the weight comes turned, it
     # copies the narrower one. That is faster until the weight outgrows the cache. The barriers keep
@@ -110,7 +110,7 @@ def apply_columns(blocks: Sequence[Affine], v: Array) -> list[Array]:
     return found
 
 
-def joined(blocks: Sequence[Array]) -> Array:
+def side_by_side(blocks: Sequence[Array]) -> Array:
     """Blocks `(*lead, ·)` side by side."""
     return blocks[0] if len(blocks) == 1 else jnp.concatenate(blocks, axis=-1)
 

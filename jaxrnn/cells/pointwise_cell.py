@@ -233,8 +233,8 @@ class PointwiseCell:
 
         def step(state: State, item: Any) -> tuple[Any, Array]:
             blocks = affine.apply_columns(into, item) if inside else item
-            u = affine.joined(blocks)
-            a = affine.joined(affine.apply_columns(back, state.h))
+            u = affine.side_by_side(blocks)
+            a = affine.side_by_side(affine.apply_columns(back, state.h))
             return self.advance(state, u, a), a
 
         return Stepper(prepare, step)

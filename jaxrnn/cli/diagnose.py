@@ -14,7 +14,7 @@ from jaxrnn.nets import convert
 
 __all__ = ["Options", "diagnose_command"]
 
-ACTIVATIONS = ("tanh", "relu", "sigmoid", "identity")
+ACTIVATION_NAMES = ("tanh", "relu", "sigmoid", "identity")
 
 
 class Options(NamedTuple):
@@ -116,8 +116,8 @@ def read_weights(path: pathlib.Path, options: Options) -> convert.Model:
     if options.layout is not None and options.layout not in convert.LAYOUTS:
         known = ", ".join(convert.LAYOUTS)
         raise ValueError(f"layout: expected one of {known}, got {options.layout}")
-    if options.activation not in (None, *ACTIVATIONS):
-        known = ", ".join(ACTIVATIONS)
+    if options.activation not in (None, *ACTIVATION_NAMES):
+        known = ", ".join(ACTIVATION_NAMES)
         raise ValueError(f"activation: expected one of {known}, got {options.activation}")
     layout = options.layout
     try:

@@ -12,7 +12,7 @@ from jaxrnn.cells.contract import Cell, State
 from jaxrnn.diagnosis.measurement import first_nonfinite
 from jaxrnn.nets.layers import Layer, runs
 
-__all__ = ["Batch", "chunk_size", "chunks", "finite_lengths", "lengths_of", "made", "taken"]
+__all__ = ["GivenBatch", "chunk_size", "chunks", "finite_lengths", "lengths_of", "made", "taken"]
 
 Tree = TypeVar("Tree")
 
@@ -60,7 +60,7 @@ def lengths_of(rows: Any, lengths: Any) -> Any:
     return jnp.asarray(np.where(rows < len(lengths), own, 0), jnp.int32)
 
 
-class Batch(NamedTuple):
+class GivenBatch(NamedTuple):
     """What a net reads, with one batch axis.
 
     Attributes:
@@ -75,21 +75,21 @@ class Batch(NamedTuple):
     lengths: Any = None
     resets: Any = None
 
-    def part(self, rows: Any) -> "Batch":
+    def part(self, rows: Any) -> "GivenBatch":
         """The examples of a chunk."""
         xs, resets = taken(rows, (self.xs, self.resets), 1)
-        return Batch(xs, taken(rows, self.state0, 0), lengths_of(rows, self.lengths), resets)
+        return GivenBatch(xs, taken(rows, self.state0, 0), lengths_of(rows, self.lengths), resets)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def made(cell: Cell, net: tuple[Layer, ...], batch: Batch) -> tuple[Layer, ...]:
+def made(cell: Cell, net: tuple[Layer, ...], batch: GivenBatch) -> tuple[Layer, ...]:
     """`layers.runs`, compiled once for all chunks."""
     masks = {"lengths": batch.lengths, "resets": batch.resets}
     return runs(cell, net, batch.xs, batch.state0, **masks)
 
 
 def finite_lengths(
-    cell: Cell, net: tuple[Layer, ...], batch: Batch, size: int
+    cell: Cell, net: tuple[Layer, ...], batch: GivenBatch, size: int
 ) -> tuple[Any, Any, Any]:
     """Lengths up to the first NaN or inf, the step of it, and where it was seen; -1 for none.
 

@@ -14,10 +14,10 @@ from jax import Array
 from jaxrnn import _checks
 from jaxrnn.analysis.gate_statistics import of_sums
 from jaxrnn.cells.contract import Cell, Loss, Params, State
-from jaxrnn.diagnosis.batches import Batch, chunk_size, chunks, finite_lengths, made, taken
+from jaxrnn.diagnosis.batches import GivenBatch, chunk_size, chunks, finite_lengths, made, taken
 from jaxrnn.diagnosis.flow import GradientFlow, LayerFlow
 from jaxrnn.diagnosis.measurement import Part, measure
-from jaxrnn.diagnosis.watching import Watched, sizes, watch
+from jaxrnn.diagnosis.watching import Watched, watch, watched_sizes
 from jaxrnn.nets.layers import Layer, direct_adjoints, unroll_layers
 from jaxrnn.numerics import state_vectors
 from jaxrnn.numerics.time_axis import flipped
@@ -88,7 +88,7 @@ def diagnose(
     ['forget gates shut']
     """
     _check_options(draws, chunk, key, progress)
-    net, given, shape = _checked(cell, params, Batch(xs, state0, lengths, resets))
+    net, given, shape = _checked(cell, params, GivenBatch(xs, state0, lengths, resets))
     # A loss on a bare cell reads its states, a loss on layers a tuple of Layer.
     single = net[0].forward is params
     size = chunk_size(net, given.xs, chunk)
@@ -152,8 +152,8 @@ def _check_options(draws: Any, chunk: Any, key: Any, progress: Any) -> None:
 
 
 def _checked(
-    cell: Cell, params: Params, batch: Batch
-) -> tuple[tuple[Layer, ...], Batch, tuple[int, ...]]:
+    cell: Cell, params: Params, batch: GivenBatch
+) -> tuple[tuple[Layer, ...], GivenBatch, tuple[int, ...]]:
     """(net, batch with one axis of examples, its shape before); refuses what does not fit."""
     for name, value in (("params", params), *batch._asdict().items()):
         if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(value)):
@@ -191,7 +191,7 @@ def _checked(
             at = tuple(int(i) for i in bad[0])
             raise ValueError(f"{name}: expected finite numbers, got {leaf[at]} at {at}")
     B, T = math.prod(shape), xs.shape[0]
-    flat = Batch(
+    flat = GivenBatch(
         xs.reshape(T, B, xs.shape[-1]),
         jax.tree.map(lambda leaf: leaf.reshape(B, *leaf.shape[len(shape) :]), state0),
         None if lengths is None else np.asarray(lengths).reshape(-1).astype(np.int32),
@@ -234,7 +234,7 @@ def _of_layers(loss: Any, batch: tuple[int, ...], single: bool) -> Loss:
     return whole
 
 
-def _direct(cell: Cell, net: tuple[Layer, ...], batch: Batch, loss: Any) -> tuple[Any, str]:
+def _direct(cell: Cell, net: tuple[Layer, ...], batch: GivenBatch, loss: Any) -> tuple[Any, str]:
     """∂E/∂sₖ|direct in each layer, layers above included; whether E reads last steps alone."""
     whole = jax.tree.map(jnp.asarray, batch)
     own, direct = direct_adjoints(made(cell, net, whole), loss)
@@ -282,7 +282,7 @@ def _layer(cell: Cell, parts: list[Part], seen: Watched | None, B: int) -> Layer
 
 
 def _watched(
-    cell: Cell, net: tuple[Layer, ...], batch: Batch, stretches: Any
+    cell: Cell, net: tuple[Layer, ...], batch: GivenBatch, stretches: Any
 ) -> tuple[list[Watched | None], int]:
     """What is watched of each direction, along the longest examples cut to one length.
 
@@ -295,7 +295,7 @@ def _watched(
     for number, params in enumerate(sides):
         state = jax.eval_shape(cell.init_state, params)
         n = state_vectors.size(state)
-        chosen = order[: sizes(int(spans.max()), len(spans), n).examples]
+        chosen = order[: watched_sizes(int(spans.max()), len(spans), n).examples]
         chosen = chosen[2 * spans[chosen] >= spans.max()]  # a short one would cut the others
         T, count = int(spans[chosen].min()), max(count, len(chosen))
         # One step has no product of Jacobians: no rate to measure, nothing to certify.
@@ -307,9 +307,9 @@ def _watched(
         state0 = jax.tree.map(lambda leaf, rows=chosen: jnp.asarray(leaf)[rows], batch.state0)
         # The whole net again, for an upper layer reads what those below make of this cut batch.
         # After a reset a sequence begins from state0, and nothing else is left to mask.
-        read = made(cell, net, Batch(xs, state0))
+        read = made(cell, net, GivenBatch(xs, state0))
         run = [side for layer in read for side in layer if side is not None][number]
-        found.append(watch(run, sizes(T, len(chosen), n)))
+        found.append(watch(run, watched_sizes(T, len(chosen), n)))
     return found, count
 
 

@@ -131,4 +131,4 @@ class GradientFlow:
 
     def _repr_html_(self) -> str:
         """The same for a notebook."""
-        return printing.html(self)
+        return printing.table_html(self)

@@ -21,7 +21,7 @@ import numpy as np
 
 from jaxrnn.cells.traits import Gate
 from jaxrnn.diagnosis.advice import Advice, logit, power, steps
-from jaxrnn.diagnosis.summary import exponents, reached
+from jaxrnn.diagnosis.summary import mean_exponents, reached
 
 if TYPE_CHECKING:
     from jaxrnn.diagnosis.flow import GradientFlow, LayerFlow
@@ -270,4 +270,4 @@ def vanishing(
 
 def leading(layer: "LayerFlow") -> float:
     """The leading exponent; NaN if none was measured."""
-    return math.nan if layer.exponents is None else float(exponents(layer)[0])
+    return math.nan if layer.exponents is None else float(mean_exponents(layer)[0])

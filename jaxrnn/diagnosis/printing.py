@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxrnn.analysis.certificates import EXCLUDED, VANISHING
-from jaxrnn.diagnosis.summary import curve
+from jaxrnn.diagnosis.summary import median_curve
 
 if TYPE_CHECKING:
     from jaxrnn.diagnosis.flow import GradientFlow
 
-__all__ = ["heading", "html", "rows", "text"]
+__all__ = ["heading", "rows", "table_html", "text"]
 
 CERTAIN = (VANISHING, EXCLUDED)
 HEADINGS = ("horizon 10 %", "1 %", "exponent", "σ_max", "verdict")
@@ -79,7 +79,7 @@ def text(flow: "GradientFlow") -> str:
     return "\n".join(lines)
 
 
-def html(flow: "GradientFlow") -> str:
+def table_html(flow: "GradientFlow") -> str:
     """The same for a notebook: an HTML table with the curve of each layer."""
     numbers = flow.summary()
     escape = escaping.escape
@@ -90,7 +90,7 @@ def html(flow: "GradientFlow") -> str:
             layer.contribution if layer.random_contribution is None else layer.random_contribution
         )
         cells = "".join(f"<td>{escape(cell)}</td>" for cell in row)
-        body.append(f"<tr>{cells}<td>{_spark(curve(logs, flow.lengths), row[0])}</td></tr>")
+        body.append(f"<tr>{cells}<td>{_spark(median_curve(logs, flow.lengths), row[0])}</td></tr>")
     advice = "".join(f"<li>{escape(str(each))}</li>" for each in flow.advice)
     return (
         f"<p>{escape(heading(numbers))}</p><table><thead><tr>{head}</tr></thead>"

@@ -9,7 +9,15 @@ from jaxrnn.analysis.example_gradients import windows
 if TYPE_CHECKING:
     from jaxrnn.diagnosis.flow import GradientFlow, LayerFlow
 
-__all__ = ["by_lag", "curve", "exponents", "reached", "relative", "summarise", "window_for"]
+__all__ = [
+    "by_lag",
+    "mean_exponents",
+    "median_curve",
+    "reached",
+    "relative",
+    "summarise",
+    "window_for",
+]
 
 RANKS = {
     "least": 0.0, "lower": 0.25, "median": 0.5, "upper": 0.75, "nine_in_ten": 0.9, "most": 1.0,
@@ -34,7 +42,7 @@ def by_lag(logs: Any, lengths: Any) -> np.ndarray:
     return np.where(index >= 0, taken, np.nan)
 
 
-def curve(logs: Any, lengths: Any) -> np.ndarray:
+def median_curve(logs: Any, lengths: Any) -> np.ndarray:
     """The median over the examples at each lag, up to the longest sequence; natural logs."""
     return _median(by_lag(logs, lengths)[: int(np.max(lengths, initial=0))])
 
@@ -106,7 +114,7 @@ def summarise(flow: "GradientFlow") -> dict[str, Any]:
     }
 
 
-def exponents(layer: "LayerFlow") -> np.ndarray:
+def mean_exponents(layer: "LayerFlow") -> np.ndarray:
     """The mean of each exponent over the watched examples that have it finite; -inf if none has."""
     assert layer.exponents is not None
     rows = np.asarray(layer.exponents.value, np.float64).T
@@ -131,7 +139,7 @@ def _layer(layer: "LayerFlow", lengths: np.ndarray, T: int) -> dict[str, Any]:
     }
     if layer.exponents is not None:
         error = np.asarray(layer.exponents.error)
-        found["exponents"] = [_number(v) for v in exponents(layer)]
+        found["exponents"] = [_number(v) for v in mean_exponents(layer)]
         found["exponent_error"] = _number(np.sqrt((error[:, 0] ** 2).mean()))
         found["exponent_steps"] = len(layer.exponents.windows)
     if layer.bounds is not None:

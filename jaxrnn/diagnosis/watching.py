@@ -13,7 +13,7 @@ from jaxrnn.numerics.matrix_products import from_tree
 from jaxrnn.running.run import Run
 from jaxrnn.running.steps import Steps, trajectory
 
-__all__ = ["Sizes", "Watched", "sizes", "watch"]
+__all__ = ["Sizes", "Watched", "watch", "watched_sizes"]
 
 # Singular values of S·M matrices (n, n) cost a multiple of S·M·n³: time, or steps that are watched.
 # 2026-11-30: 6.0 s of one core at n = 64, 1.7 s at 512; docs/decisions/diagnosis-window.md
@@ -52,7 +52,7 @@ class Watched(NamedTuple):
     paths: paths.CellPaths | None
 
 
-def sizes(T: int, B: int, n: int) -> Sizes:
+def watched_sizes(T: int, B: int, n: int) -> Sizes:
     """How much of a batch of B examples and T steps can be watched if the state has n entries."""
     # At least two steps, however large the state: the product of one step certifies nothing.
     steps = max(int(WATCHED_WORK / max(n, 1) ** 3), 2)

@@ -11,7 +11,7 @@ from jax import Array
 from jaxrnn.numerics import norms
 from jaxrnn.numerics.scaled import Scaled, log_of, rescaled
 
-__all__ = ["cast_like", "ends", "joined", "log_norm", "size", "split", "unit_rows"]
+__all__ = ["cast_like", "ends", "joined", "log_norm_of_state", "size", "split", "unit_rows"]
 
 Tree = TypeVar("Tree")
 
@@ -42,7 +42,7 @@ def cast_like(like: Tree, tree: Any) -> Tree:
     return jax.tree.map(lambda leaf, of: leaf.astype(of.dtype), tree, like)
 
 
-def log_norm(vector: Scaled) -> Array:
+def log_norm_of_state(vector: Scaled) -> Array:
     """The log of ‖v‖ for a state v that is kept as a value and a power of two."""
     # Squares neither overflow nor matter where they underflow: the largest |entry| is in [½, 1).
     squares = [jnp.sum(leaf * leaf, axis=-1) for leaf in jax.tree.leaves(vector.value)]

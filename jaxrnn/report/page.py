@@ -13,7 +13,7 @@ import numpy as np
 from jaxrnn._version import __version__
 from jaxrnn.diagnosis import GradientFlow
 from jaxrnn.diagnosis.printing import heading, rows
-from jaxrnn.diagnosis.summary import curve
+from jaxrnn.diagnosis.summary import median_curve
 from jaxrnn.report.pictures import pictures
 
 __all__ = ["data", "html", "write"]
@@ -146,8 +146,8 @@ def _curves(flow: GradientFlow, index: int) -> dict[str, Any]:
     layer = flow.layers[index]
     return {
         "name": flow.names[index],
-        "log_adjoint_by_lag": _list(curve(layer.adjoint_by_lag, flow.lengths)),
-        "log_contribution_by_lag": _list(curve(layer.contribution_by_lag, flow.lengths)),
+        "log_adjoint_by_lag": _list(median_curve(layer.adjoint_by_lag, flow.lengths)),
+        "log_contribution_by_lag": _list(median_curve(layer.contribution_by_lag, flow.lengths)),
     }
 
 

@@ -15,7 +15,7 @@ from jaxrnn.diagnosis import GradientFlow, LayerFlow
 from jaxrnn.diagnosis.summary import relative
 from jaxrnn.plot import PATHS
 
-__all__ = ["Picture", "pictures"]
+__all__ = ["EmbeddedPicture", "pictures"]
 
 # Stands for the page's own text colour, dark or light. Matplotlib knows no `currentColor`, so this
 # one, which nothing else uses, is replaced in the SVG.
@@ -44,7 +44,7 @@ STYLE = {
 }
 
 
-class Picture(NamedTuple):
+class EmbeddedPicture(NamedTuple):
     """A figure of the report.
 
     Attributes:
@@ -58,17 +58,17 @@ class Picture(NamedTuple):
     svg: str
 
 
-def pictures(flow: GradientFlow, salt: str = "") -> list[Picture]:
+def pictures(flow: GradientFlow, salt: str = "") -> list[EmbeddedPicture]:
     """Every figure for which a diagnosis has numbers; `salt` keeps the ids of two nets apart."""
     drawn = [_adjoints(flow), _contributions(flow), *_gate_maps(flow), _gates(flow)]
     drawn += [_spectra(flow), _exponents(flow), *_paths(flow), _norms(flow)]
     return [
-        Picture(caption, alt, _svg(figure, f"{salt}-{number}", alt))
+        EmbeddedPicture(caption, alt, _svg(figure, f"{salt}-{number}", alt))
         for number, (caption, alt, figure) in enumerate(each for each in drawn if each is not None)
     ]
 
 
-Drawn = tuple[str, str, Figure]
+Titled = tuple[str, str, Figure]
 
 
 def _figure(draw: Callable[[Any], None], height: float = 3.0) -> Figure:
@@ -142,7 +142,7 @@ def _ends(flow: GradientFlow, field: str) -> str:
     return "; ".join(parts)
 
 
-def _adjoints(flow: GradientFlow) -> Drawn:
+def _adjoints(flow: GradientFlow) -> Titled:
     figure = _lines(flow, "adjoint", "log₁₀ ‖∂E/∂sₖ‖, lag 0 = 0")
     return (
         "How much of the error reaches a state",
@@ -151,13 +151,13 @@ def _adjoints(flow: GradientFlow) -> Drawn:
     )
 
 
-def _contributions(flow: GradientFlow) -> Drawn:
+def _contributions(flow: GradientFlow) -> Titled:
     figure = _lines(flow, "contribution", "log₁₀ ‖∂E/∂θ|ₖ‖, lag 0 = 0")
     caption = "What a step adds to the gradient of the weights; lines at 10 % and 1 %"
     return caption, f"Contribution by lag. {_ends(flow, 'contribution')}", figure
 
 
-def _gate_maps(flow: GradientFlow) -> list[Drawn]:
+def _gate_maps(flow: GradientFlow) -> list[Titled]:
     found = []
     for name, layer in zip(flow.names, flow.layers, strict=True):
         for gate, words in KEEPING.items():
@@ -174,7 +174,7 @@ def _seen(layer: LayerFlow) -> dict[str, GateStatistics]:
     return {name: each for name, each in gates.items() if np.isfinite(np.asarray(each.mean)).any()}
 
 
-def _gate_map(name: str, words: str, gate: np.ndarray, short: str) -> Drawn:
+def _gate_map(name: str, words: str, gate: np.ndarray, short: str) -> Titled:
     gate = gate[:, np.argsort(np.nanmean(gate, axis=0))] if gate.size else gate
     # A gate has the colours of its range [0, 1], an output of whatever range only those it takes.
     least, most = (0.0, 1.0) if short != "h" else (None, None)
@@ -195,7 +195,7 @@ def _gate_map(name: str, words: str, gate: np.ndarray, short: str) -> Drawn:
     return f"The {words} over time, {name}", alt, _figure(draw)
 
 
-def _gates(flow: GradientFlow) -> Drawn | None:
+def _gates(flow: GradientFlow) -> Titled | None:
     bars = [
         (
             f"{name.removeprefix('layer ')}: {gate}",  # short: labels take the width of the bars
@@ -227,7 +227,7 @@ def _watched(flow: GradientFlow) -> list[tuple[str, LayerFlow]]:
     return [(name, layer) for name, layer in both if layer.exponents is not None]
 
 
-def _spectra(flow: GradientFlow) -> Drawn | None:
+def _spectra(flow: GradientFlow) -> Titled | None:
     watched = _watched(flow)
     if not watched:
         return None
@@ -251,7 +251,7 @@ def _spectra(flow: GradientFlow) -> Drawn | None:
     return "Singular values of the steps of one example", alt, _figure(draw)
 
 
-def _exponents(flow: GradientFlow) -> Drawn | None:
+def _exponents(flow: GradientFlow) -> Titled | None:
     watched = _watched(flow)
     if not watched:
         return None
@@ -282,7 +282,7 @@ def _exponents(flow: GradientFlow) -> Drawn | None:
     return "Leading Lyapunov exponents: above 0 gradients grow", alt, _figure(draw)
 
 
-def _paths(flow: GradientFlow) -> list[Drawn]:
+def _paths(flow: GradientFlow) -> list[Titled]:
     found = []
     for name, layer in _watched(flow):
         if layer.paths is None or len(layer.paths.exact) < 3:
@@ -307,7 +307,7 @@ def _paths(flow: GradientFlow) -> list[Drawn]:
     return found
 
 
-def _norms(flow: GradientFlow) -> Drawn | None:
+def _norms(flow: GradientFlow) -> Titled | None:
     logs = {
         name: np.sort(np.asarray(layer.gradient, np.float64)) / LN10
         for name, layer in zip(flow.names, flow.layers, strict=True)

@@ -12,7 +12,7 @@ from jaxrnn.numerics.time_axis import entering_states, padded, select
 from jaxrnn.running.run import Run, first_state
 from jaxrnn.running.tangent_scan import plan
 
-__all__ = ["Steps", "chunk_of", "identity", "linearised", "push_through", "trajectory"]
+__all__ = ["Steps", "chunk_of", "identity_like", "linearised", "push_through", "trajectory"]
 
 
 class Steps(NamedTuple):
@@ -70,7 +70,7 @@ def push_through(run: Run, step: Steps, tangent: Any) -> State:
     return pushed if step.held is None else select(step.held, tangent, pushed)
 
 
-def identity(state: State, J: Any, lead: int) -> Jacobian:
+def identity_like(state: State, J: Any, lead: int) -> Jacobian:
     """∂s/∂s: the tree of J, with identity matrices on the diagonal."""
     outs = jax.tree.structure(state)
     rows = [jax.tree.leaves(row) for row in outs.flatten_up_to(J)]

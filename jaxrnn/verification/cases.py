@@ -11,7 +11,7 @@ from jax import Array
 
 from jaxrnn.cells.contract import Cell, Params, State
 
-__all__ = ["Case", "Template", "draw", "template"]
+__all__ = ["Case", "Template", "draw_case", "template"]
 
 
 class Template(NamedTuple):
@@ -46,13 +46,13 @@ class Case(NamedTuple):
 
 def template(cell: Cell, input_size: int, hidden_size: int) -> Template:
     """The shapes that `cell.init` and `cell.init_state` give; nothing is computed."""
-    # Only the shapes matter: `draw` gives its own dtype to every leaf.
+    # Only the shapes matter: `draw_case` gives its own dtype to every leaf.
     params = jax.eval_shape(lambda: cell.init(jax.random.key(0), input_size, hidden_size))
     state = jax.eval_shape(cell.init_state, params)
     return Template(params, state, jax.ShapeDtypeStruct((input_size,), jnp.float64))
 
 
-def draw(shapes: Template, scale: Array, key: PRNGKey, dtype: Any) -> Case:
+def draw_case(shapes: Template, scale: Array, key: PRNGKey, dtype: Any) -> Case:
     """A case: params N(0, scale²); state and input N(0, min(scale, 1)²); tangents N(0, 1).
 
     Scale 1e-6 makes everything tiny, 0.1 nearly linear, 10 mostly and 100 wholly saturated.

@@ -16,7 +16,7 @@ from jaxrnn.cells.contract import Cell
 from jaxrnn.verification import gates
 from jaxrnn.verification.cases import Case
 from jaxrnn.verification.pair import Pair, Pairs, largest, total
-from jaxrnn.verification.reference import Method, Reference, jacobian
+from jaxrnn.verification.reference import Reference, ReferenceMethod, jacobian
 
 __all__ = ["at_point", "families"]
 
@@ -36,7 +36,7 @@ def at_point(cell: Cell) -> Callable[[tuple[Any, Any, Array]], Any]:
     return step
 
 
-def families(cell: Cell, method: Method, case: Case, scale: Array) -> dict[str, Pairs]:
+def families(cell: Cell, method: ReferenceMethod, case: Case, scale: Array) -> dict[str, Pairs]:
     """Every family of derivatives of `cell` at one case."""
     # float32 is judged at a point that float32 holds exactly, so that both see the same one.
     single = _cast(case.point, jnp.float32)
@@ -85,7 +85,7 @@ def _nudged(case: Case, point: Any, eps: float) -> ArrayTree:
     return jax.tree.map(lambda p, d: p * (1 + eps * jnp.sign(d)), point, case.direction)
 
 
-def _blocks(method: Method, f: Any, point: tuple[Any, Any, Array]) -> list[Reference]:
+def _blocks(method: ReferenceMethod, f: Any, point: tuple[Any, Any, Array]) -> list[Reference]:
     """∂s/∂θ, ∂s/∂s₋ and ∂s/∂x by the numerical method."""
     whole = jacobian(method, f, point)  # leaves of the next state hold a triple
     outs = jax.tree.structure(jax.eval_shape(f, point))
@@ -101,7 +101,7 @@ def _blocks(method: Method, f: Any, point: tuple[Any, Any, Array]) -> list[Refer
 
 def _jacobian(
     cell: Cell,
-    method: Method,
+    method: ReferenceMethod,
     case: Case,
     numbers: list[Reference],
     sizes: list[Array],
@@ -144,7 +144,7 @@ def _change(here: Reference, nudged: Reference) -> ArrayTree:
     return jax.tree.map(leaf, here.value, nudged.value, here.error, nudged.error)
 
 
-def _tangent(cell: Cell, method: Method, case: Case) -> Pairs:
+def _tangent(cell: Cell, method: ReferenceMethod, case: Case) -> Pairs:
     """The whole linearised step, `partials`, `drive` and `push`, along (δθ, δs₋, δx)."""
     value, error = method(at_point(cell), case.point, case.direction)
     return {method.__name__: Pair(_linearised(cell, case), value, error, 1 + _terms(case))}

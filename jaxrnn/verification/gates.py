@@ -15,7 +15,7 @@ from jax import Array
 from jaxrnn.cells.contract import State
 from jaxrnn.verification.cases import Case
 from jaxrnn.verification.pair import Pair, Pairs, largest
-from jaxrnn.verification.reference import Method, Reference, complex_step
+from jaxrnn.verification.reference import Reference, ReferenceMethod, complex_step
 
 __all__ = ["families", "names"]
 
@@ -25,7 +25,7 @@ EPS32 = 2.0**-23
 ALLOWED_FLOAT32 = 64 * EPS32
 
 
-def families(cell: Any, method: Method, case: Case, single: Any) -> dict[str, Pairs]:
+def families(cell: Any, method: ReferenceMethod, case: Case, single: Any) -> dict[str, Pairs]:
     """The gate derivatives at a case, in float64, and in float32 at its rounded point."""
     directions = _directions(case.state, len(cell.gates))
     exact, own = _at(cell, case.point)

@@ -16,7 +16,7 @@ from jaxrnn.verification import gates
 from jaxrnn.verification.pair import Pair
 from jaxrnn.verification.report import Check, Worst
 
-__all__ = ["Drawn", "block_names", "judge", "leaf_names"]
+__all__ = ["DrawnCases", "block_names", "judge", "leaf_names"]
 
 # Of 1 + max|J|: right forms fail, or wrong ones pass. Up to scale 1 the largest of 1,080,000 errors
 # is 1.4e-15 (docs/assets/evidence.json, 2026-11-21); docs/decisions/verification-tolerance.md
@@ -31,7 +31,7 @@ ALLOWED_AUTODIFF = 1e-13
 LARGEST_AUTODIFF_SCALE = 10.0
 
 
-class Drawn(NamedTuple):
+class DrawnCases(NamedTuple):
     """Which cases were drawn, so that the worst can be named; N cases, the leading axis.
 
     Attributes:
@@ -49,7 +49,9 @@ class Drawn(NamedTuple):
     finite: np.ndarray
 
 
-def judge(family: str, reference: str, names: list[str], pair: Pair, drawn: Drawn) -> list[Check]:
+def judge(
+    family: str, reference: str, names: list[str], pair: Pair, drawn: DrawnCases
+) -> list[Check]:
     """A Check for each block; `names` label the leaves of the pair in tree order."""
     structures = jax.tree.structure(pair.closed), jax.tree.structure(pair.reference)
     if structures[0] != structures[1]:
@@ -88,7 +90,7 @@ def judge(family: str, reference: str, names: list[str], pair: Pair, drawn: Draw
     return checks
 
 
-def _numbers(wrong: Any, want: Any, size: Any, drawn: Drawn) -> tuple[float, int]:
+def _numbers(wrong: Any, want: Any, size: Any, drawn: DrawnCases) -> tuple[float, int]:
     """The worst entry of all, relative to its own size or to that of its case."""
     relative = wrong / size.reshape(*size.shape, *[1] * (wrong.ndim - size.ndim))
     # inf over an infinite size would be NaN.
@@ -96,7 +98,7 @@ def _numbers(wrong: Any, want: Any, size: Any, drawn: Drawn) -> tuple[float, int
     return float(np.max(relative, initial=0.0)), int(np.argmax(relative)) if relative.size else 0
 
 
-def _autodiff(wrong: Any, want: Any, size: Any, drawn: Drawn) -> tuple[float, int]:
+def _autodiff(wrong: Any, want: Any, size: Any, drawn: DrawnCases) -> tuple[float, int]:
     """The Frobenius norm of the difference over that of the reference, all cases as one stack."""
     judged = (drawn.scales <= LARGEST_AUTODIFF_SCALE) & drawn.finite
     wrong = np.where(judged.reshape(-1, *[1] * (wrong.ndim - 1)), wrong, 0.0)
@@ -106,7 +108,7 @@ def _autodiff(wrong: Any, want: Any, size: Any, drawn: Drawn) -> tuple[float, in
     return float(error / norm if norm > 0 else error), int(np.argmax(wrong)) if wrong.size else 0
 
 
-def _worst(flat: int, got: Any, want: Any, drawn: Drawn) -> Worst:
+def _worst(flat: int, got: Any, want: Any, drawn: DrawnCases) -> Worst:
     index = tuple(int(i) for i in np.unravel_index(flat, got.shape))
     return Worst(
         drawn.input_size,

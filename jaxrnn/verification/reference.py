@@ -43,7 +43,7 @@ class Reference(NamedTuple):
     error: Any
 
 
-Method = Callable[[Function, Any, Any], Reference]
+ReferenceMethod = Callable[[Function, Any, Any], Reference]
 
 
 def complex_step(f: Function, point: Any, direction: Any) -> Reference:
@@ -123,7 +123,7 @@ def is_analytic(f: Function, point: Any, direction: Any) -> bool:
     return True
 
 
-def jacobian(method: Method, f: Function, point: Any) -> Reference:
+def jacobian(method: ReferenceMethod, f: Function, point: Any) -> Reference:
     """The dense Jacobian of `f` at `point`, with the tree of `jax.jacfwd`.
 
     One column at a time: every direction moves a single entry. The columns are mapped, so `f` is

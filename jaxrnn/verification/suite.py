@@ -13,10 +13,10 @@ from jaxrnn import _checks
 from jaxrnn.cells.contract import Cell
 from jaxrnn.running.run import precise
 from jaxrnn.verification import derivatives, gates
-from jaxrnn.verification.cases import Case, Template, draw, template
-from jaxrnn.verification.judgement import Drawn, block_names, judge, leaf_names
+from jaxrnn.verification.cases import Case, Template, draw_case, template
+from jaxrnn.verification.judgement import DrawnCases, block_names, judge, leaf_names
 from jaxrnn.verification.pair import Pair, total
-from jaxrnn.verification.reference import Method, complex_step, differences, is_analytic
+from jaxrnn.verification.reference import ReferenceMethod, complex_step, differences, is_analytic
 from jaxrnn.verification.report import Check, Report, Worst
 
 __all__ = ["SCALES", "SHAPES", "assert_cell", "redraw", "verify"]
@@ -174,7 +174,7 @@ def redraw(cell: Cell, worst: Worst) -> Case:
     with jax.enable_x64(True):
         shape = template(cell, worst.input_size, worst.hidden_size)
         key = jax.random.wrap_key_data(jnp.asarray(worst.key, jnp.uint32))
-        return draw(shape, jnp.asarray(worst.scale, jnp.float64), key, jnp.float64)
+        return draw_case(shape, jnp.asarray(worst.scale, jnp.float64), key, jnp.float64)
 
 
 def _templates(cell: Cell, shapes: Sequence[tuple[int, int]], example: Any) -> list[Template]:
@@ -230,10 +230,10 @@ def _is_analytic(cell: Cell, shape: Template, count: int, key: PRNGKey) -> bool:
 
 
 def _checked(
-    cell: Cell, method: Method, shape: Template, scales: Array, keys: Array
+    cell: Cell, method: ReferenceMethod, shape: Template, scales: Array, keys: Array
 ) -> Iterator[Check]:
     pairs, finite = _pairs(cell, method, shape, scales, keys)
-    drawn = Drawn(
+    drawn = DrawnCases(
         input_size=shape.x.shape[-1],
         hidden_size=jax.tree.leaves(shape.state)[0].shape[-1],
         scales=np.asarray(scales),
@@ -259,7 +259,7 @@ def _checked(
 
 
 def _pairs(
-    cell: Cell, method: Method, shape: Template, scales: Array, keys: Array
+    cell: Cell, method: ReferenceMethod, shape: Template, scales: Array, keys: Array
 ) -> tuple[dict[str, dict[str, Pair]], Array]:
     # The draw is a program of its own: XLA takes four times as long to compile both as one.
     cases = _drawn(shape, scales, keys)
@@ -273,7 +273,7 @@ def _pairs(
 
 
 def _drawn(shape: Template, scales: Array, keys: Array) -> Case:
-    return jax.jit(jax.vmap(lambda s, k: draw(shape, s, k, jnp.float64)))(scales, keys)
+    return jax.jit(jax.vmap(lambda s, k: draw_case(shape, s, k, jnp.float64)))(scales, keys)
 
 
 def _worst_of_each(checks: Iterable[Check]) -> tuple[Check, ...]:

@@ -14,8 +14,8 @@ import jaxrnn
 from jaxrnn import activations, bptt, products
 from jaxrnn.diagnosis import GradientFlow, advising, illnesses
 from jaxrnn.diagnosis.batches import Batch, chunk_size, chunks, finite_lengths
-from jaxrnn.diagnosis.summary import by_lag, curve
-from jaxrnn.diagnosis.watching import sizes
+from jaxrnn.diagnosis.summary import by_lag, median_curve
+from jaxrnn.diagnosis.watching import watched_sizes
 from jaxrnn.nets.layers import Layer
 from tests.support import untied
 from tests.support.drawing import draw_params
@@ -627,7 +627,7 @@ def test_lag_is_counted_from_each_sequences_own_end():
     got = by_lag(logs, np.array([4, 2, 0]))
     want = np.array([[9, 4, np.nan], [6, 1, np.nan], [3, np.nan, np.nan], [0, np.nan, np.nan]])
     np.testing.assert_array_equal(got, want)
-    np.testing.assert_array_equal(curve(logs, np.array([2, 2, 1])), [3.0, 1.0 - 0.5])
+    np.testing.assert_array_equal(median_curve(logs, np.array([2, 2, 1])), [3.0, 1.0 - 0.5])
 
 
 def rule(rate=None, horizon=(1, 1, 1)):
@@ -723,7 +723,7 @@ def test_chunks_are_of_one_size_and_cover_every_example_once(B, chunk):
 
 @pytest.mark.parametrize("n", [2, 64, 512, 4096])
 def test_less_is_watched_of_a_larger_state(n):
-    found = sizes(1000, 32, n)
+    found = watched_sizes(1000, 32, n)
     assert 1 <= found.examples <= 4
     assert 2 <= found.window <= 1000
     assert found.examples * found.window * n**3 <= max(1e10, 4 * n**3)

@@ -14,7 +14,7 @@ import pytest
 
 import jaxrnn
 from jaxrnn import activations, report
-from jaxrnn.diagnosis.summary import curve
+from jaxrnn.diagnosis.summary import median_curve
 from jaxrnn.nets.layers import Layer
 from tests.support.profiles import short
 
@@ -109,7 +109,7 @@ def test_the_numbers_are_those_of_the_diagnosis(flows):
         net = data["nets"][name]
         assert [each["illness"] for each in net["advice"]] == [a.illness for a in flow.advice]
         for curves, layer, numbers in zip(net["curves"], flow.layers, net["layers"], strict=True):
-            want = curve(layer.contribution_by_lag, flow.lengths)
+            want = median_curve(layer.contribution_by_lag, flow.lengths)
             got = [np.nan if v is None else v for v in curves["log_contribution_by_lag"]]
             np.testing.assert_allclose(got, np.where(np.isfinite(want), want, np.nan))
             if layer.exponents is not None:

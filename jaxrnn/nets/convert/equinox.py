@@ -63,7 +63,8 @@ def write(model: Model) -> dict[str, Any]:
       model: A Model of one layer and one direction: LSTM or GRU.
 
     Returns:
-      `{name: array}`, NumPy. There are no biases where `read` found none and all are still 0.
+      A dict of NumPy arrays by name. There are no biases where `read` found none and all are
+      still 0.
 
     Raises:
       TypeError: If `model` is no Model.

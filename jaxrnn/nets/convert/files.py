@@ -22,7 +22,7 @@ def load(path: str | pathlib.Path) -> dict[str, Any]:
       path: The path of a `.safetensors` or `.npz` file, a string or a Path.
 
     Returns:
-      `{name: array}`, NumPy arrays in the dtypes of the file.
+      A dict of NumPy arrays by name, in the dtypes of the file.
 
     Raises:
       TypeError: If `path` is no string and no Path.

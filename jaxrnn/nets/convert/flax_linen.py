@@ -93,7 +93,7 @@ def write(model: Model) -> dict[str, Any]:
       model: A Model of one layer and one direction: LSTM, GRU or RNN.
 
     Returns:
-      `{name: array}`, NumPy, a kernel for each gate.
+      A dict of NumPy arrays by name, a kernel for each gate.
 
     Raises:
       TypeError: If `model` is no Model.

@@ -78,7 +78,7 @@ def write(model: Model) -> dict[str, Any]:
       model: A Model of one layer and one direction: LSTM, GRU or RNN.
 
     Returns:
-      `{name: array}`, NumPy, by dotted names.
+      A dict of NumPy arrays by dotted names.
 
     Raises:
       TypeError: If `model` is no Model.
@@ -115,7 +115,7 @@ def write_lstm_cell(model: Model) -> dict[str, Any]:
       model: A Model of one layer and one direction: an LSTM.
 
     Returns:
-      `{name: array}`, NumPy: linen's names but for `if_.kernel`.
+      A dict of NumPy arrays under linen's names but for `if_.kernel`.
 
     Raises:
       TypeError: If `model` is no Model.

@@ -90,7 +90,8 @@ def write(model: Model) -> dict[str, Any]:
         `reset_first_gru`.
 
     Returns:
-      `{name: array}`, NumPy; biases bit for bit what `read` took, if they have not changed since.
+      A dict of NumPy arrays by name. Biases are bit for bit what `read` took, if they have not
+      changed since.
 
     Raises:
       TypeError: If `model` is no Model.

@@ -90,7 +90,7 @@ def write(model: Model) -> dict[str, Any]:
       model: A Model of one layer and one direction: LSTM, GRU, RNN or `reset_first_gru`.
 
     Returns:
-      `{name: array}`, NumPy. There is no bias where `read` found none and b is still 0.
+      A dict of NumPy arrays by name. There is no bias where `read` found none and b is still 0.
 
     Raises:
       TypeError: If `model` is no Model.

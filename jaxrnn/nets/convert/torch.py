@@ -88,8 +88,8 @@ def write(model: Model) -> dict[str, Any]:
       model: A Model of LSTMs, GRUs or RNNs, all layers of one H and of as many directions.
 
     Returns:
-      `{name: array}`, NumPy. If one bias alone is known, as after another layout, the second is 0,
-      but for a GRU's b_hn. If none was read and all are still 0, there is none.
+      A dict of NumPy arrays by name. If one bias alone is known, as after another layout, the
+      second is 0, but for a GRU's b_hn. If none was read and all are still 0, there is none.
 
     Raises:
       TypeError: If `model` is no Model.
