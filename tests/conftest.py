@@ -1,13 +1,12 @@
 """Every test runs in 64-bit mode, with nothing promoted or broadcast in silence."""
 
 import builtins
-import itertools
-import os
 
 import jax
 import pytest
 
-from tests.support import modes, profiles
+from tests.support import modes, profiles, xla
+from tests.support.xla import few_programs_stay_compiled  # noqa: F401  a fixture of every test
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -15,46 +14,15 @@ jax.config.update("jax_legacy_prng_key", "error")
 
 
 def pytest_configure(config):
-    keep_to_a_core()
+    xla.keep_to_a_core()
     profiles.configure(config)
     modes.configure(config)
-
-
-def keep_to_a_core():
-    """Of as many workers as there are cores each has its own: XLA then starts no more threads than
-    run, and none waits for one that another worker keeps from running."""
-    worker = os.environ.get("PYTEST_XDIST_WORKER")
-    if worker is None or not hasattr(os, "sched_setaffinity"):
-        return
-    cores = sorted(os.sched_getaffinity(0))
-    if int(os.environ["PYTEST_XDIST_WORKER_COUNT"]) >= len(cores):
-        os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
 
 
 @pytest.fixture(autouse=True)
 def nothing_was_shown_before():
     """A doctest leaves in `builtins` what it showed last, and the import of tyro hashes it."""
     vars(builtins).pop("_", None)
-
-
-# A program that stays compiled stays mapped, 100 kB a mapping, and Linux grants a process 65,530.
-MAPPINGS, EVERY = 12_000, 20
-ended = itertools.count(1)
-
-
-@pytest.fixture(autouse=True)
-def few_programs_stay_compiled():
-    yield
-    if next(ended) % EVERY == 0 and mappings() > MAPPINGS:
-        jax.clear_caches()
-
-
-def mappings():
-    try:
-        with open("/proc/self/maps", "rb") as maps:
-            return sum(1 for _ in maps)
-    except OSError:  # no Linux
-        return 0
 
 
 def pytest_collection_modifyitems(config, items):

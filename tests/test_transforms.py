@@ -20,8 +20,7 @@ import numpy as np
 import pytest
 
 import jaxrnn
-from tests.running.test_unrolling import BARE_LSTM
-from tests.support.table import CELLS
+from tests.support.table import BARE_LSTM, CELLS
 from tests.support.transform_table import OVER_DEVICES, REFUSED, errors, largest, told
 from tests.support.transforms import (
     DERIVATIVES,

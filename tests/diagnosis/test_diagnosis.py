@@ -13,7 +13,7 @@ import pytest
 import jaxrnn
 from jaxrnn import activations, bptt, products
 from jaxrnn.diagnosis import GradientFlow, advising, illnesses
-from jaxrnn.diagnosis.batches import Batch, chunk_size, chunks, finite_lengths
+from jaxrnn.diagnosis.batches import GivenBatch, chunk_size, chunks, finite_lengths
 from jaxrnn.diagnosis.summary import by_lag, median_curve
 from jaxrnn.diagnosis.watching import watched_sizes
 from jaxrnn.nets.layers import Layer
@@ -704,7 +704,7 @@ def test_what_is_not_finite_is_looked_for_again_in_what_is_left(at, left):
     usual = jaxrnn.RNNParams(jnp.ones((1, 1)), jnp.zeros((1, 1)), jnp.zeros(1))
     net = (Layer(usual, usual._replace(w_ih=jnp.full((1, 1), 1e200))),)
     xs = jnp.ones((9, 2, 1)).at[at, 0].set(1e200)
-    lengths, step, source = finite_lengths(cell, net, Batch(xs), 2)
+    lengths, step, source = finite_lengths(cell, net, GivenBatch(xs), 2)
     np.testing.assert_array_equal(lengths, [left, 9])
     np.testing.assert_array_equal(step, [left, -1])
     np.testing.assert_array_equal(source, [2, -1])

@@ -17,7 +17,7 @@ from jaxrnn.numerics.time_axis import previous
 from tests.support import drawing, reference
 from tests.support.modes import WIDEST, tol
 from tests.support.profiles import short
-from tests.support.table import CELLS, split
+from tests.support.table import BARE_LSTM, CELLS, split
 
 T, D, H = 5, 3, 4
 CLOSED = ("rnn-tanh", "lstm", "gru")  # one cell of each kind
@@ -407,21 +407,6 @@ def test_numpy_arrays_are_taken_as_they_are():
     assert_identical(jaxrnn.unroll(cell, *as_numpy), jaxrnn.unroll(cell, *case))
 
 
-def bare_lstm_step(params, state, x):
-    z = params.w_ih @ x + params.w_hh @ state.h + params.b
-    i, f, g, o = jnp.split(z, 4)
-    c = jax.nn.sigmoid(f) * state.c + jax.nn.sigmoid(i) * jnp.tanh(g)
-    return jaxrnn.LSTMState(h=jax.nn.sigmoid(o) * jnp.tanh(c), c=c)
-
-
-def bare_lstm_state(params):
-    zeros = jnp.zeros(params.w_hh.shape[1], params.w_hh.dtype)
-    return jaxrnn.LSTMState(zeros, zeros)
-
-
-BARE_LSTM = jaxrnn.from_step(bare_lstm_step, init_state=bare_lstm_state)
-
-
 @pytest.mark.parametrize("batch", [(), (2,), (2, 3)])
 def test_an_lstm_from_its_step_has_the_states_of_the_lstm(batch):
     params, xs, state0 = drawn(jaxrnn.lstm(), batch)
@@ -554,7 +539,8 @@ import jax, jax.numpy as jnp, numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 from tests import conftest
 import jaxrnn
-from tests.running.test_unrolling import BARE_LSTM, drawn, inner_with_weights
+from tests.running.test_unrolling import drawn, inner_with_weights
+from tests.support.table import BARE_LSTM
 
 ACROSS = P(None, "batch")
 auto = jax.make_mesh((2,), ("batch",), axis_types=(AxisType.Auto,))

@@ -31,10 +31,9 @@ from jaxrnn.training.clipping import clip_by_global_norm, clip_by_running_quanti
 from jaxrnn.training.initializers import scaled_to_exponent
 from jaxrnn.training.regularizers import flossing, omega, omega_at_fixed_adjoints
 from tests.analysis import test_paths
-from tests.running.test_unrolling import BARE_LSTM
 from tests.support import drawing
 from tests.support.oracle import Net, Truth
-from tests.support.table import CELLS, of_run
+from tests.support.table import BARE_LSTM, CELLS, of_run
 
 KINDS = {name: CELLS[name] for name in ("lstm", "gru", "rnn-tanh", "rnn-relu")}
 KINDS["step"] = BARE_LSTM

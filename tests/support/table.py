@@ -1,6 +1,7 @@
 """The cells and shapes that properties run over."""
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
 
 import jaxrnn
@@ -14,6 +15,21 @@ CELLS = {
     "lstm": jaxrnn.lstm(),
     "gru": jaxrnn.gru(),
 }
+
+
+def bare_lstm_step(params, state, x):
+    z = params.w_ih @ x + params.w_hh @ state.h + params.b
+    i, f, g, o = jnp.split(z, 4)
+    c = jax.nn.sigmoid(f) * state.c + jax.nn.sigmoid(i) * jnp.tanh(g)
+    return jaxrnn.LSTMState(h=jax.nn.sigmoid(o) * jnp.tanh(c), c=c)
+
+
+def bare_lstm_state(params):
+    zeros = jnp.zeros(params.w_hh.shape[1], params.w_hh.dtype)
+    return jaxrnn.LSTMState(zeros, zeros)
+
+
+BARE_LSTM = jaxrnn.from_step(bare_lstm_step, init_state=bare_lstm_state)
 
 # (D, H): 1, square, H < D, H > D, odd sizes
 SHAPES = (

@@ -7,7 +7,7 @@ import pytest
 
 import jaxrnn
 from jaxrnn import verification
-from jaxrnn.verification.judgement import Drawn, judge
+from jaxrnn.verification.judgement import DrawnCases, judge
 from jaxrnn.verification.pair import Pair
 from jaxrnn.verification.reference import complex_step, differences, is_analytic, jacobian
 from tests.support import planted
@@ -150,7 +150,7 @@ def test_a_derivative_that_float32_loses_in_saturation_is_found():
 
 
 def test_a_pair_of_unlike_trees_or_shapes_is_refused():
-    drawn = Drawn(1, 1, np.ones(2), np.zeros((2, 2), np.uint32), np.ones(2, bool))
+    drawn = DrawnCases(1, 1, np.ones(2), np.zeros((2, 2), np.uint32), np.ones(2, bool))
     one, two = np.zeros((2, 3)), np.zeros((2, 2))
     with pytest.raises(TypeError, match="tangent: expected the tree"):
         judge("tangent", "jacfwd", ["δh"], Pair([one], one, None, np.ones(2)), drawn)
