@@ -58,7 +58,8 @@ def __getattr__(name: str) -> types.ModuleType:
     """
     if name in _WITH_EXTRAS:
         return importlib.import_module(_WITH_EXTRAS[name])
-    raise AttributeError(f"module 'jaxrnn' has no attribute '{name}'")
+    renamed = "; it was renamed jaxrnn.scaled" if name == "scaling" else ""
+    raise AttributeError(f"module 'jaxrnn' has no attribute '{name}'{renamed}")
 
 
 __all__ = [

@@ -115,7 +115,7 @@ def check_integer(name: str, value: Any, *, least: int, most: int | None = None)
     if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer):
         raise TypeError(f"{name}: expected an integer, got {value!r} ({type(value).__name__})")
     if most is not None and not least <= value <= most:
-        empty = ", which is empty" if most < least else ""
+        empty = ", an empty range since the run has no step" if most < least else ""
         raise ValueError(f"{name}: expected an integer in [{least}, {most}]{empty}, got {value}")
     if value < least:
         raise ValueError(f"{name}: expected an integer of at least {least}, got {value}")
@@ -266,7 +266,14 @@ def check_lengths(lengths: Any, xs: Any) -> None:
 def check_resets(resets: Any, xs: Any) -> None:
     """Refuse resets that are not booleans of shape (T, *batch)."""
     check_array("resets", resets, kind=np.bool_)
-    check_shape("resets", resets, tuple(xs.shape[:-1]), "(T, *batch)")
+    expected, got = tuple(xs.shape[:-1]), tuple(resets.shape)
+    if got != expected:
+        # Which of the two is transposed cannot be told.
+        hint = "; resets are (T, *batch) and xs is (T, *batch, D): one of the two is transposed"
+        raise ValueError(
+            f"resets: expected shape (T, *batch) = {expected}, that of xs without its last axis, "
+            f"got {got}{hint if len(got) == 2 and got == expected[::-1] else ''}"
+        )
 
 
 def check_tree(name: str, got: Any, expected: Any, source: str) -> None:

@@ -1,6 +1,6 @@
 """Backpropagation through time, taken apart.
 
-With λₖ = ∂E/∂sₖ, the adjoint, and hₖ₋₁ held constant in the last factor,
+With λₖ = ∂E/∂sₖ, the adjoint, and sₖ₋₁ held constant in ∂sₖ/∂θ,
 
     ∂E/∂θ = Σₖ ∂E/∂θ|ₖ        ∂E/∂θ|ₖ = (∂sₖ/∂θ)ᵀ λₖ        λₖ = ∂E/∂sₖ|direct + Jₖ₊₁ᵀ λₖ₊₁
 
@@ -35,7 +35,7 @@ from jaxrnn.running.adjoint import (
     to_drive,
     to_each,
 )
-from jaxrnn.running.run import Run, check_run, precise
+from jaxrnn.running.run import Run, check_run, precise, takes_run
 from jaxrnn.running.steps import Steps, chunk_of, linearised, trajectory
 
 __all__ = [
@@ -62,6 +62,7 @@ class ContributionNorms(NamedTuple):
     total: Any
 
 
+@takes_run
 def adjoints(run: Run, loss: Loss) -> State:
     """∂E/∂sₖ for every step k, later states following sₖ.
 
@@ -95,6 +96,7 @@ def adjoints(run: Run, loss: Loss) -> State:
         return _adjoints(run, *direct_adjoints(run, loss))
 
 
+@takes_run
 def temporal_contributions(run: Run, loss: Loss) -> Params:
     """∂E/∂θ|ₖ for every step k: what the use of θ in step k alone adds to the gradient.
 
@@ -130,10 +132,13 @@ def temporal_contributions(run: Run, loss: Loss) -> Params:
         return _contributions(run, *direct_adjoints(run, loss))
 
 
+@takes_run
 def contribution_norms(run: Run, loss: Loss) -> ContributionNorms:
     """The norm of every ∂E/∂θ|ₖ and its inner product with ∂E/∂θ, leaf by leaf.
 
         ‖Σ_b δᵇ ⊗ vᵇ‖² = Σ_bc (δᵇ·δᶜ)(vᵇ·vᶜ)        ⟨Σ_b δᵇ ⊗ vᵇ, g⟩ = Σ_b δᵇ·(g vᵇ)
+
+    for a weight W: of example b, δᵇ is the adjoint of W v and vᵇ is v, xₖ or hₖ₋₁.
 
     Args:
       run: A `jaxrnn.Run`.
@@ -170,6 +175,7 @@ def contribution_norms(run: Run, loss: Loss) -> ContributionNorms:
         return _norms(run, *direct_adjoints(run, loss))
 
 
+@takes_run
 def credit_matrix(run: Run, losses: Callable[[Any], Array]) -> State:
     """‖∂Eₜ/∂sₖ‖ for every pair of a loss Eₜ and a state sₖ.
 

@@ -28,7 +28,7 @@ from jaxrnn.numerics import factorizations, norms, state_vectors
 from jaxrnn.numerics.dtypes import accumulator
 from jaxrnn.numerics.matrix_products import from_tree
 from jaxrnn.numerics.time_axis import over_chunks
-from jaxrnn.running.run import Run, check_vector_state, first_state, precise
+from jaxrnn.running.run import Run, check_vector_state, first_state, precise, takes_run
 from jaxrnn.running.steps import Steps, trajectory
 
 __all__ = [
@@ -40,6 +40,13 @@ __all__ = [
     "certify",
     "of_weights",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """The new name of what was renamed."""
+    renamed = "; it was renamed of_weights" if name == "from_weights" else ""
+    raise AttributeError(f"module 'jaxrnn.certificates' has no attribute '{name}'{renamed}")
+
 
 VANISHING = "vanishing certified"
 EXCLUDED = "explosion excluded"
@@ -220,6 +227,7 @@ class Certificate(NamedTuple):
         return "\n".join(lines)
 
 
+@takes_run
 def certify(run: Run) -> Certificate:
     """Everything that can be certified of a run: from the weights, and along its inputs.
 
@@ -341,6 +349,7 @@ def _spectral_radius_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple
     return _spectral_radius(*primals), moved[jnp.argmax(sizes)]
 
 
+@takes_run
 def along(run: Run) -> TrajectoryBounds:
     """Per-step norms, the bounds they give for every lag up to the last state, and the product.
 

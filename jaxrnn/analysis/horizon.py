@@ -22,8 +22,10 @@ def memory_horizon(
     has not faded: this is the last crossing.
 
     Args:
-      log_norms: `(T, *batch)`, natural logs, in the order of the steps, as the functions of
-        `jaxrnn.products` and `jaxrnn.paths` give them. For contributions give `jnp.log(norm)`.
+      log_norms: `(T, *batch)`, natural logs, in the order of the steps, so that the last entry has
+        lag 0: as `transport_norms`, `frobenius_norms` and `adjoint_norms` of `jaxrnn.products` give
+        them. `tangent_norms` begin with lag 0; turn them round first, `[::-1]`. For contributions
+        give `jnp.log(norm)`.
       fraction: A number in (0, 1).
       lengths: Integers `(*batch,)` if sequences are padded. Lag 0 is then at step lengths-1 or
         before, so that padding is no memory.

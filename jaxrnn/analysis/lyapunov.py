@@ -24,7 +24,7 @@ from jaxrnn.numerics import factorizations, state_vectors
 from jaxrnn.numerics.dtypes import accumulator
 from jaxrnn.numerics.scaled import Scaled, log_of, rescaled
 from jaxrnn.numerics.time_axis import over_chunks
-from jaxrnn.running.run import Run, check_vector_state, first_state, precise
+from jaxrnn.running.run import Run, check_vector_state, first_state, precise, takes_run
 from jaxrnn.running.steps import Steps, chunk_of, linearised, push_through, trajectory
 
 __all__ = ["Exponents", "exponents"]
@@ -62,6 +62,7 @@ class Exponents(NamedTuple):
         )
 
 
+@takes_run
 def exponents(
     run: Run, *, count: int | None = None, warmup: int = 0, interval: int = 1
 ) -> Exponents:

@@ -29,7 +29,7 @@ from jaxrnn.analysis.jacobians import check_readout
 from jaxrnn.analysis.path_rows import Chains, by_c, first_rows, readouts, rows_back
 from jaxrnn.numerics import norms
 from jaxrnn.numerics.scaled import Scaled, log_of, rescaled, times_power
-from jaxrnn.running.run import Run, check_vector_state, first_state, precise, until
+from jaxrnn.running.run import Run, check_vector_state, first_state, precise, takes_run, until
 from jaxrnn.running.steps import Steps, linearised, trajectory
 
 __all__ = ["CellPaths", "CellProducts", "decompose", "transport"]
@@ -98,6 +98,7 @@ class CellProducts(NamedTuple):
     forget: Scaled
 
 
+@takes_run
 def decompose(run: Run) -> CellPaths:
     """∂c_{T-1}/∂cₖ for every k: its size, what the approximations miss, which path carries it.
 
@@ -137,6 +138,7 @@ def decompose(run: Run) -> CellPaths:
         return of_steps(run)
 
 
+@takes_run
 def transport(run: Run, k: int, t: int) -> CellProducts:
     """∂cₜ/∂cₖ itself, and its approximations, for any k ≤ t.
 

@@ -24,12 +24,13 @@ from jaxrnn.numerics import norms, state_vectors
 from jaxrnn.numerics.scaled import Scaled, log_of, rescaled
 from jaxrnn.numerics.time_axis import over_chunks
 from jaxrnn.running.adjoint import through_step
-from jaxrnn.running.run import Run, check_vector_state, first_state, precise, until
+from jaxrnn.running.run import Run, check_vector_state, first_state, precise, takes_run, until
 from jaxrnn.running.steps import Steps, chunk_of, linearised, push_through, trajectory
 
 __all__ = ["adjoint_norms", "frobenius_norms", "tangent_norms", "transport", "transport_norms"]
 
 
+@takes_run
 def transport(run: Run, k: int, t: int) -> Scaled:
     """∂sₜ/∂sₖ, exact for any k ≤ t.
 
@@ -69,6 +70,7 @@ def transport(run: Run, k: int, t: int) -> Scaled:
         return _transport(until(run, t), k)
 
 
+@takes_run
 def transport_norms(run: Run) -> Array:
     """The largest singular value of ∂s_{T-1}/∂sₖ for every k, its log.
 
@@ -104,6 +106,7 @@ def transport_norms(run: Run) -> Array:
         return of_steps(run)
 
 
+@takes_run
 def frobenius_norms(run: Run) -> Array:
     """The Frobenius norm of ∂s_{T-1}/∂sₖ for every k, its log; cheaper than `transport_norms`.
 
@@ -137,6 +140,7 @@ def frobenius_norms(run: Run) -> Array:
         return _norms(_frobenius_of_rows, run)
 
 
+@takes_run
 def adjoint_norms(run: Run, cotangent: State) -> Array:
     """How the gradient of a loss on the last state fades, for every k.
 
@@ -175,10 +179,11 @@ def adjoint_norms(run: Run, cotangent: State) -> Array:
         return _adjoint_norms(run, cotangent)
 
 
+@takes_run
 def tangent_norms(run: Run, tangent: Any) -> Array:
     """How a change of the state after the first step grows, for every t.
 
-        log ‖∂sₜ/∂s₀ v‖ = log ‖Jₜ ⋯ J₁ v‖        s₀ = states[0], the state after xs[0]
+        log ‖∂sₜ/∂s₁ v‖ = log ‖Jₜ ⋯ J₂ v‖        s₁ = states[0], the state after xs[0]
 
     Args:
       run: A `jaxrnn.Run`.

@@ -35,7 +35,7 @@ from jaxrnn.running.adjoint import (
     to_drive,
     to_params,
 )
-from jaxrnn.running.run import Run, check_run, first_state, precise
+from jaxrnn.running.run import Run, check_run, first_state, precise, takes_run
 from jaxrnn.running.steps import Steps, linearised, trajectory
 
 __all__ = ["Curve", "curve", "curve_of_last", "gradient"]
@@ -102,6 +102,7 @@ class Curve(NamedTuple):
         return "\n".join(["window  bias     cosine", *rows])
 
 
+@takes_run
 def gradient(run: Run, loss: Loss, window: int) -> Params:
     """The gradient of the loss truncated to `window` steps.
 
@@ -138,6 +139,7 @@ def gradient(run: Run, loss: Loss, window: int) -> Params:
         return _gradient(run, *direct_adjoints(run, loss), window)
 
 
+@takes_run
 def curve(run: Run, loss: Loss) -> Curve:
     """Bias and cosine of the truncated gradient for every window, in one pass over the lags.
 
@@ -174,6 +176,7 @@ def curve(run: Run, loss: Loss) -> Curve:
         return _curve(run, *direct_adjoints(run, loss))
 
 
+@takes_run
 def curve_of_last(run: Run, loss: Loss) -> Curve:
     """`curve` for a loss on the last state alone, at the cost of a few gradients.
 

@@ -23,7 +23,7 @@ from jaxrnn import _checks
 from jaxrnn.analysis import bptt, jacobians
 from jaxrnn.cells.contract import Cell, Loss, State
 from jaxrnn.numerics.time_axis import flipped
-from jaxrnn.running.run import Run
+from jaxrnn.running.run import Run, first_checked
 
 __all__ = [
     "Layer",
@@ -188,6 +188,25 @@ def _turned_resets(resets: Array | None, lengths: Array | None) -> Array | None:
     return flipped(after, lengths)
 
 
+def _check_runs(made: Any) -> None:
+    """Refuse what `runs` cannot have made."""
+    whole = isinstance(made, list | tuple) and not isinstance(made, Layer) and len(made) > 0
+    if not whole or not all(
+        isinstance(layer, Layer)
+        and isinstance(layer.forward, Run)
+        and (layer.reverse is None or isinstance(layer.reverse, Run))
+        for layer in made
+    ):
+        raise TypeError(
+            "runs: expected what jaxrnn.layers.runs(cell, layers, xs) gives, got "
+            f"{_checks.describe(made)}"
+        )
+
+
+_takes_runs = first_checked(_check_runs)
+
+
+@_takes_runs
 def adjoints(runs: Sequence[Layer], loss: Loss) -> tuple[Layer, ...]:
     """∂E/∂sₖ of every layer and direction: its later states and all layers above follow sₖ.
 
@@ -228,6 +247,7 @@ def adjoints(runs: Sequence[Layer], loss: Loss) -> tuple[Layer, ...]:
     return tuple(found)
 
 
+@_takes_runs
 def direct_adjoints(
     runs: Sequence[Layer], loss: Loss
 ) -> tuple[tuple[Layer, ...], tuple[Layer, ...]]:
@@ -289,6 +309,7 @@ def direct_adjoints(
     return runs, tuple(turned)
 
 
+@_takes_runs
 def state_jacobians(runs: Sequence[Layer]) -> tuple[Layer, ...]:
     """∂sᵢ/∂sᵢ₋₁ of every layer, of the backward direction ∂sᵢ/∂sᵢ₊₁, in closed form.
 
@@ -332,17 +353,7 @@ def _again(made: Any) -> tuple[Layer, ...]:
     A run of an upper layer holds what was below it when it was made. If it were differentiated, or
     given other params, the rest of the net would be left out without a warning.
     """
-    whole = isinstance(made, list | tuple) and not isinstance(made, Layer) and len(made) > 0
-    if not whole or not all(
-        isinstance(layer, Layer)
-        and isinstance(layer.forward, Run)
-        and (layer.reverse is None or isinstance(layer.reverse, Run))
-        for layer in made
-    ):
-        raise TypeError(
-            "runs: expected what jaxrnn.layers.runs(cell, layers, xs) gives, got "
-            f"{_checks.describe(made)}"
-        )
+    _check_runs(made)
     first = made[0].forward
 
     def each(name: str) -> list[Layer]:
@@ -410,7 +421,10 @@ def outputs(states: Sequence[Layer]) -> Array:
 
 def _check_layers(name: str, layers: Any) -> None:
     if not isinstance(layers, list | tuple) or isinstance(layers, Layer) or not layers:
-        raise TypeError(f"{name}: expected a list of Layer, got {_checks.describe(layers)}")
+        came = (
+            "an empty list" if isinstance(layers, list) and not layers else _checks.describe(layers)
+        )
+        raise TypeError(f"{name}: expected a list of Layer, at least one, got {came}")
     for index, layer in enumerate(layers):
         if not isinstance(layer, Layer):
             raise TypeError(

@@ -50,7 +50,8 @@ def rescaled(tree: ArrayTree, exponent: Array) -> Scaled:
 
         tree · 2^e = (tree · 2⁻ᵏ) · 2^(e+k)        2ᵏ⁻¹ ≤ max |entry| < 2ᵏ
 
-    No digit changes. A tree of zeros, or with NaN or inf in it, stays as it is. Arguments are not
+    No digit changes, unless an entry is so much smaller than the largest that the dtype cannot hold
+    it any more. A tree of zeros, or with NaN or inf in it, stays as it is. Arguments are not
     checked.
 
     Args:

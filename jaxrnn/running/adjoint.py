@@ -47,7 +47,7 @@ def direct_adjoints(run: Run, loss: Loss) -> tuple[Any, Any]:
       (states, ḡ), two trees with leaves `(T, *batch, ·)`.
 
     Raises:
-      TypeError: If `run` is no run whose parts fit, or `loss` no function to a real number.
+      TypeError: If `run` is no run, or `loss` no function to a real number.
       ValueError: If parts of the run do not fit each other, or `loss` gives no scalar.
     """
     # Not under `jit`: the loss would be a static argument, and every new lambda would compile the

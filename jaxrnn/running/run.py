@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -15,10 +15,21 @@ from jaxrnn import _checks
 from jaxrnn.cells.contract import Cell, Params, State
 from jaxrnn.running.unrolling import check, start, unroll
 
-__all__ = ["Run", "analysis", "check_run", "check_vector_state", "first_state", "precise", "until"]
+__all__ = [
+    "Run",
+    "analysis",
+    "check_run",
+    "check_vector_state",
+    "first_checked",
+    "first_state",
+    "precise",
+    "takes_run",
+    "until",
+]
 
 PARTS = ("params", "xs", "state0", "lengths", "resets")
 Result = TypeVar("Result")
+P = ParamSpec("P")
 
 
 # eq=False: a comparison of arrays has no single truth value.
@@ -244,6 +255,36 @@ def precise() -> contextlib.AbstractContextManager[None]:
     return jax.default_matmul_precision("highest")
 
 
+def first_checked(
+    check: Callable[[Any], Any],
+) -> Callable[[Callable[P, Result]], Callable[P, Result]]:
+    """A decorator: the first argument is checked before Python counts the arguments.
+
+    Analyses once took (cell, params, xs, …). Code that still calls them so is told what to write,
+    not how many arguments there are.
+    """
+
+    def decorated(f: Callable[P, Result]) -> Callable[P, Result]:
+        @functools.wraps(f)
+        def told(*args: P.args, **kwargs: P.kwargs) -> Result:
+            if args:
+                check(args[0])
+            return f(*args, **kwargs)
+
+        return told
+
+    return decorated
+
+
+def check_is_run(run: Any) -> None:
+    """Refuse what is no run; its parts are not looked at."""
+    if not isinstance(run, Run):
+        check_run(run)
+
+
+takes_run = first_checked(check_is_run)
+
+
 def analysis(f: Callable[[Run], Result]) -> Callable[[Run], Result]:
     """The function f of a run, which is checked first.
 
@@ -251,6 +292,7 @@ def analysis(f: Callable[[Run], Result]) -> Callable[[Run], Result]:
     """
     compiled = jax.jit(f)
 
+    @takes_run
     @functools.wraps(f)
     def checked(run: Run) -> Result:
         check_run(run)

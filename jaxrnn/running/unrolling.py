@@ -43,7 +43,7 @@ def unroll(
         Length 0 gives `state0`.
       resets: Booleans `(T, *batch)`. True sets the state to `state0` before that step.
       chunk: Steps whose projections and coefficients are in memory at a time, by default chosen
-        from the sizes. It changes time and memory, never the result.
+        from the sizes. It changes time and memory, and the result by rounding alone.
 
     Returns:
       The tree of the state with a leading time axis, leaves `(T, *batch, H)`. `states.h[i]` follows

@@ -128,9 +128,9 @@ def clip_by_global_norm(
         g ← g · min(1, c / ‖g‖)        ‖g‖ = √Σ g² over every entry of every leaf
 
     Args:
-      max_norm: The threshold c > 0, a number. For a threshold that changes, a scalar array, whose
-        value is not checked:
-        `optax.inject_hyperparams(clip_by_global_norm, static_args="nonfinite")`.
+      max_norm: The threshold c > 0, a number. A scalar array is taken too, without a check of its
+        value. `optax.inject_hyperparams(clip_by_global_norm, static_args="nonfinite")` passes one,
+        for a threshold that changes while you train.
       nonfinite: What to do with a gradient that has NaN or inf in it: a function from (updates,
         ClipState) to the same, `propagate`, `skip`, `flag` or your own. It is called in every
         update; its result is used only where the gradient has NaN or inf in it.

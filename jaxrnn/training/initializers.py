@@ -22,7 +22,7 @@ from jaxrnn.cells.contract import Cell, Params
 from jaxrnn.cells.drawing import GLOROT, ORTHOGONAL, Initializer, draw
 from jaxrnn.numerics import norms
 from jaxrnn.numerics.dtypes import accumulator
-from jaxrnn.running.run import Run, check_run, precise
+from jaxrnn.running.run import Run, check_run, precise, takes_run
 
 __all__ = [
     "Scaling",
@@ -318,6 +318,7 @@ FACTORS = 2.0**6
 GRID, HALVINGS = 25, 24
 
 
+@takes_run
 def scaled_to_exponent(run: Run, target: float, *, warmup: int = 0) -> Scaling:
     """The params with W_hh scaled so that the leading Lyapunov exponent on a batch is the target.
 
@@ -366,6 +367,8 @@ def scaled_to_exponent(run: Run, target: float, *, warmup: int = 0) -> Scaling:
         raise ValueError(
             f"xs: expected at least one step of one example, got {_checks.describe(run.xs)}"
         )
+    # Here rather than in `exponents` alone: a static argument of `jit` must have a hash first.
+    _checks.check_integer("warmup", warmup, least=0)
     with precise():
         return _scaled_to_exponent(run, jnp.asarray(target, run.xs.dtype), warmup)
 

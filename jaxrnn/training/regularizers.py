@@ -24,12 +24,13 @@ from jaxrnn.numerics.dtypes import accumulator
 from jaxrnn.numerics.scaled import Scaled, rescaled, times_power
 from jaxrnn.numerics.time_axis import over_chunks
 from jaxrnn.running.adjoint import direct_adjoints, scaled_back, scaled_nothing, through_step
-from jaxrnn.running.run import Run, check_run, precise
+from jaxrnn.running.run import Run, check_run, precise, takes_run
 from jaxrnn.running.steps import Steps, chunk_of, linearised, trajectory
 
 __all__ = ["flossing", "omega", "omega_at_fixed_adjoints"]
 
 
+@takes_run
 def omega(run: Run, loss: Loss) -> Array:
     """Ω: how far each step is from keeping the length of the adjoint that passes through it.
 
@@ -46,7 +47,7 @@ def omega(run: Run, loss: Loss) -> Array:
 
     Raises:
       TypeError: If `run` is no run, or `loss` no function of the states to a real number.
-      ValueError: If what `loss` gives is not a scalar.
+      ValueError: If what `loss` gives is not a scalar, or parts of the run do not fit each other.
 
     Cost:
       That of `jaxrnn.bptt.adjoints`, and one adjoint step more. Its own gradient goes through the
@@ -70,6 +71,7 @@ def omega(run: Run, loss: Loss) -> Array:
         return _omega(run, states, _scaled_adjoints(run, states, direct))
 
 
+@takes_run
 def omega_at_fixed_adjoints(run: Run, loss: Loss) -> Array:
     """Ω, differentiable only in the parameters of each Jᵢ: states and adjoints are held fixed.
 
@@ -117,6 +119,7 @@ def omega_at_fixed_adjoints(run: Run, loss: Loss) -> Array:
         return _omega(fixed.at(run.params), states, adjoints)
 
 
+@takes_run
 def flossing(
     run: Run,
     *,

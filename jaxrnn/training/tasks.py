@@ -192,7 +192,8 @@ def adding(key: PRNGKey, batch_size: int, T: int) -> Batch:
 
     The mark is 1 at the two marked steps, -1 at the first and the last step, and 0 elsewhere. One
     marked step is among the first ten, the other is another one of the first T/2 - 1. So the
-    shortest lag is T/2. A number that is marked at the first step counts as 0, and its mark is 1.
+    shortest lag is T/2 + 1. A number that is marked at the first step counts as 0, and its mark is
+    1.
 
     An output of ½ has a squared error of 1/24 = 0.042, or a little less, because of the marks at
     the first step.
@@ -217,7 +218,7 @@ def adding(key: PRNGKey, batch_size: int, T: int) -> Batch:
     >>> xs.shape, targets.shape, (xs[:, 0, 1] == 1).sum().item()
     ((50, 5, 2), (1, 5, 1), 2)
     """
-    _check(key, batch_size, T, least=6, why="two different steps before T/2 - 1")
+    _check(key, batch_size, T, least=6, why="two marks in the first T/2 - 1 steps")
     k_value, k_first, k_second = jax.random.split(key, 3)
     values = jax.random.uniform(k_value, (T, batch_size), minval=-1.0)
     half = T // 2 - 1

@@ -1,6 +1,7 @@
 """`jaxrnn.Run`: a pytree that checks its parts and goes through every transformation."""
 
 import dataclasses
+import inspect
 import pickle
 
 import chex
@@ -298,3 +299,52 @@ def test_assert_cell_passes_ours_and_names_what_is_wrong():
     cell = dataclasses.replace(jaxrnn.rnn(), name="half", phi=wrong)
     with pytest.raises(AssertionError, match=r"half: .* is wrong"):
         jaxrnn.verification.assert_cell(cell, shapes=((2, 3),), cases=4)
+
+
+# --- code that was written before there were runs -------------------------------------
+
+
+MAKE_ONE = r"^run: expected .*; make one: jaxrnn\.Run\(cell, params"
+
+
+def of_runs(first):
+    """Public functions whose first parameter is `first`."""
+    for module in ("bptt", "certificates", "initializers", "jacobians", "layers", "lyapunov",
+                   "paths", "products", "regularizers", "truncation"):  # fmt: skip
+        for name in getattr(jaxrnn, module).__all__:
+            f = getattr(getattr(jaxrnn, module), name)
+            if inspect.isfunction(f) and next(iter(inspect.signature(f).parameters)) == first:
+                yield pytest.param(f, id=f"{module}.{name}")
+
+
+@pytest.mark.parametrize("f", list(of_runs("run")))
+def test_a_call_with_the_parts_of_a_run_is_told_what_to_write_now(f):
+    cell, params, xs = parts()
+    for case in ((cell, params, xs), (cell, params, xs, last), (cell, params, xs, last, 3)):
+        with pytest.raises(TypeError, match=MAKE_ONE):
+            f(*case)
+    with pytest.raises(TypeError, match=MAKE_ONE):
+        f(cell, params, xs, lengths=jnp.array([1, 2]))
+
+
+@pytest.mark.parametrize("f", list(of_runs("runs")))
+def test_a_call_with_the_parts_of_a_net_is_told_what_to_write_now(f):
+    cell, params, xs = parts()
+    for case in (
+        (cell, [jaxrnn.layers.Layer(params)], xs),
+        (cell, [jaxrnn.layers.Layer(params)], xs, last),
+    ):
+        with pytest.raises(TypeError, match=r"^runs: expected what jaxrnn\.layers\.runs\(cell"):
+            f(*case)
+
+
+def test_what_was_renamed_says_its_new_name():
+    with pytest.raises(AttributeError, match=r"renamed jaxrnn\.scaled"):
+        _ = jaxrnn.scaling
+    with pytest.raises(AttributeError, match="renamed of_weights"):
+        _ = jaxrnn.certificates.from_weights
+
+
+def test_a_warmup_that_is_no_integer_is_refused_by_name():
+    with pytest.raises(TypeError, match=r"^warmup: expected an integer"):
+        jaxrnn.initializers.scaled_to_exponent(run_of(), 0.0, warmup=jnp.array(3))
