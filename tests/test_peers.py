@@ -189,7 +189,7 @@ def test_the_bare_matmuls_do_the_work_of_the_hoisted_scan_and_no_more(kind):
         with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
             return matmul_flops(jax.make_jaxpr(peer.f)(*peer.args).jaxpr)
 
-    rows = peers.GATES[kind] * H
+    rows = peers.GATE_COUNTS[kind] * H
     assert flops("bare matmuls") == flops("hoisted scan") == 6 * T * B * rows * (D + H)
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from chex import ArrayTree
 from jax import Array
 
+from jaxrnn import _checks
 from jaxrnn.numerics import norms
 from jaxrnn.numerics.dtypes import accumulator
 
@@ -51,8 +52,7 @@ def rescaled(tree: ArrayTree, exponent: Array) -> Scaled:
         tree · 2^e = (tree · 2⁻ᵏ) · 2^(e+k)        2ᵏ⁻¹ ≤ max |entry| < 2ᵏ
 
     No digit changes, unless an entry is so much smaller than the largest that the dtype cannot hold
-    it any more. A tree of zeros, or with NaN or inf in it, stays as it is. Arguments are not
-    checked.
+    it any more. A tree of zeros, or with NaN or inf in it, stays as it is.
 
     Args:
       tree: Leaves `(*lead, ·)`, floats.
@@ -61,6 +61,10 @@ def rescaled(tree: ArrayTree, exponent: Array) -> Scaled:
     Returns:
       Scaled, with 16-bit leaves widened to float32.
 
+    Raises:
+      TypeError: If a leaf is not an array of real floats, or `exponent` not one of integers.
+      ValueError: If there is no leaf, or one does not begin with the axes of `exponent`.
+
     Cost:
       A maximum and three multiplications for each entry.
 
@@ -68,6 +72,7 @@ def rescaled(tree: ArrayTree, exponent: Array) -> Scaled:
     >>> rescaled(jnp.float32([3e38, 1e38]), jnp.int32(0)).exponent.tolist()
     128
     """
+    _check("tree", tree, exponent)
     lead = exponent.ndim
     tree = jax.tree.map(lambda leaf: leaf.astype(accumulator(leaf.dtype)), tree)
     largest = [
@@ -87,7 +92,7 @@ def added(a: Scaled, b: Scaled) -> Scaled:
 
         a + b = (v_a · 2^(e_a - e) + v_b · 2^(e_b - e)) · 2^e        e = max(e_a, e_b)
 
-    If one of them is 0, e is the exponent of the other. Arguments are not checked.
+    If one of them is 0, e is the exponent of the other.
 
     Args:
       a: Scaled, leaves `(*lead, ·)`, exponent `(*lead,)`.
@@ -95,6 +100,10 @@ def added(a: Scaled, b: Scaled) -> Scaled:
 
     Returns:
       Scaled.
+
+    Raises:
+      TypeError: If `a` or `b` is no Scaled, or `b` has another tree or dtype than `a`.
+      ValueError: If `b` has other shapes than `a`.
 
     Cost:
       That of three calls of `rescaled`.
@@ -104,6 +113,11 @@ def added(a: Scaled, b: Scaled) -> Scaled:
     >>> float(added(one, tiny).unscaled())
     1.0625
     """
+    for name, x in (("a", a), ("b", b)):
+        if not isinstance(x, Scaled):
+            raise TypeError(f"{name}: expected a jaxrnn.scaled.Scaled, got {_checks.describe(x)}")
+    _check("a.value", a.value, a.exponent)
+    _checks.check_tree("b.value", b.value, a.value, "a.value")
     top = jnp.maximum(_exponent(a), _exponent(b))
     value = jax.tree.map(
         lambda x, y: times_power(x, a.exponent - top) + times_power(y, b.exponent - top),
@@ -133,8 +147,6 @@ def times_power(x: Array, exponent: Array) -> Array:
 
         x · 2^exponent
 
-    Arguments are not checked.
-
     Args:
       x: `(*lead, ·)`, floats.
       exponent: int32 `(*lead,)`.
@@ -143,6 +155,10 @@ def times_power(x: Array, exponent: Array) -> Array:
       An array of the shape and dtype of x. It is exact where x and the result are normal numbers,
       and inf or 0 where the dtype cannot hold the result.
 
+    Raises:
+      TypeError: If `x` is not an array of real floats, or `exponent` not one of integers.
+      ValueError: If `x` does not begin with the axes of `exponent`.
+
     Cost:
       Three multiplications for each entry.
 
@@ -150,6 +166,7 @@ def times_power(x: Array, exponent: Array) -> Array:
     >>> float(times_power(jnp.float32(2.0**100), jnp.int32(-200))) == 2.0**-100
     True
     """
+    _check("x", x, exponent)
     info = jnp.finfo(x.dtype)
     exponent = exponent.reshape(*exponent.shape, *[1] * (x.ndim - exponent.ndim))
     # In several factors, since 2^±k overflows long before x · 2^±k must. Three span the way from
@@ -159,6 +176,22 @@ def times_power(x: Array, exponent: Array) -> Array:
         x = x * jnp.broadcast_to(_power(part, x.dtype), x.shape)
         exponent = exponent - part
     return x
+
+
+def _check(name: str, tree: Any, exponent: Any) -> None:
+    """Refuse what is no tree of floats that begin with the axes of an integer exponent."""
+    _checks.check_array("exponent", exponent, kind=jnp.integer)
+    lead, paths = tuple(exponent.shape), jax.tree_util.tree_leaves_with_path(tree)
+    if not paths:
+        raise ValueError(f"{name}: expected at least one array, got {_checks.describe(tree)}")
+    for path, leaf in paths:
+        leaf_name = name + jax.tree_util.keystr(path)
+        _checks.check_array(leaf_name, leaf)
+        if tuple(leaf.shape[: len(lead)]) != lead:
+            raise ValueError(
+                f"{leaf_name}: expected an array that begins with the axes {lead} of exponent, got "
+                f"shape {tuple(leaf.shape)}"
+            )
 
 
 def _power(exponent: Array, dtype: Any) -> Array:
@@ -175,14 +208,16 @@ def log_of(size: Array, exponent: Array) -> Array:
 
         log(size · 2^exponent) = exponent · log 2 + log size
 
-    Arguments are not checked.
-
     Args:
       size: Floats of at least 0, `(*lead,)`.
       exponent: int32 `(*lead,)`.
 
     Returns:
       `(*lead,)` in the dtype of size. At size 0 it is -inf and its derivative is 0.
+
+    Raises:
+      TypeError: If `size` is not an array of real floats, or `exponent` not one of integers.
+      ValueError: If the two have different shapes.
 
     Cost:
       One logarithm and two multiplications for each entry.
@@ -191,6 +226,11 @@ def log_of(size: Array, exponent: Array) -> Array:
     >>> float(log_of(jnp.float32(1.0), jnp.int32(1000)))
     693.1471...
     """
+    _check("size", size, exponent)
+    if size.ndim != exponent.ndim:
+        raise ValueError(
+            f"size: expected the shape of exponent, {exponent.shape}, got {size.shape}"
+        )
     # log 2 = high + low, where `high` has 12 bits: its product with an exponent below 2¹² is exact
     # in float32. With log 2 in one piece, its rounding error would grow with the exponent.
     high = jnp.asarray(np.floor(np.log(2) * 2**12) / 2**12, size.dtype)

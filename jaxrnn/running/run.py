@@ -276,13 +276,14 @@ def first_checked(
     return decorated
 
 
-def check_is_run(run: Any) -> None:
-    """Refuse what is no run; its parts are not looked at."""
+def takes_run(f: Callable[P, Result]) -> Callable[P, Result]:
+    """An analysis f, which says how to make a run if its first argument is none."""
+    return first_checked(_check_is_run)(f)
+
+
+def _check_is_run(run: Any) -> None:
     if not isinstance(run, Run):
-        check_run(run)
-
-
-takes_run = first_checked(check_is_run)
+        check_run(run)  # refuses it
 
 
 def analysis(f: Callable[[Run], Result]) -> Callable[[Run], Result]:

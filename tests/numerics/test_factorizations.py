@@ -177,7 +177,7 @@ def run_on_two_cores(module, rounds, seconds):
     """The exit code of tests/support/hang.py with a module's functions; None if it did not end."""
     # A worker of this suite keeps to one core, and its children would.
     code = "import os; hasattr(os, 'sched_setaffinity') and os.sched_setaffinity(0, (0, 1)); "
-    code += f"from tests import hang; hang.main({module!r}, {rounds})"
+    code += f"from tests.support import hang; hang.main({module!r}, {rounds})"
     environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
     try:
         return subprocess.run(

@@ -61,7 +61,7 @@ def drawn(name, size, many=(), seed=1):
     params, xs, state0 = drawing.drawn(like, T, batch, D, H, seed=seed, many=many)
     if name == "rnn-relu":  # no unit at rest: its logs are -inf
         params = params._replace(w_hh=abs(params.w_hh), b=4 + params.b)
-    return jax.tree.map(np.asarray, (params, xs, state0))
+    return jax.tree.map(np.array, (params, xs, state0))
 
 
 def one_of(cases, i):
