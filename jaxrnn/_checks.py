@@ -312,6 +312,7 @@ def check_loss(name: str, f: Any, states: Any, shape: tuple[int, ...]) -> None:
         if not real:
             raise TypeError(f"{words} {describe(value)}")
         if jnp.shape(value) != shape:
-            raise ValueError(f"{words} {describe(value)}")
+            hint = "; take its sum or its mean" if shape == () else ""
+            raise ValueError(f"{words} {describe(value)}{hint}")
 
     jax.eval_shape(probe, states)

@@ -82,7 +82,7 @@ NAMES = {
 
 
 @pytest.mark.parametrize("module", NAMES, ids=lambda module: module.__name__.split(".")[-1])
-@short(module={horizon, adding})
+@short(module=horizon)
 def test_each_command_prints_its_table_and_writes_json_and_picture(
     module, tmp_path, monkeypatch, capsys
 ):

@@ -10,6 +10,7 @@ import pytest
 import jaxrnn
 from jaxrnn import demo
 from jaxrnn.numerics.time_axis import previous
+from tests.support.profiles import short
 
 
 def small_data():
@@ -20,6 +21,7 @@ def small_data():
 
 
 @pytest.mark.parametrize("cell", [jaxrnn.rnn(), jaxrnn.lstm()], ids=lambda c: c.name)
+@short(cell=jaxrnn.lstm())
 def test_flow_equals_autodiff_of_the_loss(cell):
     data, network = small_data(), demo.init_network(cell, jax.random.key(1))
     flow = demo.measured_flow(cell, network, data)

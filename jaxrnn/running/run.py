@@ -267,8 +267,8 @@ def first_checked(
     def decorated(f: Callable[P, Result]) -> Callable[P, Result]:
         @functools.wraps(f)
         def told(*args: P.args, **kwargs: P.kwargs) -> Result:
-            if args:
-                check(args[0])
+            if args or "cell" in kwargs:
+                check(args[0] if args else None)
             return f(*args, **kwargs)
 
         return told

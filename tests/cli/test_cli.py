@@ -32,6 +32,7 @@ def run(*arguments):
     return exit_.value.code
 
 
+@pytest.mark.long  # `.ci/run` runs `jaxrnn verify`
 def test_verify_prints_a_line_for_a_cell_and_exits_0(capsys):
     assert run("verify", "rnn[tanh]", "--cases", "8") == 0
     out = capsys.readouterr().out
@@ -48,6 +49,7 @@ def test_verify_of_a_cell_by_its_module_says_that_it_passed(capsys):
     assert "tanh, |z|" not in out
 
 
+@pytest.mark.long
 def test_verify_with_details_prints_the_table(capsys):
     assert run("verify", "rnn[identity]", "--cases", "8", "--details") == 0
     out = capsys.readouterr().out
@@ -194,6 +196,7 @@ def test_other_os_errors_of_the_demo_keep_their_traceback(module, tmp_path, monk
         main(("demo", "--out", str(tmp_path)))
 
 
+@pytest.mark.long  # `.ci/run` runs the command of the README
 def test_demo_writes_two_pictures_and_a_summary(tmp_path, capsys, monkeypatch):
     """Of small nets; `.ci/run` has those of the README."""
     monkeypatch.setattr(demo, "HIDDEN", 24)

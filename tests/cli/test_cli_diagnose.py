@@ -12,6 +12,7 @@ import safetensors.numpy
 import jaxrnn
 from jaxrnn.cli import main
 from jaxrnn.cli.diagnose import Options, read_weights
+from tests.support.profiles import short
 
 T, B, D, H = 25, 6, 3, 5
 
@@ -96,11 +97,13 @@ def independent(weights, xs, lengths):
     return sorted(found)[round(0.5 * (len(found) - 1))], np.concatenate(forgets).mean()
 
 
-@pytest.mark.parametrize("given", [
-    ("--weights", "m.safetensors", "--data", "xs.npy", "--lengths", "l.npy"),
-    ("--weights", "m.npz", "--data", "first.npy", "--batch-first", "--lengths", "l.npy",
-     "--layout", "torch", "--prefix", "net.lstm", "--chunk", "4"),
-])  # fmt: skip
+PLAIN = ("--weights", "m.safetensors", "--data", "xs.npy", "--lengths", "l.npy")
+FULLEST = ("--weights", "m.npz", "--data", "first.npy", "--batch-first", "--lengths", "l.npy",
+           "--layout", "torch", "--prefix", "net.lstm", "--chunk", "4")  # fmt: skip
+
+
+@pytest.mark.parametrize("given", [PLAIN, FULLEST])
+@short(given=FULLEST)
 def test_the_report_has_what_an_independent_computation_finds(given, here, tmp_path, capsys):
     assert run(*given, "--out", "new/report") == 0
     out = capsys.readouterr().out

@@ -293,6 +293,7 @@ def of_one_layer(states):
 
 
 @pytest.mark.parametrize("loss", [of_one_layer, of_a_stack, of_many_steps])
+@short(loss=of_a_stack)
 def test_resets_and_given_states_have_the_sizes_that_autodiff_finds_for_each_example(loss):
     cell, many = LSTM, len(ENDS)
     keys = jax.random.split(jax.random.key(5), 3)

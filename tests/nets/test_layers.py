@@ -324,6 +324,7 @@ def test_numpy_lengths_are_lengths():
 
 
 @stacks
+@short(name="lstm", both=[0, 1])
 def test_a_derivative_by_the_params_below_is_whole(name, both, lengths):
     """The runs were made outside, the upper ones of what the lower ones put out then."""
     cell, net, xs = net_of(name, both)

@@ -167,7 +167,6 @@ addEventListener("message", e => {{
 @pytest.mark.parametrize("which", ["one", "several"])
 @pytest.mark.parametrize("width", [1280, 390])
 @pytest.mark.parametrize("dark", [False, True])
-@short(dark=False, width=1280, which="several")
 @short(dark=False, width=390, which="one")
 @short(dark=True, width=390, which="several")
 def test_a_browser_draws_every_figure_and_scrolls_only_down(flows, width, dark, which, tmp_path):

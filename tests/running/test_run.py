@@ -23,6 +23,7 @@ from jaxrnn import (
     strategies,
     truncation,
 )
+from tests.support.profiles import short
 
 T, B, D, H = 7, 3, 2, 4
 LENGTHS = np.array([7, 4, 2], np.int32)
@@ -176,6 +177,7 @@ def test_axes_names_what_it_does_not_know():
 
 
 @pytest.mark.parametrize("name", ANALYSES)
+@short(name={"closed_form", "contribution_norms", "curve", "paths.transport", "along", "flossing"})
 def test_jit_takes_a_run_as_an_argument(name):
     f, run = ANALYSES[name], run_of()
     chex.assert_trees_all_close(jax.jit(f)(run), f(run), rtol=1e-12, atol=1e-13)
@@ -325,6 +327,8 @@ def test_a_call_with_the_parts_of_a_run_is_told_what_to_write_now(f):
             f(*case)
     with pytest.raises(TypeError, match=MAKE_ONE):
         f(cell, params, xs, lengths=jnp.array([1, 2]))
+    with pytest.raises(TypeError, match=MAKE_ONE):
+        f(cell=cell, params=params, xs=xs)
 
 
 @pytest.mark.parametrize("f", list(of_runs("runs")))

@@ -76,7 +76,7 @@ def close(got, want, rtol):
 
 
 @pytest.mark.parametrize("name", [*CELLS, "leaky"])
-@short(name={"lstm", "leaky"})
+@short(name="lstm")
 def test_omega_and_its_gradient_are_those_written_out(name):
     cell, params, xs = drawn(name)
     f = lambda p, x: regularizers.omega(jaxrnn.Run(cell, p, x), loss)  # noqa: E731
