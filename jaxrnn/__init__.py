@@ -44,10 +44,10 @@ from jaxrnn.running.unrolling import unroll
 from jaxrnn.training import clipping, initializers, regularizers, tasks
 from jaxrnn.verification import verify
 
-_WITH_EXTRAS = {
-    "plot": "jaxrnn.plot",
-    "report": "jaxrnn.report",
-    "strategies": "jaxrnn.verification.strategies",
+_WITH_EXTRAS = {  # where a module is, and the extra that brings what it needs
+    "plot": ("jaxrnn.plot", "plot"),
+    "report": ("jaxrnn.report", "report"),
+    "strategies": ("jaxrnn.verification.strategies", "test"),
 }
 
 
@@ -57,7 +57,16 @@ def __getattr__(name: str) -> types.ModuleType:
     They need extras (matplotlib, jinja2, hypothesis), which `import jaxrnn` must do without.
     """
     if name in _WITH_EXTRAS:
-        return importlib.import_module(_WITH_EXTRAS[name])
+        module, extra = _WITH_EXTRAS[name]
+        try:
+            return importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            package = str(error.name).partition(".")[0]
+            raise ModuleNotFoundError(
+                f"jaxrnn.{name}: {package} is missing; pip install 'jaxrnn[{extra}]', or "
+                f"pip install '.[{extra}]' from a clone",
+                name=error.name,
+            ) from error
     renamed = "; it was renamed jaxrnn.scaled" if name == "scaling" else ""
     raise AttributeError(f"module 'jaxrnn' has no attribute '{name}'{renamed}")
 

@@ -243,3 +243,15 @@ def test_a_record_shows_in_a_notebook_what_it_prints(record, monkeypatch):
     printer = Printer()
     record(*[None] * len(record._fields))._repr_pretty_(printer, False)
     assert printer.written == ["a table"]
+
+
+@pytest.mark.parametrize(
+    ("name", "needs", "extra"),
+    [("plot", "matplotlib", "plot"), ("report", "jinja2", "report"),
+     ("strategies", "hypothesis", "test")],
+)  # fmt: skip
+def test_a_module_whose_extra_is_missing_says_what_to_install(name, needs, extra):
+    program = f"import sys; sys.modules[{needs!r}] = None; import jaxrnn; jaxrnn.{name}"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert f"{needs} is missing; pip install 'jaxrnn[{extra}]'" in done.stderr

@@ -4,9 +4,9 @@ A cell maps a state and an input to the next state,
 
     sᵢ = step(θ, sᵢ₋₁, xᵢ)
 
-and knows its own linearisation. Algorithms take a `Cell` and never ask which one it is. Two classes
-keep the contract: `PointwiseCell`, with a closed form (rnn, lstm, gru), and `StepCell`, for any
-step function, whose linearisation `jax.jvp` makes.
+and knows its own linearisation. Algorithms take a `Cell` and ask it only what is told here. Two
+classes keep the contract: `PointwiseCell`, with a closed form (rnn, lstm, gru), and `StepCell`, for
+any step function, whose linearisation `jax.jvp` makes.
 
 Index convention: a derivative has the tree of `jax.jacfwd`. `J.h.c[..., j, k]` is ∂h[j]/∂c[k]: the
 first name and index are those of the output, the second those of the input.
