@@ -106,7 +106,7 @@ OTHERS = {
         lambda stack: matrix_products.log_norm(matrix_products.product(stack)), SQUARE),
     "scaled.rescaled": case(scaled.rescaled, XS, POWER),
     "scaled.added": case(lambda x: scaled.added(*[scaled.rescaled(x, POWER)] * 2), XS),
-    "scaled.log_of": case(lambda x: scaled.log_of(abs(x), POWER), XS),
+    "scaled.log_of": case(scaled.log_of, abs(XS[0, 0, 0]), POWER),
     "scaled.times_power": case(scaled.times_power, XS, POWER),
     "initializers.with_gate_bias": case(
         lambda p: initializers.with_gate_bias(LSTM, p, "f", 1.0), PARAMS),
