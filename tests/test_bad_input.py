@@ -1096,7 +1096,7 @@ for name in ("omega", "omega_at_fixed_adjoints"):
     f = getattr(regularizers, name)
     for label, change, error, named in (
         ("a loss of the wrong shape", {"loss": lambda s: s.h}, ValueError,
-         ("loss", "one real scalar", r"got float32\[5, 2, 4\]")),
+         ("loss", "one real scalar", r"got float32\[5, 2, 4\]; take its sum or its mean")),
         ("no loss", {"loss": 1.0}, TypeError, ("loss", "expected a function", "got")),
     ):  # fmt: skip
         row(f"{name}: {label}", lambda v, f=f, c=change: through_time(f, v, **c), error, *named)

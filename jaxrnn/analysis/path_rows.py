@@ -100,8 +100,8 @@ def _through(run: Run, step: Steps, chains: Chains, readout: Array) -> Chains:
         )
     if step.resets is not None:
         moved = select(step.resets, jax.tree.map(jnp.zeros_like, moved), moved)
-    # Held after reset: a held step ignores its reset. It is no step either, so that no share is
-    # divided by padding.
+    # `held` comes after `resets`, since a held step ignores its reset. `taken` does not count held
+    # steps: a share is per step that the sequence has, not per step of padding.
     one = jnp.ones_like(taken)
     if step.held is not None:
         moved = select(step.held, stacked, moved)

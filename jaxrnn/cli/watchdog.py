@@ -71,7 +71,7 @@ def _watch(
     """Read the CPU time until the block has ended or its threads have not worked for `limit`."""
     readings = max(1, round(limit / period))
     used = collections.deque([time.process_time()], maxlen=readings + 1)
-    ready = collections.deque([True], maxlen=readings + 1)
+    ready = collections.deque([False], maxlen=readings + 1)
     while not ended.wait(period):
         _flush()
         used.append(time.process_time())

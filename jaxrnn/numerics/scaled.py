@@ -127,8 +127,9 @@ def added(a: Scaled, b: Scaled) -> Scaled:
     return rescaled(value, top)
 
 
-# The exponent of 0: below any that 2.7e8 steps that halve can reach, and so near that differences
-# stay in int32. Counted, not measured; docs/decisions/scaled-products.md
+# The exponent that stands for the number 0. A product that is halved at each step reaches it after
+# 2.7e8 steps. Differences of exponents still stay in int32. Counted, not measured;
+# docs/decisions/scaled-products.md
 LOWEST = -(2**28)
 
 

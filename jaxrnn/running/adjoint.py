@@ -107,7 +107,7 @@ def parts_and_total(run: Run, steps: Steps, direct: State) -> tuple[Any, ArrayTr
 
 
 def _nothing(direct: State) -> State:
-    # Made of `direct`: the carry of a scan must be placed over devices as what is added to it.
+    # Made of `direct`, since the carry of a scan must have the sharding of what is added to it.
     return jax.tree.map(lambda g: zeros_of(g, 0), direct)
 
 

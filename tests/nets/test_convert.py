@@ -442,6 +442,8 @@ def test_missing_extra_and_misshapen_leaves_are_named(case):
      "bias: expected .*reset"),
     (lambda: cudnn.read(ones(7), input_size=3, hidden_size=5), ValueError,
      r"weights: expected shape \(200,\) for these sizes, got float(32|64)\[7\]"),
+    (lambda: cudnn.read(ones(200), input_size=3, hidden_size=5, bidirectional=2), TypeError,
+     "bidirectional: expected a bool, got an int"),
     (lambda: cudnn.read(ones(200), input_size=0, hidden_size=5), ValueError,
      "input_size: expected an integer of at least 1, got 0"),
     (lambda: cudnn.read(None, input_size=3, hidden_size=5), TypeError,

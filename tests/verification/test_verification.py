@@ -165,6 +165,22 @@ def test_a_layer_norm_whose_variance_is_constant_at_one_unit_passes():
     assert report.passed, str(report)
 
 
+@pytest.mark.parametrize("nothing", [np.nan, np.inf, -np.inf])
+def test_an_entry_whose_reference_is_not_finite_is_not_judged(nothing):
+    drawn = DrawnCases(1, 1, np.ones(2), np.zeros((2, 2), np.uint32), np.ones(2, bool))
+    want = np.array([[1.0, nothing, 1.0], [1.0, 1.0, 1.0]])
+
+    def error(reference, *entries):
+        got = np.array([entries, (1.0, 1.0, 1.0)])
+        return judge("f", reference, ["h"], Pair(got, want, None, np.ones(2)), drawn)[0].error
+
+    for reference in ("jacfwd", "complex_step"):
+        assert error(reference, 1.0, 7.0, 1.0) == 0
+        assert error(reference, 1.0, nothing, 1.0) == 0
+        assert error(reference, 1.0, 7.0, 2.0) > 0.1
+        assert error(reference, 1.0, 7.0, np.nan) == np.inf
+
+
 def test_a_reference_that_is_no_number_verifies_nothing():
     """h = √(h₋ - h₋) is finite, its derivative at 0 is not."""
 
