@@ -26,7 +26,7 @@ from benchmarks import bptt, timing
 from jaxrnn.analysis import bptt as taken_apart
 from jaxrnn.cells import affine
 from jaxrnn.numerics import outer_products
-from jaxrnn.running import tangent_scan
+from jaxrnn.running import chunks
 
 TODAY = "today's"
 FACTORS_OF_TODAY = {"a quarter": 0.25, TODAY: 1, "4 times": 4}
@@ -44,18 +44,18 @@ class Tuned:
 
 
 CASES = (
-    Tuned(tangent_scan, "GATE_NUMBERS", "gradient", "lstm", (2048, 16, 32, 64)),
-    Tuned(tangent_scan, "WHOLE_UP_TO", "gradient", "rnn", (256, 32, 64, 128)),
-    Tuned(tangent_scan, "WHOLE_UP_TO", "gradient", "rnn", (512, 32, 64, 128)),
-    Tuned(tangent_scan, "KEEP_FROM", "gradient", "lstm", (32, 32, 64, 256)),
-    Tuned(tangent_scan, "KEEP_FROM", "gradient", "lstm", (16, 64, 64, 512)),
+    Tuned(chunks, "GATE_NUMBERS", "gradient", "lstm", (2048, 16, 32, 64)),
+    Tuned(chunks, "WHOLE_UP_TO", "gradient", "rnn", (256, 32, 64, 128)),
+    Tuned(chunks, "WHOLE_UP_TO", "gradient", "rnn", (512, 32, 64, 128)),
+    Tuned(chunks, "KEEP_FROM", "gradient", "lstm", (32, 32, 64, 256)),
+    Tuned(chunks, "KEEP_FROM", "gradient", "lstm", (16, 64, 64, 512)),
     Tuned(affine, "TURNED_BELOW", "gradient", "lstm", (32, 32, 64, 256)),
     Tuned(affine, "TURNED_BELOW", "gradient", "lstm", (16, 64, 64, 512)),
     Tuned(outer_products, "ENTRY_COST", "contribution_norms", "lstm", (32, 48, 64, 128)),
     Tuned(outer_products, "ENTRY_COST", "contribution_norms", "lstm", (32, 96, 64, 128)),
     Tuned(taken_apart, "ROW_NUMBERS", "credit_matrix", "lstm", (32, 32, 64, 128)),
 )
-QUICK = (Tuned(tangent_scan, "WHOLE_UP_TO", "gradient", "rnn", (256, 32, 8, 128)),)
+QUICK = (Tuned(chunks, "WHOLE_UP_TO", "gradient", "rnn", (256, 32, 8, 128)),)
 
 
 def program(call: str, kind: str) -> Callable[[Any, Any, Any], Any]:

@@ -27,7 +27,6 @@ from jax import Array
 from jaxrnn import _checks
 from jaxrnn.cells.contract import Loss, Params, State
 from jaxrnn.numerics import norms
-from jaxrnn.numerics.time_axis import over_chunks
 from jaxrnn.running.adjoint import (
     direct_adjoints,
     parts_and_total,
@@ -35,6 +34,7 @@ from jaxrnn.running.adjoint import (
     to_drive,
     to_each,
 )
+from jaxrnn.running.chunks import over_chunks
 from jaxrnn.running.run import Run, check_run, precise, takes_run
 from jaxrnn.running.steps import Steps, chunk_of, linearised, trajectory
 

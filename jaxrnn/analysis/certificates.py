@@ -27,7 +27,7 @@ from jaxrnn.cells.contract import Cell, Params
 from jaxrnn.numerics import factorizations, norms, state_vectors
 from jaxrnn.numerics.dtypes import accumulator
 from jaxrnn.numerics.matrix_products import from_tree
-from jaxrnn.numerics.time_axis import over_chunks
+from jaxrnn.running.chunks import over_chunks
 from jaxrnn.running.run import Run, check_vector_state, first_state, precise, takes_run
 from jaxrnn.running.steps import Steps, trajectory
 

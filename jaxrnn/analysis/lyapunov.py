@@ -23,7 +23,7 @@ from jaxrnn.cells.contract import State
 from jaxrnn.numerics import factorizations, state_vectors
 from jaxrnn.numerics.dtypes import accumulator
 from jaxrnn.numerics.scaled import Scaled, log_of, rescaled
-from jaxrnn.numerics.time_axis import over_chunks
+from jaxrnn.running.chunks import over_chunks
 from jaxrnn.running.run import Run, check_vector_state, first_state, precise, takes_run
 from jaxrnn.running.steps import Steps, chunk_of, linearised, push_through, trajectory
 

@@ -17,7 +17,8 @@ from jax import Array
 from jaxrnn.cells.contract import State
 from jaxrnn.numerics.dtypes import accumulator
 from jaxrnn.numerics.scaled import Scaled, rescaled
-from jaxrnn.numerics.time_axis import over_chunks, select
+from jaxrnn.numerics.time_axis import select
+from jaxrnn.running.chunks import over_chunks
 from jaxrnn.running.run import Run
 from jaxrnn.running.steps import Steps, chunk_of, linearised
 

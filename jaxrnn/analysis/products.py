@@ -22,8 +22,8 @@ from jaxrnn import _checks
 from jaxrnn.cells.contract import State
 from jaxrnn.numerics import norms, state_vectors
 from jaxrnn.numerics.scaled import Scaled, log_of, rescaled
-from jaxrnn.numerics.time_axis import over_chunks
 from jaxrnn.running.adjoint import through_step
+from jaxrnn.running.chunks import over_chunks
 from jaxrnn.running.run import Run, check_vector_state, first_state, precise, takes_run, until
 from jaxrnn.running.steps import Steps, chunk_of, linearised, push_through, trajectory
 

@@ -20,7 +20,7 @@ from jaxrnn.diagnosis.measurement import Part, measure
 from jaxrnn.diagnosis.watching import Watched, watch, watched_sizes
 from jaxrnn.nets.layers import Layer, direct_adjoints, unroll_layers
 from jaxrnn.numerics import state_vectors
-from jaxrnn.numerics.time_axis import flipped
+from jaxrnn.numerics.padding import flipped
 from jaxrnn.running.run import Run, precise
 
 __all__ = ["diagnose"]

@@ -22,7 +22,7 @@ from jax import Array
 from jaxrnn import _checks
 from jaxrnn.analysis import bptt, jacobians
 from jaxrnn.cells.contract import Cell, Loss, State
-from jaxrnn.numerics.time_axis import flipped
+from jaxrnn.numerics.padding import flipped
 from jaxrnn.running.run import Run, first_checked
 
 __all__ = [

@@ -18,8 +18,9 @@ from jaxrnn import _checks
 from jaxrnn.cells.contract import Drive, Loss, Params, State
 from jaxrnn.numerics.dtypes import accumulator
 from jaxrnn.numerics.scaled import Scaled, added, rescaled
-from jaxrnn.numerics.time_axis import over_chunks, select
+from jaxrnn.numerics.time_axis import select
 from jaxrnn.numerics.zeros import zeros_of
+from jaxrnn.running.chunks import over_chunks
 from jaxrnn.running.run import Run, check_run
 from jaxrnn.running.steps import Steps, chunk_of, linearised
 

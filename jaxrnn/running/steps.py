@@ -8,9 +8,10 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxrnn.cells.contract import Coefficients, Jacobian, State
-from jaxrnn.numerics.time_axis import entering_states, padded, select
+from jaxrnn.numerics.padding import padded
+from jaxrnn.numerics.time_axis import entering_states, select
+from jaxrnn.running.chunks import plan
 from jaxrnn.running.run import Run, first_state
-from jaxrnn.running.tangent_scan import plan
 
 __all__ = ["Steps", "chunk_of", "identity_like", "linearised", "push_through", "trajectory"]
 

@@ -14,8 +14,7 @@ is never run twice.
 """
 
 import functools
-import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,49 +23,10 @@ from jax import Array
 from jax.custom_derivatives import SymbolicZero
 
 from jaxrnn.cells.contract import Cell, Params, State
-from jaxrnn.numerics.time_axis import entering, over_chunks, previous, select
+from jaxrnn.numerics.time_axis import previous, select
+from jaxrnn.running.chunks import Plan, entering, over_chunks
 
-__all__ = ["Plan", "plan", "states"]
-
-# Gate values in a chunk, 2 MiB in float32, the size of a core's cache: fewer make matmuls of few
-# rows, more leave the cache. benchmarks/results/constants_cpu.json; docs/decisions/chunk-size.md
-GATE_NUMBERS = 2**19
-# Gate values in a sequence of a one-gate cell that is not cut: memory, or copies in and out of
-# chunks. benchmarks/results/constants_cpu.json; docs/decisions/chunk-size.md
-WHOLE_UP_TO = 2**20
-# Gate values of a step from which W_hh h is kept: memory, or its matmul once more.
-# benchmarks/results/constants_cpu.json; docs/decisions/kept-projections.md
-KEEP_FROM = 1536
-
-
-class Plan(NamedTuple):
-    """How a sequence is cut. It changes time and memory, never the result.
-
-    Attributes:
-      chunk: Steps in a chunk.
-      keep: Whether W_hh h is kept from the forward pass rather than formed again.
-    """
-
-    chunk: int
-    keep: bool
-
-
-def plan(cell: Cell, params: Params, xs: Array, state: State, chunk: int | None) -> Plan:
-    """The given chunk, or one of about 2¹⁹ gate values that divides T if such a one is near."""
-    T = xs.shape[0]
-    u = jax.eval_shape(cell.project, params, xs[:1] if T else xs)
-    numbers = max(math.prod(u.shape[1:]), 1)
-    one_gate = numbers <= sum(leaf.size for leaf in jax.tree.leaves(state))
-    whole = one_gate and T * numbers <= WHOLE_UP_TO
-    # At least 8 steps give the matmuls of a chunk enough rows. At most T/8 steps, or 32, keep a
-    # chunk small beside the states of a long sequence.
-    most = max(1, min(max(GATE_NUMBERS // numbers, 8), max(-(-T // 8), 32), T))
-    # A chunk of a one-gate cell would hold little beside its states, and be copied in and out.
-    if whole:
-        most = max(T, 1)
-    # A chunk that divides T leaves no shorter last chunk, which would be compiled by itself.
-    fits = [size for size in range(most, most // 2, -1) if T % size == 0]
-    return Plan(chunk or (fits[0] if fits else most), whole or u.shape[-1] >= KEEP_FROM)
+__all__ = ["states"]
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))

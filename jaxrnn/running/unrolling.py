@@ -9,9 +9,11 @@ from jax import Array
 
 from jaxrnn import _checks
 from jaxrnn.cells.contract import Cell, Params, State
-from jaxrnn.numerics.time_axis import over_chunks, padded, select
+from jaxrnn.numerics.padding import padded
+from jaxrnn.numerics.time_axis import select
 from jaxrnn.numerics.zeros import zeros_of
 from jaxrnn.running import tangent_scan
+from jaxrnn.running.chunks import over_chunks, plan
 
 __all__ = ["by_autodiff", "last_state", "unroll"]
 
@@ -104,8 +106,8 @@ def _driven(
     # `push` and `drive` of such a cell differentiate the step, which JAX does as well by itself.
     if not cell.closed_form:
         return _scan(cell, params, xs, state, held, resets, state0)
-    plan = tangent_scan.plan(cell, params, xs, state, chunk)
-    return tangent_scan.states(cell, plan, params, xs, (state, state0), held, resets)
+    cut = plan(cell, params, xs, state, chunk)
+    return tangent_scan.states(cell, cut, params, xs, (state, state0), held, resets)
 
 
 def last_state(

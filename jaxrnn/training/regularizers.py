@@ -22,8 +22,8 @@ from jaxrnn.analysis import lyapunov
 from jaxrnn.cells.contract import Loss, State
 from jaxrnn.numerics.dtypes import accumulator
 from jaxrnn.numerics.scaled import Scaled, rescaled, times_power
-from jaxrnn.numerics.time_axis import over_chunks
 from jaxrnn.running.adjoint import direct_adjoints, scaled_back, scaled_nothing, through_step
+from jaxrnn.running.chunks import over_chunks
 from jaxrnn.running.run import Run, check_run, precise, takes_run
 from jaxrnn.running.steps import Steps, chunk_of, linearised, trajectory
 

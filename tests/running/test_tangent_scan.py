@@ -10,6 +10,7 @@ import pytest
 import jaxrnn
 from jaxrnn.cells import affine
 from jaxrnn.running import tangent_scan
+from jaxrnn.running.chunks import Plan
 from jaxrnn.running.unrolling import by_autodiff, last_state
 from tests.support import drawing
 from tests.support.modes import tol
@@ -71,7 +72,7 @@ def test_no_plan_changes_the_gradient(name, chunk, keep):
     point, weights = drawn(cell, 11, (2,), 3, 4)
 
     def planned(cell, params, xs, state0):
-        plan = tangent_scan.Plan(chunk, keep)
+        plan = Plan(chunk, keep)
         return tangent_scan.states(cell, plan, params, xs, (state0, state0), None, None)
 
     got = jax.jit(jax.grad(loss_of(planned, cell, weights), argnums=(0, 1, 2)))(*point)

@@ -1,0 +1,54 @@
+"""Padding: which steps are behind the end of their sequence, and what stands there."""
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+__all__ = ["flipped", "padded"]
+
+
+def padded(xs: Array, lengths: Array | None) -> tuple[Array, Array | None]:
+    """The inputs with harmless padding, and True where a step is held, `(T, *batch)` or None."""
+    if lengths is None:
+        return xs, None
+    # NaN in the padding is replaced before it meets a weight. To mask the result is not enough: the
+    # backward pass would multiply the masked 0 by NaN, and every gradient would be NaN.
+    step, ends = _counted(lengths, xs.shape[0])
+    held = step >= ends
+    return jnp.where(held[..., None], _harmless(lengths, xs), xs), held
+
+
+def flipped(xs: Array, lengths: Array | None) -> Array:
+    """Each sequence turned round within its length, `(T, *batch, ·)`; padding stays where it is.
+
+    A length outside [0, T] acts as if clipped. Only under a trace can there be one, since values
+    are checked everywhere else.
+    """
+    if lengths is None:
+        return xs[::-1]
+    T = xs.shape[0]
+    step, ends = _counted(lengths, T)
+    index = jnp.where(step < ends, ends - 1 - step, step)
+    index = index.reshape(*index.shape, *[1] * (xs.ndim - index.ndim))
+    return jnp.take_along_axis(xs, index, axis=0)
+
+
+def _counted(lengths: Array, T: int) -> tuple[Array, Array]:
+    """(number of the step, length of its sequence in [0, T]), each `(T, *batch)`."""
+    # A short dtype such as int8 may not hold T. So lengths are clipped in their own dtype, to what
+    # it can hold, and only then cast to one that holds both.
+    most = min(T, jnp.iinfo(lengths.dtype).max)
+    ends = jnp.clip(lengths, 0, most).astype(jnp.int32)
+    step = jnp.arange(T, dtype=jnp.int32).reshape(-1, *[1] * lengths.ndim)
+    shape = (T, *lengths.shape)
+    return jnp.broadcast_to(step, shape), jnp.broadcast_to(ends[None], shape)
+
+
+def _harmless(lengths: Array, xs: Array) -> Array:
+    """What stands in for padding: each sequence's own first input, or 0 where its length is 0."""
+    # Zeros would make gradients NaN for a step that is not differentiable at 0, such as one that
+    # normalises its input. An input of the sequence itself is one that the step takes anyway.
+    # It is a constant: a gradient with respect to padding is exactly 0.
+    some = jnp.broadcast_to((lengths > 0)[..., None], xs[:1].shape)
+    first = jnp.where(some, jax.lax.stop_gradient(xs[:1]), jnp.zeros((), xs.dtype))
+    return jnp.broadcast_to(first, xs.shape)
