@@ -3,7 +3,7 @@
     python -m tests.support.evidence [jacobians] [properties] [--cases 5000] [--examples 40]
                                      [--out F.json]
 
-What is compared, and with what, is in `test_jacobians.py` and `test_properties.py`; this draws
+What is compared, and with what, is in `test_jacobians.py` and `properties.py`; this draws
 more cases and reports the errors instead of judging them.
 """
 
@@ -17,8 +17,8 @@ import numpy as np
 from tqdm import tqdm
 
 from tests import conftest  # noqa: F401   64-bit mode, strict promotion
-from tests import test_properties as of_properties
 from tests.analysis import test_jacobians as of_jacobians
+from tests.support import nets as of_nets
 from tests.support import reference
 from tests.support.properties import PROPERTIES
 from tests.support.table import CELLS, SCALES, SHAPES
@@ -51,11 +51,11 @@ def properties(examples):
             D, H, T, B = (int(generator.integers(1, most + 1)) for most in (3, 3, 5, 2))
             cell = str(generator.choice(of.cells))
             masked = of.masked and bool(generator.integers(2))
-            nets = of_properties.drawn(cell, D, H, T, B, int(generator.integers(2**32)), masked)
-            got = of_properties.asked(of.call, CELLS[cell], nets)
-            error = of_properties.errors(of, got, of_properties.told(of.truth, nets))
+            nets = of_nets.nets_of(cell, D, H, T, B, int(generator.integers(2**32)), masked)
+            got = of_nets.asked(of.call, CELLS[cell], nets)
+            error = of_nets.errors(of, got, of_nets.told(of.truth, nets))
             worst = max(worst, float(error.max(initial=0)))
-        found[name] = {"nets": examples * of_properties.NETS, "error": worst, "allowed": of.rtol}
+        found[name] = {"nets": examples * of_nets.NETS, "error": worst, "allowed": of.rtol}
     return found
 
 

@@ -89,15 +89,20 @@ def shapes(cell, D):
 def filled(rng, shapes, dtype, lead=()):
     """Leaves N(0, 0.6²), the same ones in every dtype."""
     found = drawing.leaves(rng, shapes, 0.6, lead)
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), found)
+    return jax.tree.map(lambda leaf: given_as(leaf, dtype), found)
+
+
+def given_as(leaf, dtype):
+    """An array of JAX, rounded by NumPy, which compiles nothing."""
+    return jnp.asarray(leaf.astype(dtype), dtype)
 
 
 def masks(mask):
     """(lengths, resets): an empty sequence, resets at the start, within, and beyond a length."""
     resets = np.zeros((T, B), bool)
     resets[[0, 4, 5, 9, 3], [1, 0, 0, 1, 2]] = True
-    lengths = jnp.asarray([T, 7, 0], jnp.int32) if mask in ("lengths", "both") else None
-    return lengths, jnp.asarray(resets) if mask in ("resets", "both") else None
+    lengths = given_as(np.array([T, 7, 0]), "int32") if mask in ("lengths", "both") else None
+    return lengths, given_as(resets, "bool") if mask in ("resets", "both") else None
 
 
 def parts(name, dtype, mask):
@@ -105,7 +110,7 @@ def parts(name, dtype, mask):
     cell, rng = CELLS[name], np.random.default_rng(list(CELLS).index(name))
     of_params, of_state = shapes(cell, D)
     params = filled(rng, of_params, dtype)
-    xs = jnp.asarray(rng.normal(size=(T, B, D)), dtype)
+    xs = given_as(rng.normal(size=(T, B, D)), dtype)
     state0 = filled(rng, of_state, dtype, (B,)) if mask == "both" else None
     return Parts(cell, params, xs, state0, *masks(mask))
 
@@ -115,7 +120,7 @@ def stack(name, dtype, mask):
     cell, rng = CELLS[name], np.random.default_rng(100 + list(CELLS).index(name))
     first, forward, reverse = (filled(rng, shapes(cell, size)[0], dtype) for size in (D, H, H))
     net = [layers.Layer(first), layers.Layer(forward, reverse)]
-    xs = jnp.asarray(rng.normal(size=(T, B, D)), dtype)
+    xs = given_as(rng.normal(size=(T, B, D)), dtype)
     return Parts(cell, net, xs, None, *masks(mask))
 
 
@@ -148,23 +153,29 @@ def of_weights(run):
 # --- the calls --------------------------------------------------------------------------
 
 
+# Compiled, for where the library asks for its slope without `jit`.
+@jax.jit
 def of_all(states):
     """A loss that reads every state, nonlinear."""
     return sum((leaf**2).mean() for leaf in jax.tree.leaves(states))
 
 
+@jax.jit
 def of_last(states):
     return (states.h[-1] ** 2).mean()
 
 
+@jax.jit
 def of_a_last_state(state):
     return (state.h**2).mean()
 
 
+@jax.jit
 def of_each(states):
     return (states.h**2).mean((1, 2))
 
 
+@jax.jit
 def of_outputs(states):
     return (layers.outputs(states) ** 2).mean() + of_all(states[0])
 
@@ -172,20 +183,21 @@ def of_outputs(states):
 def direction(run):
     """A state of ones."""
     of_state = shapes(run.cell, D)[1]
-    return type(of_state)(*[jnp.ones((B, *shape), run.xs.dtype) for shape in of_state])
+    return type(of_state)(*[given_as(np.ones((B, *shape)), run.xs.dtype) for shape in of_state])
 
 
 def slope(penalty, run, *args, **kwargs):
     """The derivative of a penalty by the params."""
     f = getattr(jaxrnn.regularizers, penalty)
-    return jax.grad(lambda p: analysis(f, run._replace(params=p), *args, **kwargs))(run.params)
+    at = lambda params: analysis(f, run._replace(params=params), *args, **kwargs)  # noqa: E731
+    return jax.jit(jax.grad(at))(run.params)
 
 
 def slope_of_unroll(run):
     def at(params, xs):
         return of_all(flat(jaxrnn.unroll, run._replace(params=params, xs=xs)))
 
-    return jax.grad(at, (0, 1))(run.params, run.xs)
+    return jax.jit(jax.grad(at, (0, 1)))(run.params, run.xs)
 
 
 def each(module, names, *args, **kwargs):

@@ -8,10 +8,10 @@ import pytest
 
 import jaxrnn
 from tests.support import planted
+from tests.support.nets import asked, check, nets_of, told
 from tests.support.profiles import short
 from tests.support.properties import PROPERTIES
 from tests.support.table import CELLS
-from tests.test_properties import asked, check, nets_of, told
 
 SHAPE = {"D": 2, "H": 3, "T": 4, "B": 2, "seed": 0}
 
