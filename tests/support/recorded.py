@@ -247,7 +247,9 @@ WHOLE = {
 OF_CLOSED_FORMS = each("initializers", "scaled_to_exponent", -0.2, warmup=2)
 OF_ONE_GATE = {
     "certificates.of_weights": of_weights,
-    "initializers.scaled_to_bound": lambda r: starts.scaled_to_bound(r.cell, r.params, 0.9),
+    "initializers.scaled_to_bound": lambda r: jax.jit(
+        lambda params: starts.scaled_to_bound(r.cell, params, 0.9)
+    )(r.params),
 }
 OF_GATES = {
     "initializers.with_gate_bias": lambda r: starts.with_gate_bias(
