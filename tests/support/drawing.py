@@ -32,7 +32,9 @@ def drawn(cell, T, batch, D, H, *, scale=0.5, seed=0, many=(), dtype=WIDEST, sha
     params = leaves(rng, of_params, scale, many)
     state0 = leaves(rng, of_state, lead=(*many, *batch))
     xs = rng.normal(size=(*many, T, *batch, D))
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), (params, xs, state0))
+    # Cast by NumPy: JAX would compile a program for each shape.
+    cast = lambda leaf: jnp.asarray(leaf.astype(dtype), dtype)  # noqa: E731
+    return jax.tree.map(cast, (params, xs, state0))
 
 
 def draw_params(cell, D, H, key, scale=1.0, dtype=WIDEST):
