@@ -1,6 +1,7 @@
 """∂cₜ/∂cₖ, its approximations and paths, against NumPy: complex steps and written-out blocks."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -11,10 +12,23 @@ import jaxrnn
 from jaxrnn import paths
 from tests.support import reference
 from tests.support.modes import tol
+from tests.support.profiles import short
 from tests.support.untied import H, drawn, masked
 
 CELL = jaxrnn.lstm()
 PATHS = ("memory", "i", "f", "g", "o")
+
+
+def decompose(*case, **masks):
+    """`paths.decompose` of an LSTM, in NumPy."""
+    return jax.tree.map(np.asarray, paths.decompose(jaxrnn.Run(CELL, *case, **masks)))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def transported(k, t, params, xs, state0, **masks):
+    """The three matrices of `paths.transport`, by one program."""
+    found = paths.transport(jaxrnn.Run(CELL, params, xs, state0, **masks), k, t)
+    return [M.unscaled() for M in (found.exact, found.four_term, found.forget)]
 
 
 def gates(params, h, c, x):
@@ -90,24 +104,27 @@ def frobenius(M):
 
 @pytest.mark.parametrize(("k", "t"), [(3, 3), (3, 4), (3, 5), (0, 11), (5, 11)])
 @pytest.mark.parametrize("scale", [0.1, 1.0, 6.0])
+@short(k=0, t=11)
+@short(k=3)
 def test_the_three_matrices(scale, k, t):
     params, xs, state0 = drawn("lstm", 12, (3,), 0)
-    params = jax.tree.map(lambda leaf: scale * leaf, params)
-    got = paths.transport(jaxrnn.Run(CELL, params, xs, state0), k, t)
+    params = jax.tree.map(lambda leaf: jnp.asarray(scale * np.asarray(leaf)), params)
+    by_path, of_four, of_forget = transported(k, t, params, xs, state0)
     exact = exact_by_complex_steps(params, xs, state0, k, t)
     numpy_params, _, steps = trajectory(params, xs, state0)
     written, four_term, forget = products(numpy_params, steps, k, t)
-    for found, want in ((got.exact, exact), (got.exact, written),
-                        (got.four_term, four_term), (got.forget, forget)):  # fmt: skip
+    for found, want in ((by_path, exact), (by_path, written),
+                        (of_four, four_term), (of_forget, forget)):  # fmt: skip
         atol = 1e-12 * max(np.abs(want).max(), np.abs(exact).max())
-        np.testing.assert_allclose(found.unscaled(), want, rtol=0, atol=atol)
+        np.testing.assert_allclose(found, want, rtol=0, atol=atol)
 
 
 @pytest.mark.parametrize("batch", [(), (3,), (2, 2)])
+@short(batch={(), (2, 2)})
 def test_norms_and_errors_at_every_lag(batch):
     T = 14
     params, xs, state0 = drawn("lstm", T, batch, 1)
-    found = paths.decompose(jaxrnn.Run(CELL, params, xs, state0))
+    found = decompose(params, xs, state0)
     numpy_params, _, steps = trajectory(params, xs, state0)
     for k in range(T):
         exact, *approximations = products(numpy_params, steps, k, T - 1)
@@ -124,9 +141,10 @@ def test_norms_and_errors_at_every_lag(batch):
 def test_shares_are_derivatives_by_the_weight_of_a_path_and_add_up_to_one(scale):
     T, h = 9, 1e-200
     params, xs, state0 = drawn("lstm", T, (3,), 2)
-    params = jax.tree.map(lambda leaf: scale * leaf, params)
+    params = jax.tree.map(lambda leaf: jnp.asarray(scale * np.asarray(leaf)), params)
     found = paths.decompose(jaxrnn.Run(CELL, params, xs, state0))
     assert list(found.shares) == list(PATHS)
+    found = jax.tree.map(np.asarray, found)  # which sorts the names
     numpy_params, _, steps = trajectory(params, xs, state0)
     for k in range(T - 1):
         for path in PATHS:
@@ -141,8 +159,9 @@ def test_shares_are_derivatives_by_the_weight_of_a_path_and_add_up_to_one(scale)
 
 def test_without_output_feedback_four_terms_are_exact():
     params, xs, state0 = drawn("lstm", 60, (4,), 3)
-    params = params._replace(w_hh=params.w_hh.at[3 * H :].set(0))
-    found = paths.decompose(jaxrnn.Run(CELL, params, xs, state0))
+    w_hh = np.array(params.w_hh)
+    w_hh[3 * H :] = 0
+    found = decompose(params._replace(w_hh=jnp.asarray(w_hh)), xs, state0)
     assert np.max(found.four_term_error) < tol(1e-13)
     assert np.max(np.abs(found.shares["o"])) == 0
     assert np.max(found.forget_error) > 0.1
@@ -150,8 +169,8 @@ def test_without_output_feedback_four_terms_are_exact():
 
 def test_without_recurrent_weights_the_forget_gates_are_all():
     params, xs, state0 = drawn("lstm", 60, (4,), 3)
-    params = params._replace(w_hh=jnp.zeros_like(params.w_hh))
-    found = paths.decompose(jaxrnn.Run(CELL, params, xs, state0))
+    w_hh = jnp.asarray(np.zeros_like(params.w_hh))
+    found = decompose(params._replace(w_hh=w_hh), xs, state0)
     assert np.max(found.forget_error) < tol(1e-13)
     np.testing.assert_allclose(found.shares["memory"][:-1], 1, atol=1e-13)
 
@@ -159,21 +178,23 @@ def test_without_recurrent_weights_the_forget_gates_are_all():
 def test_padding_takes_no_path_and_a_reset_cuts_all():
     T = 12
     params, xs, state0 = drawn("lstm", T, (4,), 4)
-    lengths = jnp.array([0, 1, 7, T])
-    found = paths.decompose(jaxrnn.Run(CELL, params, xs, state0, lengths=lengths))
-    for b, length in enumerate(lengths.tolist()):
+    lengths = [0, 1, 7, T]
+    found = decompose(params, xs, state0, lengths=jnp.array(lengths))
+    xs, state0 = jax.tree.map(np.asarray, (xs, state0))
+    for b, length in enumerate(lengths):
         at = jax.tree.map(lambda leaf, b=b: leaf[b], state0)
-        own = paths.decompose(jaxrnn.Run(CELL, params, xs[: max(length, 1), b], at))
+        own = decompose(params, xs[: max(length, 1), b], at)
         for k in range(T):
             lag_from = min(k, max(length - 1, 0))
             for got, want in zip(jax.tree.leaves(found), jax.tree.leaves(own), strict=True):
                 np.testing.assert_allclose(got[k, b], want[lag_from], atol=1e-11)
-    resets = jnp.zeros((T, 4), bool).at[5].set(True)
-    found = paths.decompose(jaxrnn.Run(CELL, params, xs, state0, resets=resets))
-    own = paths.decompose(jaxrnn.Run(CELL, params, xs[5:], state0))
+    resets = np.zeros((T, 4), bool)
+    resets[5] = True
+    found = decompose(params, xs, state0, resets=resets)
+    own = decompose(params, xs[5:], state0)
     for got, want in zip(jax.tree.leaves(found), jax.tree.leaves(own), strict=True):
         np.testing.assert_allclose(got[5:], want, atol=1e-11)
-    assert np.all(np.asarray(found.exact[:5]) == -np.inf)
+    assert np.all(found.exact[:5] == -np.inf)
     for name in ("four_term_error", "forget_error"):
         np.testing.assert_array_equal(getattr(found, name)[:5], 0)
     np.testing.assert_array_equal(sum(found.shares.values())[:5], 0)
@@ -181,14 +202,14 @@ def test_padding_takes_no_path_and_a_reset_cuts_all():
 
 def test_a_matrix_of_a_masked_sequence():
     params, xs, state0 = drawn("lstm", 9, (3,), 5)
-    masks = masked(9, (3,), 2)
-    cut = {"lengths": jnp.minimum(masks["lengths"], 8), "resets": masks["resets"][:8]}
-    found = paths.decompose(jaxrnn.Run(CELL, params, xs[:8], state0, **cut))
+    masks = jax.tree.map(np.asarray, masked(9, (3,), 2))
+    cut = {"lengths": np.minimum(masks["lengths"], 8), "resets": masks["resets"][:8]}
+    found = decompose(params, np.asarray(xs)[:8], state0, **cut)
     for k in (0, 4, 7):
-        got = paths.transport(jaxrnn.Run(CELL, params, xs, state0, **masks), k, 7)
-        for name in ("exact", "four_term", "forget"):
+        got = transported(k, 7, params, xs, state0, **masks)
+        for name, M in zip(("exact", "four_term", "forget"), got, strict=True):
             with np.errstate(divide="ignore"):
-                size = np.log(np.linalg.norm(getattr(got, name).unscaled(), axis=(-2, -1)))
+                size = np.log(np.linalg.norm(M, axis=(-2, -1)))
             np.testing.assert_allclose(size, getattr(found, name)[k], atol=1e-11)
 
 
@@ -196,10 +217,9 @@ def test_a_matrix_of_a_masked_sequence():
 def test_a_long_product_stays_finite_in_float32(scale):
     T = 3000
     params, xs, _ = drawn("lstm", T, (2,), 6)
-    params = params._replace(w_hh=scale * params.w_hh)
-    found = paths.decompose(jaxrnn.Run(CELL, params, xs))
-    narrow = jax.tree.map(lambda a: a.astype(jnp.float32), (params, xs))
-    low = paths.decompose(jaxrnn.Run(CELL, *narrow))
+    params = params._replace(w_hh=jnp.asarray(scale * np.asarray(params.w_hh)))
+    found = decompose(params, xs)
+    low = decompose(*jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), (params, xs)))
     assert low.exact.dtype == jnp.float32
     assert np.abs(found.exact[0]).min() > 300  # far beyond float32
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found))
