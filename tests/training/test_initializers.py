@@ -179,7 +179,7 @@ def test_a_linear_net_is_scaled_by_the_difference_of_the_exponents(target):
 def test_any_cell_is_brought_to_an_exponent(name):
     cell = CELLS[name]
     params = fresh(cell, H=16)
-    xs = inputs((150, 4, 2), 7)
+    xs = inputs((80, 4, 2), 7)
     target = -0.1 if name == "rnn-tanh" else -0.15
     found = initializers.scaled_to_exponent(jaxrnn.Run(cell, params, xs), target, warmup=20)
     again = lyapunov.exponents(jaxrnn.Run(cell, found.params, xs), count=1, warmup=20).value
