@@ -12,6 +12,7 @@ import safetensors.numpy
 import jaxrnn
 from jaxrnn.cli import main
 from jaxrnn.cli.diagnose import Options, read_weights
+from tests.support.modes import WIDEST
 from tests.support.profiles import short
 
 T, B, D, H = 25, 6, 3, 5
@@ -66,35 +67,48 @@ def run(*arguments):
     return exit_.value.code
 
 
+@pytest.fixture
+def no_pictures(monkeypatch):
+    """For tests that do not read the page: seconds are spent on its pictures."""
+    monkeypatch.setattr("jaxrnn.report.page.html", lambda flows: "")
+
+
 def independent(weights, xs, lengths):
-    """(median lag under 1 %, mean forget gate) by NumPy's forward pass and jax.grad alone."""
-    leaf = {name: jnp.asarray(value, jnp.float64) for name, value in weights.items()}
-    b = leaf["bias_ih_l0"] + leaf["bias_hh_l0"]
+    """(median lag under 1 %, mean forget gate) by a plain scan and jax.jacrev alone."""
+    leaf = {name: value.astype("float64") for name, value in weights.items()}
+    leaf = leaf["weight_ih_l0"], leaf["weight_hh_l0"], leaf["bias_ih_l0"] + leaf["bias_hh_l0"]
     found, forgets = [], []
     for example, n in enumerate(lengths):
-        inputs = jnp.asarray(xs[:n, example], jnp.float64)
-
-        def run(each, inputs=inputs, n=n):
-            h = c = jnp.zeros(H)
-            f_all = []
-            for k in range(n):
-                z = each[0][k] @ inputs[k] + each[1][k] @ h + each[2][k]
-                i, f, g, o = jnp.split(z, 4)
-                c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
-                h = jax.nn.sigmoid(o) * jnp.tanh(c)
-                f_all.append(jax.nn.sigmoid(f))
-            return h, jnp.stack(f_all)
-
-        each = [jnp.stack([leaf[name]] * n) for name in ("weight_ih_l0", "weight_hh_l0")]
-        each.append(jnp.stack([b] * n))
-        jac, f = jax.jacrev(run, has_aux=True)(each)
+        # Before its first step a sequence is padded with steps that move no state: one program.
+        inputs = np.zeros((T, D))
+        inputs[T - n :] = xs[:n, example]
+        jac, f = jacobian_by_step(leaf, inputs, np.arange(T) >= T - n)
         # Root mean square over unit cotangents u of ‖uᵀ ∂h/∂θ|ₖ‖, from the whole Jacobian.
-        squares = sum((part**2).sum((0, *range(2, part.ndim))) for part in jac)
-        size = np.sqrt(np.asarray(squares))
+        squares = sum((np.asarray(part) ** 2).sum((0, *range(2, part.ndim))) for part in jac)
+        size = np.sqrt(squares)[T - n :]
         under = [k for k in range(n) if size[k] > 0.01 * size[-1]]
         found.append(n - min(under))
-        forgets.append(np.asarray(f))
+        forgets.append(np.asarray(f)[T - n :])
     return sorted(found)[round(0.5 * (len(found) - 1))], np.concatenate(forgets).mean()
+
+
+@jax.jit
+def jacobian_by_step(leaf, inputs, live):
+    def step(state, at):
+        (w_ih, w_hh, b), x, alive = at
+        h, c = state
+        i, f, g, o = jnp.split(w_ih @ x + w_hh @ h + b, 4)
+        c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
+        new = jax.nn.sigmoid(o) * jnp.tanh(c), c
+        kept = [jnp.where(alive, a, b) for a, b in zip(new, state, strict=True)]
+        return tuple(kept), jax.nn.sigmoid(f)
+
+    def run(each):
+        (h, _), f = jax.lax.scan(step, (jnp.zeros(H), jnp.zeros(H)), (each, inputs, live))
+        return h, f
+
+    each = [jnp.broadcast_to(part, (T, *part.shape)) for part in leaf]
+    return jax.jacrev(run, has_aux=True)(tuple(each))
 
 
 PLAIN = ("--weights", "m.safetensors", "--data", "xs.npy", "--lengths", "l.npy")
@@ -130,22 +144,28 @@ def test_what_of_layout_and_prefix_is_not_given_is_guessed(file, layout, prefix,
     np.testing.assert_array_equal(model.params.w_hh, here[0]["weight_hh_l0"])
 
 
-def test_one_example_and_a_folder_by_default(tmp_path):
-    assert run("--weights", "m.safetensors", "--data", "one.npy") == 0
+@pytest.fixture
+def rnn():
+    """An RNN and one example; of the tests that read them only the first compiles."""
+    shapes = {"weight_ih_l0": (H, D), "weight_hh_l0": (H, H),
+              "bias_ih_l0": (H,), "bias_hh_l0": (H,)}  # fmt: skip
+    normal = np.random.default_rng(1).normal
+    safetensors.numpy.save_file(
+        {name: normal(size=shape).astype(WIDEST) for name, shape in shapes.items()},
+        "rnn.safetensors",
+    )
+    np.save("example.npy", np.load("one.npy").astype(WIDEST))
+    return "--weights", "rnn.safetensors", "--data", "example.npy", "--activation", "relu"
+
+
+def test_one_example_and_a_folder_by_default(rnn, tmp_path):
+    assert run(*rnn) == 0
     assert (tmp_path / "jaxrnn-report" / "report.html").is_file()
 
 
-def test_an_rnn_takes_the_activation_it_was_trained_with(tmp_path):
-    shapes = {
-        "weight_ih_l0": (H, D),
-        "weight_hh_l0": (H, H),
-        "bias_ih_l0": (H,),
-        "bias_hh_l0": (H,),
-    }
-    normal = np.random.default_rng(1).normal
-    weights = {name: normal(size=shape).astype("float32") for name, shape in shapes.items()}
-    safetensors.numpy.save_file(weights, "rnn.safetensors")
-    assert run("--weights", "rnn.safetensors", "--data", "xs.npy", "--activation", "relu") == 0
+@pytest.mark.usefixtures("no_pictures")
+def test_an_rnn_takes_the_activation_it_was_trained_with(rnn, tmp_path):
+    assert run(*rnn) == 0
     (net,) = json.loads((tmp_path / "jaxrnn-report/report.json").read_text())["nets"].values()
     assert net["cell"] == "rnn[relu]"
 
@@ -217,28 +237,27 @@ def test_what_is_wrong_is_said_in_a_line_and_nothing_is_written(case, tmp_path, 
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_a_folder_that_cannot_be_is_said(tmp_path, capsys):
     (tmp_path / "out").write_text("a file")
-    assert run("--weights", "m.safetensors", "--data", "xs.npy", "--out", "out/report") == 2
+    assert run(*FULLEST, "--out", "out/report") == 2
     assert "out: cannot write to out/report" in capsys.readouterr().err
 
 
-def test_weights_in_float64_want_a_jax_that_keeps_them(here, capsys):
-    weights, xs = here
-    double = {name: leaf.astype("float64") for name, leaf in weights.items()}
-    safetensors.numpy.save_file(double, "double.safetensors")
-    np.save("double.npy", xs.astype("float64"))
+@pytest.mark.usefixtures("no_pictures")
+def test_weights_in_float64_want_a_jax_that_keeps_them(rnn, capsys):
     with jax.enable_x64(False):
-        assert run("--weights", "double.safetensors", "--data", "double.npy", "--out", "out") == 2
+        assert run(*rnn, "--out", "out") == 2
         assert "float64" in capsys.readouterr().err
-    assert run("--weights", "double.safetensors", "--data", "double.npy", "--out", "out") == 0
+    assert run(*rnn, "--out", "out") == 0
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_the_command_is_the_call(here, tmp_path):
     weights, xs = here
     model = jaxrnn.convert.torch.read(weights)
-    flow = jaxrnn.diagnose(model.cell, model.layers, xs)
-    assert run("--weights", "m.safetensors", "--data", "xs.npy", "--out", "out") == 0
+    flow = jaxrnn.diagnose(model.cell, model.layers, xs, lengths=np.load("l.npy"), chunk=4)
+    assert run(*FULLEST, "--out", "out") == 0
     (net,) = json.loads((tmp_path / "out/report.json").read_text())["nets"].values()
     assert net["layers"] == json.loads(json.dumps(flow.summary()["layers"]))
 
