@@ -9,7 +9,7 @@ from scipy.special import digamma
 import jaxrnn
 from jaxrnn import lyapunov
 from jaxrnn.numerics.matrix_products import from_tree
-from tests.analysis.test_products import case, companion
+from tests.support.products import case, companion
 from tests.support.profiles import short
 from tests.support.table import CELLS, split
 from tests.support.untied import drawn
