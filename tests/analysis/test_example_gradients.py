@@ -1,5 +1,7 @@
 """Sizes of each example's gradient: against autodiff of each by itself, and beyond any dtype."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,16 +17,18 @@ from tests.support.profiles import short
 T = 11
 
 
-def sizes(cell, params, xs, loss, lengths=None, state0=None):
-    """Of a loss, whatever it is."""
+@functools.partial(jax.jit, static_argnums=(0, 3))
+def sizes(cell, params, xs, loss, lengths=None, state0=None, weights=None):
+    """Of a loss, whatever it is; `weights` is given to it if it wants any."""
+    run = jaxrnn.Run(cell, params, xs, state0, lengths=lengths)
+    more = () if weights is None else (weights,)
+    direct = jax.grad(loss)(run.states(), *more)
+    return example_gradients(run, linearised(run, trajectory(run)), direct)
 
-    @jax.jit
-    def of(params, xs, lengths):
-        run = jaxrnn.Run(cell, params, xs, state0, lengths=lengths)
-        direct = jax.grad(loss)(run.states())
-        return example_gradients(run, linearised(run, trajectory(run)), direct)
 
-    return of(params, xs, lengths)
+def weighted(states, weights):
+    """The sum of every h, each step's times its weight."""
+    return (weights * states.h.sum((1, 2))).sum()
 
 
 def tree_norms(tree, axes):
@@ -48,13 +52,16 @@ def close(logs, norms, tolerance=1e-11):
 def test_every_size_is_that_of_the_example_alone(name, masked):
     cell = untied.ALL[name]
     params, xs, state0 = untied.drawn(name, T, (4,))
-    lengths = jnp.array([T, 3, 0, 1]) if masked else None
+    lengths = np.array([T, 3, 0, 1]) if masked else None
     found = sizes(cell, params, xs, untied.loss, lengths, state0)
     weights = [np.cos(np.arange(leaf.size * T) + j).reshape(T, *leaf.shape)
                for j, leaf in enumerate(jax.tree.leaves(state0))]  # fmt: skip
 
-    states = jaxrnn.unroll(cell, params, xs, state0, lengths=lengths)
-    direct = jax.grad(untied.loss)(states)
+    @jax.jit
+    def derivative(params, xs, state0, lengths):
+        return jax.grad(untied.loss)(jaxrnn.unroll(cell, params, xs, state0, lengths=lengths))
+
+    direct = derivative(params, xs, state0, lengths)
     assert len(weights) == len(jax.tree.leaves(direct))
 
     @jax.jit
@@ -69,35 +76,42 @@ def test_every_size_is_that_of_the_example_alone(name, masked):
         nudges = jax.tree.map(lambda s: jnp.zeros((T, *s.shape)), state0)
         return jax.grad(linear, (0, 1))(untied.copies(params, T), nudges)
 
+    xs, direct, state0, found = jax.tree.map(np.asarray, (xs, direct, state0, found))
     for b in range(4):
         own = jax.tree.map(lambda leaf, b=b: leaf[:, b : b + 1], (xs, direct))
         start = jax.tree.map(lambda leaf, b=b: leaf[b : b + 1], state0)
         n = T if lengths is None else int(lengths[b])
-        each, adjoints = alone(own[0], start, own[1], jnp.array([n]))
+        each, adjoints = jax.tree.map(np.asarray, alone(own[0], start, own[1], np.array([n])))
         close(found.adjoint[:, b], tree_norms(adjoints, 1))
         close(found.contribution[:, b], tree_norms(each, 1))
         whole = jax.tree.map(lambda leaf: leaf.sum(0), each)
         close(found.gradient[b], tree_norms(whole, 0))
         for K, bias in zip(windows(T), found.bias[:, b], strict=True):
             kept = jax.tree.map(lambda leaf, n=n, K=K: leaf[max(n - K, 0) : n].sum(0), each)
-            off = tree_norms(jax.tree.map(jnp.subtract, whole, kept), 0)
+            off = tree_norms(jax.tree.map(np.subtract, whole, kept), 0)
             size = tree_norms(whole, 0)
             np.testing.assert_allclose(bias, off / size if size else 0.0, atol=1e-11)
 
 
 @pytest.mark.parametrize("name", ["rnn-tanh", "lstm", "gru"])
+@short(name="lstm")
 def test_one_example_has_the_figures_of_bptt_and_truncation(name):
     cell = untied.ALL[name]
     params, xs, _ = untied.drawn(name, T, (1,))
+
+    @jax.jit
+    def by_others(run):
+        norms = bptt.contribution_norms(run, lambda states: (states.h[-1] ** 2).sum())
+        curve = truncation.curve_of_last(run, lambda state: (state.h**2).sum())
+        return norms.norm, norms.total, curve.bias
+
     found = sizes(cell, params, xs, lambda states: (states.h[-1] ** 2).sum())
-    norms = bptt.contribution_norms(
-        jaxrnn.Run(cell, params, xs), lambda states: (states.h[-1] ** 2).sum()
-    )
-    close(found.contribution[:, 0], np.sqrt(sum(leaf**2 for leaf in jax.tree.leaves(norms.norm))))
-    close(found.gradient[0], tree_norms(norms.total, 0))
-    curve = truncation.curve_of_last(jaxrnn.Run(cell, params, xs), lambda state: (state.h**2).sum())
+    run = jaxrnn.Run(cell, params, xs)
+    found, (norm, total, curve) = jax.tree.map(np.asarray, (found, by_others(run)))
+    close(found.contribution[:, 0], np.sqrt(sum(leaf**2 for leaf in jax.tree.leaves(norm))))
+    close(found.gradient[0], tree_norms(total, 0))
     for K, bias in zip(windows(T), found.bias[:, 0], strict=True):
-        np.testing.assert_allclose(bias, curve.bias[K - 1], atol=1e-11)
+        np.testing.assert_allclose(bias, curve[K - 1], atol=1e-11)
 
 
 @pytest.mark.parametrize("scale", [0.05, 20.0])
@@ -106,10 +120,12 @@ def test_what_float32_cannot_hold_still_has_its_logarithm(scale):
     steps, H = 200, 4
     cell = jaxrnn.rnn(jaxrnn.activations.identity)
     Q = np.linalg.qr(np.random.default_rng(0).normal(size=(H, H)))[0].astype("float32")
-    params = jaxrnn.RNNParams(jnp.ones((H, 1), jnp.float32), scale * Q, jnp.zeros(H, jnp.float32))
-    xs = jnp.zeros((steps, 1, 1), jnp.float32)
-    state0 = jaxrnn.RNNState(jnp.zeros((1, H), jnp.float32))
-    found = sizes(cell, params, xs, lambda states: states.h[-1].sum(), None, state0)
+    params = jaxrnn.RNNParams(np.ones((H, 1), "float32"), scale * Q, np.zeros(H, "float32"))
+    xs = np.zeros((steps, 1, 1), "float32")
+    state0 = jaxrnn.RNNState(np.zeros((1, H), "float32"))
+    last = np.arange(steps) == steps - 1
+    found = sizes(cell, params, xs, weighted, None, state0, last.astype("float32"))
+    found = jax.tree.map(np.asarray, found)
     want = np.log(2.0) + np.arange(steps)[::-1] * np.log(scale)
     np.testing.assert_allclose(found.adjoint[:, 0], want, rtol=2e-6, atol=1e-5)
     # With no input the states are 0: only b has a gradient, the adjoint itself.
@@ -122,23 +138,22 @@ def test_what_float32_cannot_hold_still_has_its_logarithm(scale):
 
 def test_the_adjoint_at_its_place_among_losses_of_any_size():
     """A loss of 1e-30 on the last step and of 1e30 on the first: neither drowns."""
-    cell = untied.ALL["rnn-tanh"]
-    params, xs, _ = untied.drawn("rnn-tanh", T, (2,))
-    found = sizes(
-        cell, params, xs, lambda states: 1e-30 * states.h[-1].sum() + 1e30 * states.h[0].sum()
-    )
-    H = params.w_hh.shape[0]
-    np.testing.assert_allclose(found.adjoint[-1], np.log(1e-30 * np.sqrt(H)), rtol=1e-12)
-    np.testing.assert_allclose(found.adjoint[0], np.log(1e30 * np.sqrt(H)), rtol=1e-12)
+    params, xs, _ = untied.drawn("lstm", T, (2,))
+    weights = np.zeros(T)
+    weights[[0, -1]] = 1e30, 1e-30
+    found = sizes(untied.ALL["lstm"], params, xs, weighted, weights=weights)
+    adjoint, H = np.asarray(found.adjoint), params.w_hh.shape[1]
+    np.testing.assert_allclose(adjoint[-1], np.log(1e-30 * np.sqrt(H)), rtol=1e-12)
+    np.testing.assert_allclose(adjoint[0], np.log(1e30 * np.sqrt(H)), rtol=1e-12)
 
 
 def test_no_loss_no_gradient():
-    cell = untied.ALL["lstm"]
     params, xs, _ = untied.drawn("lstm", T, (2,))
-    found = sizes(cell, params, xs, lambda states: 0 * states.h.sum())
-    assert (found.adjoint == -jnp.inf).all()
-    assert (found.contribution == -jnp.inf).all()
-    assert (found.gradient == -jnp.inf).all()
+    found = sizes(untied.ALL["lstm"], params, xs, weighted, weights=np.zeros(T))
+    found = jax.tree.map(np.asarray, found)
+    assert (found.adjoint == -np.inf).all()
+    assert (found.contribution == -np.inf).all()
+    assert (found.gradient == -np.inf).all()
     assert (found.bias == 0).all()
 
 

@@ -1,5 +1,7 @@
 """The memory horizon against its definition, entry by entry."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,9 @@ import pytest
 
 import jaxrnn
 from jaxrnn import memory_horizon
+from tests.support import drawing
+
+horizon = jax.jit(memory_horizon)
 
 
 def by_definition(norms, fraction):
@@ -18,7 +23,7 @@ def by_definition(norms, fraction):
 @pytest.mark.parametrize("fraction", [0.01, 0.1, 0.9])
 def test_it_is_the_last_crossing(fraction):
     norms = np.exp(3 * np.random.default_rng(0).normal(size=(9, 500)))
-    got = jax.jit(lambda x: memory_horizon(x, fraction))(jnp.log(norms))
+    got = jax.jit(lambda x: memory_horizon(x, fraction))(np.log(norms))
     assert got.tolist() == [by_definition(column, fraction) for column in norms.T]
     assert len(set(got.tolist())) > 3
 
@@ -30,26 +35,34 @@ def test_it_is_the_last_crossing(fraction):
     ])  # fmt: skip
 def test_edges(logs, want):
     """Too short to say is all of it; a reset fades; what is not a number has not faded."""
-    assert int(memory_horizon(jnp.asarray(logs))) == want
+    assert int(horizon(np.array(logs))) == want
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def horizons(cell, params, xs, lengths=None):
+    """By the transports."""
+    norms = jaxrnn.products.transport_norms(jaxrnn.Run(cell, params, xs, lengths=lengths))
+    return memory_horizon(norms, lengths=lengths)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def horizons_of_contributions(cell, params, xs, lengths=None):
+    run = jaxrnn.Run(cell, params, xs, lengths=lengths)
+    sizes = jaxrnn.bptt.contribution_norms(run, lambda s: s.h[-1].sum())
+    return [memory_horizon(jnp.log(norm)) for norm in sizes.norm]
 
 
 def test_padding_is_no_memory():
     """Held steps pass everything on, and contribute nothing: neither makes a horizon longer."""
     cell = jaxrnn.lstm()
-    params = cell.init(jax.random.key(0), 3, 5, forget_bias=-1.0)
-    xs = jax.random.normal(jax.random.key(1), (100, 4, 3))
-    lengths = jnp.array([60, 80, 100, 0])
-    norms = jaxrnn.products.transport_norms(jaxrnn.Run(cell, params, xs, lengths=lengths))
-    got = memory_horizon(norms, lengths=lengths).tolist()
+    params, xs, _ = jax.tree.map(np.asarray, drawing.drawn(cell, 100, (4,), 3, 5, scale=0.3))
+    params = params._replace(b=np.repeat([0.0, -1.0, 0.0, 0.0], 5).astype(xs.dtype))
+    lengths = np.array([60, 80, 100, 0])
+    got = horizons(cell, params, xs, lengths).tolist()
     for b, length in enumerate([60, 80, 100]):
-        alone = jaxrnn.products.transport_norms(jaxrnn.Run(cell, params, xs[:length, b]))
-        assert got[b] == int(memory_horizon(alone)) < 30
+        assert got[b] == int(horizons(cell, params, xs[:length, b])) < 30
     assert got[3] == 0
-    sizes = jaxrnn.bptt.contribution_norms(
-        jaxrnn.Run(cell, params, xs[:, :1], lengths=lengths[:1]), lambda s: s.h[-1].sum()
-    )
-    alone = jaxrnn.bptt.contribution_norms(
-        jaxrnn.Run(cell, params, xs[:60, :1]), lambda s: s.h[-1].sum()
-    )
-    for padded, cut in zip(sizes.norm, alone.norm, strict=True):
-        assert int(memory_horizon(jnp.log(padded))) == int(memory_horizon(jnp.log(cut))) < 30
+    padded = horizons_of_contributions(cell, params, xs[:, :1], lengths[:1])
+    alone = horizons_of_contributions(cell, params, xs[:60, :1])
+    for one, other in zip(padded, alone, strict=True):
+        assert int(one) == int(other) < 30

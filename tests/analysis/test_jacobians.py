@@ -10,8 +10,7 @@ import pytest
 import jaxrnn
 from jaxrnn import jacobians
 from jaxrnn.numerics.time_axis import previous
-from tests.support import reference
-from tests.support.drawing import draw_params, draw_state
+from tests.support import drawing, reference
 from tests.support.modes import WIDEST, tol
 from tests.support.profiles import short
 from tests.support.table import CELLS, SCALES, SHAPES
@@ -26,7 +25,7 @@ def drawn(cell, D, H, seed, scale, cases=CASES):
     params = cell.shapes(D, H)
     params = type(params)(*[scale * normal(size=(cases, *shape)) for shape in params])
     state = cell.state_type(*[normal(size=(cases, H)) for _ in cell.state_type._fields])
-    return jax.tree.map(jnp.asarray, (params, state, normal(size=(cases, D))))
+    return jax.tree.map(lambda leaf: leaf.astype(WIDEST), (params, state, normal(size=(cases, D))))
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -54,6 +53,11 @@ def worst(blocks, expected):
 @pytest.mark.parametrize("cases", [CASES, pytest.param(MANY, marks=pytest.mark.long)])
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda s: f"D{s[0]}H{s[1]}")
 @pytest.mark.parametrize("name", CELLS)
+@short(name={"lstm", "gru"})
+@short(name="rnn-tanh", shape={(1, 1), (3, 4)})
+@short(name="rnn-sigmoid", shape=(7, 2))
+@short(name="rnn-relu", shape=(2, 3))
+@short(name="rnn-identity", shape=(1, 5))
 def test_closed_form_equals_numpy_complex_step_in_every_entry(name, shape, cases):
     cell = CELLS[name]
     for index, scale in enumerate(SCALES):
@@ -79,6 +83,8 @@ def test_closed_form_equals_numpy_complex_step_in_every_entry(name, shape, cases
 
 @pytest.mark.parametrize("mode", [jax.jacfwd, jax.jacrev])
 @pytest.mark.parametrize("name", CELLS)
+@short(name={"lstm", "gru"})
+@short(name="rnn-tanh", mode=jax.jacfwd)
 def test_closed_form_equals_both_modes_of_autodiff(name, mode):
     cell = CELLS[name]
     for index, scale in enumerate(SCALES):
@@ -86,37 +92,43 @@ def test_closed_form_equals_both_modes_of_autodiff(name, mode):
         J, expected = closed(cell, *case), autodiff(mode, cell, *case)
         assert jax.tree.structure(J) == jax.tree.structure(expected)
         for got, want in zip(jax.tree.leaves(J), jax.tree.leaves(expected), strict=True):
-            error = np.linalg.norm(np.ravel(got - want)) / np.linalg.norm(np.ravel(want))
+            got, want = np.ravel(got), np.ravel(want)
+            error = np.linalg.norm(got - want) / np.linalg.norm(want)
             assert error <= tol(1e-13)
 
 
 def trajectory(cell, T=6, batch=(2,), D=3, H=4):
-    keys = jax.random.split(jax.random.key(7), 3)
-    params = draw_params(cell, D, H, keys[0], 0.8)
-    return params, jax.random.normal(keys[1], (T, *batch, D)), draw_state(cell, H, batch, keys[2])
+    return drawing.drawn(cell, T, batch, D, H, scale=0.8, seed=7)
+
+
+def together(run, *functions):
+    """What each function gives of the run, in NumPy: one program rather than one for each."""
+    return jax.tree.map(np.asarray, jax.jit(lambda run: [f(run) for f in functions])(run))
 
 
 @pytest.mark.parametrize("batch", [(), (2,), (2, 3)])
 @pytest.mark.parametrize("name", CELLS)
+@short(name="lstm", batch={(), (2, 3)})
+@short(name="gru", batch=(2,))
+@short(name="rnn-tanh", batch=())
 def test_stack_entry_i_is_the_derivative_of_state_i_by_state_i_minus_one(name, batch):
     """Against NumPy along the trajectory: a stack shifted by one step would fail."""
     cell = CELLS[name]
     params, xs, state0 = trajectory(cell, batch=batch)
-    stacks = [f(jaxrnn.Run(cell, params, xs, state0)) for f in (
-        jacobians.closed_form, jacobians.forward_mode, jacobians.reverse_mode)]  # fmt: skip
-    state = tuple(np.asarray(leaf).reshape(-1, 4) for leaf in state0)
+    run = jaxrnn.Run(cell, params, xs, state0)
+    stacks = together(run, jacobians.closed_form, jacobians.forward_mode, jacobians.reverse_mode)
+    params, xs, state0 = jax.tree.map(np.asarray, (params, xs, state0))
+    state = tuple(leaf.reshape(-1, 4) for leaf in state0)
     N = state[0].shape[0]
     repeated = tuple(np.broadcast_to(leaf, (N, *leaf.shape)) for leaf in params)
     for i in range(xs.shape[0]):
-        x = np.asarray(xs[i]).reshape(N, -1)
+        x = xs[i].reshape(N, -1)
         expected = reference.complex_step_jacobian(name, repeated, state, x)
         for J in stacks:
             for out, row in zip(J, expected, strict=True):
                 for got, want in zip(out, row, strict=True):
                     assert got.shape == (6, *batch, 4, 4)
-                    np.testing.assert_allclose(
-                        np.asarray(got[i]).reshape(N, 4, 4), want, atol=1e-14
-                    )
+                    np.testing.assert_allclose(got[i].reshape(N, 4, 4), want, atol=1e-14)
         state = reference.step(name, repeated, state, x)
 
 
@@ -124,14 +136,18 @@ def test_stack_entry_i_is_the_derivative_of_state_i_by_state_i_minus_one(name, b
 @short(name={"rnn-tanh", "lstm", "gru"})
 def test_input_and_param_jacobians_equal_autodiff_of_the_step(name):
     cell = CELLS[name]
-    params, xs, state0 = trajectory(cell)
-    before = previous(state0, jaxrnn.unroll(cell, params, xs, state0))
-    for f, argnum in ((jacobians.wrt_inputs, 2), (jacobians.wrt_params, 0)):
-        step = jax.jacfwd(cell.step, argnums=argnum)
-        expected = jax.vmap(jax.vmap(step, (None, 0, 0)), (None, 0, 0))(params, before, xs)
-        got = f(jaxrnn.Run(cell, params, xs, state0))
-        assert jax.tree.structure(got) == jax.tree.structure(expected)
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-14), got, expected)
+
+    def by_autodiff(run):
+        before = previous(run.state0, run.states())
+        steps = [jax.jacfwd(cell.step, argnums=argnum) for argnum in (2, 0)]
+        over = (None, 0, 0)
+        return [jax.vmap(jax.vmap(step, over), over)(run.params, before, run.xs) for step in steps]
+
+    run = jaxrnn.Run(cell, *trajectory(cell))
+    *got, expected = together(run, jacobians.wrt_inputs, jacobians.wrt_params, by_autodiff)
+    for ours, theirs in zip(got, expected, strict=True):
+        assert jax.tree.structure(ours) == jax.tree.structure(theirs)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-14), ours, theirs)
 
 
 def test_default_state0_is_the_cells_own():
@@ -168,8 +184,8 @@ def test_c_partial_is_the_forget_gate_and_c_path_adds_the_way_through_h():
     cell = jaxrnn.lstm()
     params, xs, state0 = trajectory(cell, batch=())
     blocks = numpy_lstm_blocks(params, state0, xs)
-    partial = jacobians.c_partial(jaxrnn.Run(cell, params, xs, state0))
-    path = jacobians.c_path(jaxrnn.Run(cell, params, xs, state0))
+    run = jaxrnn.Run(cell, params, xs, state0)
+    partial, path = together(run, jacobians.c_partial, jacobians.c_path)
     for i, (F, B, _) in enumerate(blocks):
         np.testing.assert_allclose(partial[i], F, atol=1e-15)
         readout = blocks[i - 1][2] if i else np.zeros_like(F)
@@ -179,8 +195,9 @@ def test_c_partial_is_the_forget_gate_and_c_path_adds_the_way_through_h():
 def test_c_path_is_the_derivative_of_c_when_h_follows_c_at_fixed_output_gate():
     cell = jaxrnn.lstm()
     params, xs, state0 = trajectory(cell, T=2, batch=())
-    first = jaxrnn.unroll(cell, params, xs[:1], state0)
-    h, c = np.asarray(first.h[0]), np.asarray(first.c[0])
+    run = jaxrnn.Run(cell, params, xs, state0)
+    first, path = together(run, jaxrnn.Run.states, jacobians.c_path)
+    h, c = first.h[0], first.c[0]
     o = h / np.tanh(c)
     weights = tuple(np.asarray(leaf)[None] for leaf in params)
     columns = []
@@ -188,20 +205,18 @@ def test_c_path_is_the_derivative_of_c_when_h_follows_c_at_fixed_output_gate():
         moved = c.astype(complex)
         moved[k] += 1e-200j
         state = ((o * np.tanh(moved))[None], moved[None])
-        columns.append(reference.step("lstm", weights, state, np.asarray(xs[1])[None])[1][0].imag)
+        columns.append(reference.step("lstm", weights, state, np.asarray(xs)[1:2])[1][0].imag)
     exact = np.stack(columns, axis=-1) / 1e-200
-    np.testing.assert_allclose(
-        jacobians.c_path(jaxrnn.Run(cell, params, xs, state0))[1], exact, atol=1e-14
-    )
+    np.testing.assert_allclose(path[1], exact, atol=1e-14)
 
 
 def test_product_of_c_path_is_exact_through_lag_two_and_not_beyond():
     """From lag 3 on it drops the way through the output gate, ∂oᵢ/∂hᵢ₋₁."""
     cell = jaxrnn.lstm()
     params, xs, state0 = trajectory(cell, T=3, batch=())
-    path = jacobians.c_path(jaxrnn.Run(cell, params, xs, state0))
-    J = jacobians.reverse_mode(jaxrnn.Run(cell, params, xs, state0))
-    dense = np.block([[np.asarray(block) for block in row] for row in J]).reshape(3, 8, 8)
+    run = jaxrnn.Run(cell, params, xs, state0)
+    path, J = together(run, jacobians.c_path, jacobians.reverse_mode)
+    dense = np.block([list(row) for row in J]).reshape(3, 8, 8)
     lag2 = (dense[1] @ dense[0])[4:, 4:]
     lag3 = (dense[2] @ dense[1] @ dense[0])[4:, 4:]
     np.testing.assert_allclose(path[1] @ path[0], lag2, atol=1e-14)
@@ -209,56 +224,60 @@ def test_product_of_c_path_is_exact_through_lag_two_and_not_beyond():
 
 
 @pytest.mark.parametrize("name", CELLS)
-@short(name={"rnn-tanh", "lstm", "gru"})
+@short(name={"lstm", "gru"})
 def test_lengths_hold_and_resets_cut(name):
     """Against the derivative of the whole unroll: a state held is carried on, one reset is not."""
     cell = CELLS[name]
-    params, xs, state0 = trajectory(cell)
-    lengths, resets = jnp.array([4, 0]), jnp.zeros((6, 2), bool).at[2, 0].set(True)
+    params, xs, state0 = jax.tree.map(np.asarray, trajectory(cell))
+    lengths, resets = np.array([4, 0]), np.zeros((6, 2), bool)
+    resets[2, 0] = True
     xs = np.array(xs)
     xs[4:, 0] = xs[:, 1] = np.nan
-    options = {"lengths": lengths, "resets": resets}
-    states = jaxrnn.unroll(cell, params, xs, state0, **options)
-    before = previous(state0, states)
-    J = jacobians.closed_form(jaxrnn.Run(cell, params, xs, state0, **options))
-    for other in (jacobians.forward_mode, jacobians.reverse_mode):
-        again = other(jaxrnn.Run(cell, params, xs, state0, **options))
+    run = jaxrnn.Run(cell, params, xs, state0, lengths=lengths, resets=resets)
+    states, J, *others = together(
+        run, jaxrnn.Run.states, jacobians.closed_form, jacobians.forward_mode,
+        jacobians.reverse_mode, jacobians.wrt_inputs, jacobians.wrt_params,
+    )  # fmt: skip
+    *others, by_inputs, by_params = others
+    before = jax.tree.map(lambda s, r: np.concatenate([r[None], s[:-1]]), states, state0)
+    for again in others:
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-13), J, again)
 
-    def one_step(state, i, b):
-        only = jnp.array(i < lengths[b], int)
+    def one_step(state, x, alive, reset, state0):
         # Started from `state`, reset to state0: two arguments in one step of unroll.
-        start = jax.tree.map(lambda s, r: jnp.where(resets[i, b], r[b], s), state, state0)
-        out = jaxrnn.unrolling.unroll(cell, params, xs[i : i + 1, b], start, lengths=only)
+        start = jax.tree.map(lambda s, r: jnp.where(reset, r, s), state, state0)
+        out = jaxrnn.unrolling.unroll(cell, params, x[None], start, lengths=alive)
         return jax.tree.map(lambda leaf: leaf[0], out)
 
+    derivative = jax.jit(jax.jacfwd(one_step))
     for i, b in ((0, 0), (2, 0), (3, 0), (4, 0), (5, 0), (0, 1), (5, 1)):
-        state = jax.tree.map(lambda leaf: leaf[i, b], before)  # noqa: B023
-        expected = jax.jacfwd(one_step)(state, i, b)
-        got = jax.tree.map(lambda leaf: leaf[i, b], J)  # noqa: B023
+        state, start, got = jax.tree.map(lambda leaf: leaf[b], (  # noqa: B023
+            jax.tree.map(lambda leaf: leaf[i], before), state0,  # noqa: B023
+            jax.tree.map(lambda leaf: leaf[i], J)))  # fmt: skip  # noqa: B023
+        alive = np.array(i < lengths[b], lengths.dtype)
+        expected = derivative(state, xs[i, b], alive, resets[i, b], start)
         jax.tree.map(lambda a, e: np.testing.assert_allclose(a, e, atol=1e-13), got, expected)
     eye = np.eye(4)
     np.testing.assert_array_equal(J.h.h[4:, 0], np.broadcast_to(eye, (2, 4, 4)))
     np.testing.assert_array_equal(J.h.h[2, 0], 0 * eye)
-    for stack in (jacobians.wrt_inputs, jacobians.wrt_params):
-        for leaf in jax.tree.leaves(stack(jaxrnn.Run(cell, params, xs, state0, **options))):
-            assert not leaf[4:, 0].any()
-            assert leaf[:4, 0].any() or leaf.size == 0 or not leaf[:, 0].any()
-            assert np.isfinite(leaf).all()
+    for leaf in jax.tree.leaves((by_inputs, by_params)):
+        assert not leaf[4:, 0].any()
+        assert leaf[:4, 0].any() or leaf.size == 0 or not leaf[:, 0].any()
+        assert np.isfinite(leaf).all()
 
 
 def test_c_path_and_c_partial_hold_and_cut_likewise():
     cell = jaxrnn.lstm()
     params, xs, state0 = trajectory(cell)
-    options = {
-        "lengths": jnp.array([4, 6]),
-        "resets": jnp.zeros((6, 2), bool).at[2, 0].set(True),
-    }
-    for f in (jacobians.c_path, jacobians.c_partial):
-        got = f(jaxrnn.Run(cell, params, xs, state0, **options))
+    resets = np.zeros((6, 2), bool)
+    resets[2, 0] = True
+    run = jaxrnn.Run(cell, params, xs, state0)
+    masked = jaxrnn.Run(cell, params, xs, state0, lengths=np.array([4, 6]), resets=resets)
+    both = jacobians.c_path, jacobians.c_partial
+    for got, whole in zip(together(masked, *both), together(run, *both), strict=True):
         np.testing.assert_array_equal(got[4:, 0], np.broadcast_to(np.eye(4), (2, 4, 4)))
         np.testing.assert_array_equal(got[2, 0], np.zeros((4, 4)))
-        np.testing.assert_allclose(got[:2], f(jaxrnn.Run(cell, params, xs, state0))[:2], atol=1e-15)
+        np.testing.assert_allclose(got[:2], whole[:2], atol=1e-15)
 
 
 def test_c_partial_serves_any_cell_with_c_and_c_path_asks_for_a_readout():
@@ -280,23 +299,26 @@ def test_c_derivatives_refuse_a_cell_without_c(f):
         f(jaxrnn.Run(cell, params, xs))
 
 
+@functools.partial(jax.jit, static_argnums=1)
+def scalar_network(w, t):
+    """(hₜ, dhₜ/dw, the Jacobians of t steps)."""
+    cell = jaxrnn.rnn(activation=jaxrnn.activations.identity)
+    xs = jnp.zeros((t, 1))
+
+    def last(w):
+        params = jaxrnn.RNNParams(jnp.zeros((1, 1)), w.reshape(1, 1), jnp.zeros(1))
+        state0 = jaxrnn.RNNState(h=jnp.full(1, 0.7))
+        return jaxrnn.unroll(cell, params, xs, state0).h[-1, 0], params
+
+    (value, params), slope = jax.value_and_grad(last, has_aux=True)(w)
+    return value, slope, jacobians.closed_form(jaxrnn.Run(cell, params, xs)).h.h
+
+
 @pytest.mark.parametrize("w", [0.5, 0.9, 1.0, 1.1, 2.0])
 def test_scalar_linear_network_of_the_articles(w):
     """hₜ = wᵗ x and dhₜ/dw = t wᵗ⁻¹ x."""
-    cell = jaxrnn.rnn(activation=jaxrnn.activations.identity)
-    x, one = 0.7, jnp.ones((1, 1))
-
-    @functools.partial(jax.jit, static_argnums=1)
-    def last(w, t):
-        params = jaxrnn.RNNParams(w_ih=0 * one, w_hh=w * one, b=jnp.zeros(1))
-        state0 = jaxrnn.RNNState(h=jnp.full(1, x))
-        return jaxrnn.unroll(cell, params, jnp.zeros((t, 1)), state0).h[-1, 0]
-
     for t in (1, 2, 3, 10, 100, 400, 1000):
-        value, slope = jax.value_and_grad(last)(jnp.asarray(w, WIDEST), t)
-        np.testing.assert_allclose(value, w**t * x, rtol=1e-12)
-        np.testing.assert_allclose(slope, t * w ** (t - 1) * x, rtol=1e-12)
-        J = jacobians.closed_form(
-            jaxrnn.Run(cell, jaxrnn.RNNParams(0 * one, w * one, jnp.zeros(1)), jnp.zeros((t, 1)))
-        )
-        np.testing.assert_allclose(J.h.h.ravel(), w, rtol=1e-15)
+        value, slope, J = scalar_network(jnp.asarray(w, WIDEST), t)
+        np.testing.assert_allclose(value, w**t * 0.7, rtol=1e-12)
+        np.testing.assert_allclose(slope, t * w ** (t - 1) * 0.7, rtol=1e-12)
+        np.testing.assert_allclose(np.ravel(J), w, rtol=1e-15)

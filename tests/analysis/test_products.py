@@ -53,7 +53,7 @@ def both_norms(cell, *parts):
 
 @pytest.mark.parametrize("scale", [0.3, 1.0, 3.0])
 @each_cell
-@short(name={"rnn-relu", "lstm", "gru"})
+@short(name={"rnn-relu", "lstm"})
 def test_norms_of_every_lag_are_those_of_the_product(name, scale):
     for seed in range(8):
         params, xs, state0, J = case(name, 9, seed, scale)
@@ -100,7 +100,7 @@ def test_one_adjoint_and_one_tangent(name):
 
 
 @each_cell
-@short(name={"lstm", "gru"})
+@short(name="lstm")
 def test_padding_is_the_identity_and_a_reset_cuts_off(name):
     params, xs, state0 = drawn(name, 9, (2, 3), 1)
     run = jaxrnn.Run(CELLS[name], params, xs, state0, **masked(9, (2, 3), 1))
@@ -119,7 +119,7 @@ def test_padding_is_the_identity_and_a_reset_cuts_off(name):
 
 
 @each_cell
-@short(name={"lstm", "gru"})
+@short(name="lstm")
 def test_vectors_pass_held_steps_and_stop_at_resets(name):
     params, xs, state0 = drawn(name, 9, (2, 3), 1)
     _, _, vector = drawn(name, 1, (2, 3), 11)
@@ -293,8 +293,7 @@ SYSTEMS = {
     ("dtype", "relative", "at_zero"), [(jnp.float32, 1e-5, 1e-4), (jnp.float64, 1e-12, 1e-11)]
 )
 @pytest.mark.parametrize("T", [10**4, 10**5, 10**6])
-@short(T=100_000, dtype=jnp.float32)
-@short(T=10_000, dtype=jnp.float64)
+@short(T=10_000)
 def test_a_million_steps_of_known_systems(T, dtype, relative, at_zero):
     assert len(SYSTEMS) >= 20
     W = jnp.asarray(np.stack([W for W, _ in SYSTEMS.values()]), dtype)
@@ -460,7 +459,7 @@ def test_a_scaled_tree_is_a_pytree_and_gives_itself_back():
 
 
 @each_cell
-@short(name="lstm")
+@short(name="gru")
 def test_no_step_one_step_and_no_batch(name):
     for T, batch in ((0, ()), (1, (2,)), (0, (0,))):
         params, xs, state0 = drawn(name, T, batch, 0)
