@@ -71,7 +71,10 @@ def by_jacfwd(cell, params, xs, loss, hold=lambda tree: tree, first=0):
         J, g = item
         adjoint = hold(g + later)
         later = jnp.einsum("boi,bo->bi", J, adjoint)
-        sizes = jnp.linalg.norm(later, axis=1) / jnp.linalg.norm(adjoint, axis=1)
+        # Where nothing comes through, all relus below 0, the norm has no slope: 0 is a constant.
+        some = jnp.any(later != 0, axis=1)
+        size = jnp.linalg.norm(jnp.where(some[:, None], later, 1), axis=1)
+        sizes = jnp.where(some, size, 0) / jnp.linalg.norm(adjoint, axis=1)
         return later, jnp.sum((sizes - 1) ** 2)
 
     # The oldest step last: λ comes from the end.
