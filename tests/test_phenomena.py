@@ -1,5 +1,7 @@
 """Each claim holds by its numbers, and the numbers are those of the net."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +14,12 @@ from tests.support.modes import tol
 from tests.support.profiles import short
 
 
+@functools.cache
+def found_of(case):
+    """A phenomenon as it is by itself, in 64 bits, measured once for all tests."""
+    return case()
+
+
 @pytest.mark.parametrize("case", phenomena.ALL, ids=lambda case: case.__name__)
 @short(case={phenomena.exploding_lstm, phenomena.vanishing})
 def test_norms_are_those_of_autodiff_and_the_record_prints(case):
@@ -19,20 +27,29 @@ def test_norms_are_those_of_autodiff_and_the_record_prints(case):
 
     A chaotic net would take two programs that round differently to different states.
     """
-    found = case()
+    found = found_of(case)
     for name, run in found.runs.items():
-        cell, params, xs, states = run.cell, run.params, run.xs, run.states()
-        T = xs.shape[0]
-        for lag in (1, 12):
-            at = jax.tree.map(lambda leaf, k=T - 1 - lag: leaf[k], states)
-            flat, unravel = jax.flatten_util.ravel_pytree(at)
+        T, states = run.xs.shape[0], run.states()
 
-            def last(v, lag=lag, unravel=unravel, cell=cell, params=params, xs=xs, T=T):
-                states = by_autodiff(cell, params, xs[T - lag :], unravel(v))
-                return jax.flatten_util.ravel_pytree(jax.tree.map(lambda s: s[-1], states))[0]
+        @jax.jit
+        def transports(run, states, T=T):
+            each = []
+            for lag in (1, 12):
+                at = jax.tree.map(lambda leaf, k=T - 1 - lag: leaf[k], states)
+                flat, unravel = jax.flatten_util.ravel_pytree(at)
 
-            want = np.linalg.norm(jax.jacrev(last)(flat), 2)
-            np.testing.assert_allclose(np.exp(found.log_norms[name][T - 1 - lag]), want, rtol=1e-9)
+                def last(v, lag=lag, unravel=unravel):
+                    xs = run.xs[T - lag :]
+                    states = by_autodiff(run.cell, run.params, xs, unravel(v))
+                    return jax.flatten_util.ravel_pytree(jax.tree.map(lambda s: s[-1], states))[0]
+
+                each.append(jax.jacrev(last)(flat))
+            return each
+
+        norms = np.asarray(found.log_norms[name])
+        for lag, J in zip((1, 12), transports(run, states), strict=True):
+            want = np.linalg.norm(J, 2)
+            np.testing.assert_allclose(np.exp(norms[T - 1 - lag]), want, rtol=1e-9)
     words = str(found)
     assert words.startswith(found.claim)
     assert all(name in words for name in found.numbers)
@@ -44,7 +61,7 @@ def number(found, name):
 
 
 def test_vanishing():
-    found = phenomena.vanishing()
+    found = found_of(phenomena.vanishing)
     assert found.numbers["verdict"] == "vanishing certified"
     np.testing.assert_allclose(number(found, "γσ_max"), 0.9, rtol=1e-12)
     measured, bound = number(found, "measured at lag 100"), number(found, "bound at lag 100")
@@ -53,7 +70,7 @@ def test_vanishing():
 
 
 def test_exploding():
-    found = phenomena.exploding()
+    found = found_of(phenomena.exploding)
     assert found.numbers["from the weights"] == found.numbers["along the inputs"]
     assert found.numbers["along the inputs"] == "explosion possible"
     rate, error = (number(found, n) for n in ("leading exponent, nats per step",
@@ -72,30 +89,33 @@ def test_a_gain_at_which_the_net_does_not_explode_is_not_said_to():
 
 @pytest.mark.parametrize("wide", [False, True])
 @pytest.mark.parametrize("steps", [3, 21, 100])
+@short(steps=3, wide=True)
+@short(steps=100, wide=False)
 def test_exploding_without_eigenvalues(steps, wide):
     """In every dtype and over any number of steps, although the fixed point is unstable."""
     with jax.enable_x64(wide):
         found = phenomena.exploding_without_eigenvalues(steps)
         run = found.runs["tanh RNN"]
-        h, params = run.states().h, run.params
-        again = jaxrnn.products.transport_norms(run)
+        h, w_hh = np.asarray(run.states().h), np.asarray(run.params.w_hh)
+        again = np.asarray(jaxrnn.products.transport_norms(run))
+        norms = np.asarray(found.log_norms["tanh RNN"])
         eps = float(jnp.finfo(h.dtype).eps)
     assert eps == (2.0**-52 if wide else 2.0**-23)
     np.testing.assert_array_equal(h, np.broadcast_to([0.0, 1.0], h.shape))
-    np.testing.assert_array_equal(again, found.log_norms["tanh RNN"])
+    np.testing.assert_array_equal(again, norms)
     assert number(found, "ρ(W_hh)") == 0
-    np.testing.assert_array_equal(np.linalg.matrix_power(params.w_hh, 2), 0)
+    np.testing.assert_array_equal(np.linalg.matrix_power(w_hh, 2), 0)
     assert found.numbers["from the weights"] == "explosion possible"
-    K = np.diag(1 - np.tanh([0.0, 40.0]) ** 2) @ np.asarray(params.w_hh, np.float64)
+    K = np.diag(1 - np.tanh([0.0, 40.0]) ** 2) @ w_hh.astype(np.float64)
     for lag in range(1, steps):
         want = np.log(np.linalg.norm(np.linalg.matrix_power(K, lag), 2))
-        got = found.log_norms["tanh RNN"][steps - 1 - lag]
+        got = norms[steps - 1 - lag]
         np.testing.assert_allclose(got, want, rtol=8 * eps, atol=8 * lag * eps)
     np.testing.assert_allclose(number(found, "growth per step"), 2, rtol=8 * eps * steps)
 
 
 def test_remembering():
-    found = phenomena.remembering()
+    found = found_of(phenomena.remembering)
     assert number(found, "LSTM, ‖∂s/∂s‖ at lag 200") > 0.1
     assert number(found, "tanh RNN, ‖∂h/∂h‖ at lag 200") < 1e-6
     assert number(found, "share of the memory path at lag 200") > 0.9
@@ -115,7 +135,7 @@ def test_a_scale_at_which_the_lstm_does_not_explode_is_not_said_to():
 
 
 def test_the_lstm_explodes_although_every_forget_gate_is_small():
-    found = phenomena.exploding_lstm()
+    found = found_of(phenomena.exploding_lstm)
     assert number(found, "largest forget gate") < 0.5
     assert number(found, "measured at lag 20") > 1e3
     assert number(found, "leading exponent, nats per step") > 0
@@ -123,16 +143,15 @@ def test_the_lstm_explodes_although_every_forget_gate_is_small():
     assert found.numbers["the path that does it"] == "g"
     assert number(found, "its share at lag 20") > 0.5
     run = found.runs["LSTM"]
-    h, params, xs = run.states().h, run.params, run.xs
-    before = jnp.concatenate([jnp.zeros_like(h[:1]), h[:-1]])
-    z = xs @ params.w_ih.T + before @ params.w_hh.T
-    z = z + jnp.broadcast_to(params.b, z.shape)
-    gate = jax.nn.sigmoid(jnp.split(z, 4, axis=-1)[1]).max()
+    h, params, xs = jax.tree.map(np.asarray, (run.states().h, run.params, run.xs))
+    before = np.concatenate([np.zeros_like(h[:1]), h[:-1]])
+    z = xs @ params.w_ih.T + before @ params.w_hh.T + params.b
+    gate = (1 / (1 + np.exp(-np.split(z, 4, axis=-1)[1]))).max()
     np.testing.assert_allclose(number(found, "largest forget gate"), gate, rtol=1e-12)
 
 
 def test_without_its_cell_state_the_lstm_is_a_plain_rnn():
-    found = phenomena.without_cell_state()
+    found = found_of(phenomena.without_cell_state)
     np.testing.assert_allclose(
         number(found, "largest difference of log norms to the RNN"), 0, atol=tol(1e-10)
     )
@@ -143,8 +162,10 @@ def test_without_its_cell_state_the_lstm_is_a_plain_rnn():
     assert number(found, "LSTM, ‖∂s/∂s‖ at lag 20") > 1e-4
 
 
-def test_the_horizon_grows_with_the_forget_bias():
-    found = phenomena.forget_bias()
+@pytest.mark.parametrize("biases", [(), (-1.0, 0.0, 4.0)], ids=["its own", "three"])
+@short(biases=(-1.0, 0.0, 4.0))
+def test_the_horizon_grows_with_the_forget_bias(biases):
+    found = phenomena.forget_bias(biases) if biases else found_of(phenomena.forget_bias)
     steps = [int(value.split()[0]) for value in found.numbers.values()]
     assert steps == sorted(set(steps))
     assert steps[-1] > 10 * steps[1]
