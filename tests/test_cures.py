@@ -1,5 +1,6 @@
 """The experiments of `benchmarks/cures` in their shortest form, and what they count on."""
 
+import functools
 import json
 import sys
 
@@ -42,36 +43,53 @@ def test_a_seed_is_solved_at_the_first_evaluation_that_it_passes():
 @pytest.mark.parametrize("omega", [0.0, 0.5])
 def test_what_is_trained_is_the_loss_and_omega(omega):
     (recipe,) = [r._replace(omega=omega) for r in adding.recipes(12, 5) if r.name == "tanh RNN"]
-    params = recipe.init(jax.random.key(0), 2)
-    network = Network(params, jnp.ones((1, adding.H)) / adding.H, jnp.zeros(1))
-    batch = tasks.adding(jax.random.key(1), 7, 12)
+    w = np.full((1, adding.H), 1 / adding.H, np.float32)
+    params, batch = jax.jit(lambda init, draw: (recipe.init(init, 2), tasks.adding(draw, 7, 12)))(
+        jax.random.key(0), jax.random.key(1)
+    )
+    network = Network(params, jnp.asarray(w), jnp.asarray(np.zeros(1, np.float32)))
 
-    def loss(states):
-        out = states.h[-1] @ network.w.T
-        return ((out - batch.targets[0]) ** 2).mean()
+    @jax.jit
+    def wanted(params, batch):
+        def loss(states):
+            out = states.h[-1] @ network.w.T
+            return ((out - batch.targets[0]) ** 2).mean()
 
-    want = loss(jaxrnn.unroll(recipe.cell, params, batch.xs))
-    if omega:
-        want += omega * regularizers.omega(jaxrnn.Run(recipe.cell, params, batch.xs), loss)
-    np.testing.assert_allclose(error(recipe, adding.TASK, network, batch), want, rtol=1e-5)
+        want = loss(jaxrnn.unroll(recipe.cell, params, batch.xs))
+        if omega:
+            want += omega * regularizers.omega(jaxrnn.Run(recipe.cell, params, batch.xs), loss)
+        return want
+
+    found = jax.jit(functools.partial(error, recipe, adding.TASK))(network, batch)
+    np.testing.assert_allclose(found, wanted(params, batch), rtol=1e-5)
 
 
 def test_an_easy_task_is_learnt_from_every_seed_and_training_stops():
     """The order of two symbols over four steps: within a few hundred updates."""
     cell = jaxrnn.lstm()
     task = temporal_order.TASK._replace(solved=0.9)
-    recipe = Recipe("LSTM", cell, lambda key, D: cell.init(key, D, 16, forget_bias=2.0),
-                    optax.adam(2e-2))  # fmt: skip
+    init = jax.jit(lambda key, D: cell.init(key, D, 16, forget_bias=2.0), static_argnums=1)
+    recipe = Recipe("LSTM", cell, init, optax.adam(2e-2))
     run = train(recipe, task, 10, batch_size=32, steps=1000, every=100, seeds=2)
     assert None not in run.solved_at
     assert run.steps[-1] < 1000
     # The networks that come back are those that were judged.
-    batch = tasks.temporal_order(jax.random.key(9), 500, 10)
-    for seed in range(2):
-        network = jax.tree.map(lambda leaf, n=seed: leaf[n], run.last)
-        h = jaxrnn.unroll(cell, network.cell, batch.xs).h[-1:]
-        assert tasks.correct(answers(network, h), batch.targets).mean() > 0.8
-    assert not np.array_equal(run.first.w[0], run.first.w[1])
+
+    @jax.jit
+    def shares(networks):
+        batch = tasks.temporal_order(jax.random.key(9), 500, 10)
+
+        def share(network):
+            h = jaxrnn.unroll(cell, network.cell, batch.xs).h[-1:]
+            return tasks.correct(answers(network, h), batch.targets).mean()
+
+        return jax.vmap(share)(networks)
+
+    found = np.asarray(shares(run.last))
+    assert found.shape == (2,)
+    assert np.all(found > 0.8)
+    w = np.asarray(run.first.w)
+    assert not np.array_equal(w[0], w[1])
 
 
 NAMES = {

@@ -11,7 +11,7 @@ import jaxrnn
 from jaxrnn import layers
 from jaxrnn.nets.layers import Layer
 from tests.support import untied
-from tests.support.drawing import draw_params
+from tests.support.drawing import leaves
 from tests.support.profiles import short
 from tests.support.table import CELLS
 
@@ -22,26 +22,29 @@ LENGTHS = np.array([6, 4, 0])
 
 def net_of(name, both, seed=0):
     """`both`: whether every layer has two directions, or which layers do."""
-    cell = CELLS[name]
-    keys = iter(jax.random.split(jax.random.key(seed), 5))
+    cell, rng = CELLS[name], np.random.default_rng(seed)
     net, width = [], D
     for index, H in enumerate(SIZES):
         count = 1 + (both if isinstance(both, bool) else index in both)
-        sides = [draw_params(cell, width, H, next(keys), 0.6) for _ in range(count)]
+        sides = [leaves(rng, cell.shapes(width, H), 0.6) for _ in range(count)]
         net.append(Layer(*sides))
         width = H * count
-    return cell, net, jax.random.normal(next(keys), (T, B, D))
+    return cell, jax.tree.map(jnp.asarray, net), jnp.asarray(rng.normal(size=(T, B, D)))
 
 
 def drawn_states(cell, net):
     """A state to start from for each direction, each its own."""
-    keys = iter(jax.random.split(jax.random.key(7), 20))
+    return jax.tree.map(jnp.asarray, of_states(cell, net, np.random.default_rng(7).normal))
+
+
+def of_states(cell, net, entries, lead=()):
+    """For each direction a state of what `entries(size=...)` gives."""
     return [
         Layer(*[
             None if params is None
-            else jax.tree.map(
-                lambda s: jax.random.normal(next(keys), s.shape), cell.init_state(params, (B,))
-            )
+            else cell.state_type(*[
+                entries(size=(*lead, B, params.w_hh.shape[1])) for _ in cell.state_type._fields
+            ])
             for params in layer
         ])
         for layer in net
@@ -49,9 +52,9 @@ def drawn_states(cell, net):
 
 
 def turned(leaf, lengths):
-    """Each sequence from its own end, by a loop over the examples."""
-    rows = [jnp.concatenate([leaf[:n, b][::-1], leaf[n:, b]]) for b, n in enumerate(lengths)]
-    return jnp.stack(rows, axis=1)
+    """Each sequence from its own end; the padding stays where it is. NumPy's arrays or JAX's."""
+    steps = [[*reversed(range(n)), *range(n, T)] for n in lengths]
+    return leaf[np.array(steps).T, np.arange(B)]
 
 
 def turned_resets(resets, lengths):
@@ -87,14 +90,7 @@ def plain(cell, net, xs, lengths, nudges, first=None, resets=None):
 
 
 def no_nudges(cell, net):
-    return [
-        Layer(*[
-            None if params is None
-            else jax.tree.map(lambda s: jnp.zeros((T, *s.shape)), cell.init_state(params, (B,)))
-            for params in layer
-        ])
-        for layer in net
-    ]  # fmt: skip
+    return of_states(cell, net, lambda size: np.zeros(size), (T,))
 
 
 def loss(states):
@@ -108,10 +104,20 @@ def loss(states):
 
 def close(got, want):
     assert jax.tree.structure(got) == jax.tree.structure(want)
-    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+    for a, b in zip(*map(jax.tree.leaves, map(in_numpy, (got, want))), strict=True):
         np.testing.assert_allclose(
             a, b, rtol=0, atol=1e-13 * max(1.0, float(abs(b).max(initial=0)))
         )
+
+
+def in_numpy(tree):
+    """Arrays of which parts may be taken without a program for each."""
+    return jax.tree.map(np.asarray, tree)
+
+
+def put_out(layer):
+    """What the next layer reads, of NumPy's states."""
+    return np.concatenate([side.h for side in layer if side is not None], axis=-1)
 
 
 @pytest.mark.parametrize("both", [False, True])
@@ -123,17 +129,19 @@ def test_states_and_adjoints_are_those_of_plain_scans(name, padded, both):
     cell, net, xs = net_of(name, both)
     ends = LENGTHS if padded else np.full(B, T)
     given = jnp.asarray(LENGTHS) if padded else None
-    zero = no_nudges(cell, net)
-    states = jax.jit(lambda nudges: plain(cell, net, xs, ends, nudges))(zero)
-    close(layers.unroll_layers(cell, net, xs, lengths=given), states)
 
     @jax.jit
     def wanted(nudges):
-        return jax.grad(lambda nudges: loss(plain(cell, net, xs, ends, nudges)))(nudges)
+        def energy(nudges):
+            states = plain(cell, net, xs, ends, nudges)
+            return loss(states), states
 
-    want = wanted(zero)
+        return jax.grad(energy, has_aux=True)(nudges)
+
+    want, states = wanted(no_nudges(cell, net))
+    close(layers.unroll_layers(cell, net, xs, lengths=given), states)
     runs = lambda net, xs: layers.runs(cell, net, xs, lengths=given)  # noqa: E731
-    got = jax.jit(lambda net, xs: layers.adjoints(runs(net, xs), loss))(net, xs)
+    got = in_numpy(jax.jit(lambda net, xs: layers.adjoints(runs(net, xs), loss))(net, xs))
     for index, layer in enumerate(want):
         own = [got[index].forward]
         if both:
@@ -148,13 +156,14 @@ def test_jacobians_are_aligned_with_the_states_in_both_directions(lengths):
     given = None if lengths is None else jnp.asarray(lengths)
     ends = np.full(B, T) if lengths is None else lengths
     states = layers.unroll_layers(cell, net, xs, lengths=given)
-    found = layers.state_jacobians(layers.runs(cell, net, xs, lengths=given))
+    found = in_numpy(layers.state_jacobians(layers.runs(cell, net, xs, lengths=given)))
     one = jax.jit(jax.jacfwd(cell.step, argnums=1))
+    net, xs, states = in_numpy((net, xs, states))
     for index, layer in enumerate(net):
-        read = xs if index == 0 else layers.outputs(states[:index])
+        read = xs if index == 0 else put_out(states[index - 1])
         for side, (params, own) in enumerate(zip(layer, states[index], strict=True)):
             step = -1 if side == 0 else 1  # where the state comes from
-            zero = cell.init_state(params)
+            zero = jax.tree.map(lambda s: np.zeros(s.shape[2:]), own)
             for b, n in enumerate(ends):
                 for i in range(n):
                     inside = 0 <= i + step < n
@@ -176,27 +185,25 @@ def test_a_run_is_a_net_of_one_layer():
         for side in (0, 1):
             alone = layer[side].states()
             if side:
-                alone = jax.tree.map(lambda leaf: turned(leaf, LENGTHS), alone)
+                alone = jax.tree.map(lambda leaf: turned(leaf, LENGTHS), in_numpy(alone))
             close(alone, own[side])
 
 
 @pytest.mark.parametrize("name", ["rnn-tanh", "lstm"])
 def test_states_that_are_given_are_where_each_direction_starts(name):
     cell, net, xs = net_of(name, True)
-    first = [
-        Layer(*[jax.tree.map(lambda s: s + 0.3, cell.init_state(p, (B,))) for p in layer])
-        for layer in net
-    ]
-    states = layers.unroll_layers(cell, net, xs, first)
+    first = of_states(cell, net, lambda size: np.full(size, 0.3))
+    states = in_numpy(layers.unroll_layers(cell, net, xs, first))
+    step, xs = jax.jit(cell.step), np.asarray(xs)
     for index, layer in enumerate(net):
-        read = xs if index == 0 else layers.outputs(states[:index])
+        read = xs if index == 0 else put_out(states[index - 1])
         close(
             jax.tree.map(lambda s: s[0], states[index].forward),
-            cell.step(layer.forward, first[index].forward, read[0]),
+            step(layer.forward, first[index].forward, read[0]),
         )
         close(
             jax.tree.map(lambda s: s[-1], states[index].reverse),
-            cell.step(layer.reverse, first[index].reverse, read[-1]),
+            step(layer.reverse, first[index].reverse, read[-1]),
         )
 
 
@@ -234,11 +241,14 @@ stacks = pytest.mark.parametrize(
 
 
 @stacks
+@short(name="lstm", both=[0, 1])
+@short(name="gru", both=[0])
 def test_resets_make_sequences_of_their_own_in_both_directions(name, both, lengths):
     cell, net, xs = net_of(name, both)
     first = drawn_states(cell, net)
     given = None if lengths is None else jnp.asarray(lengths)
     found = layers.unroll_layers(cell, net, xs, first, lengths=given, resets=jnp.asarray(RESETS))
+    found, xs, first = in_numpy((found, xs, first))
     for b, n in enumerate([T] * B if lengths is None else lengths):
         edges = [0, *[t for t in range(1, n) if RESETS[t, b]], n]
         own = jax.tree.map(lambda s, b=b: s[b], first)
@@ -249,6 +259,8 @@ def test_resets_make_sequences_of_their_own_in_both_directions(name, both, lengt
 
 
 @stacks
+@short(name="lstm", both=[0, 1])
+@short(name="gru", both=[0])
 def test_adjoints_of_stacks_with_resets_and_given_states_are_those_of_plain_scans(
     name, both, lengths
 ):
@@ -256,17 +268,28 @@ def test_adjoints_of_stacks_with_resets_and_given_states_are_those_of_plain_scan
     first, zero = drawn_states(cell, net), no_nudges(cell, net)
     ends = np.full(B, T) if lengths is None else lengths
     given = None if lengths is None else jnp.asarray(lengths)
-    runs = layers.runs(cell, net, xs, first, lengths=given, resets=jnp.asarray(RESETS))
-    f = jax.jit(lambda nudges: plain(cell, net, xs, ends, nudges, first, RESETS))
-    close(tuple(layers._states(layer) for layer in runs), f(zero))
-    want = jax.grad(lambda nudges: loss(f(nudges)))(zero)
-    for mine, theirs in zip(layers.adjoints(runs, loss), want, strict=True):
+
+    @jax.jit
+    def found(net, xs, first):
+        runs = layers.runs(cell, net, xs, first, lengths=given, resets=jnp.asarray(RESETS))
+        return tuple(layers._states(layer) for layer in runs), layers.adjoints(runs, loss)
+
+    def energy(nudges):
+        states = plain(cell, net, xs, ends, nudges, first, RESETS)
+        return loss(states), states
+
+    states, got = in_numpy(found(net, xs, first))
+    want, expected = in_numpy(jax.jit(jax.grad(energy, has_aux=True))(zero))
+    close(states, expected)
+    for mine, theirs in zip(got, want, strict=True):
         close(mine.forward, theirs.forward)
         if theirs.reverse is not None:
             close(jax.tree.map(lambda leaf: turned(leaf, ends), mine.reverse), theirs.reverse)
 
 
 @stacks
+@short(name="lstm", both=[0, 1])
+@short(name="gru", both=[0])
 def test_jacobians_of_stacks_start_from_given_states_and_are_0_through_a_reset(name, both, lengths):
     cell, net, xs = net_of(name, both)
     first = drawn_states(cell, net)
@@ -275,8 +298,10 @@ def test_jacobians_of_stacks_start_from_given_states_and_are_0_through_a_reset(n
     runs = layers.runs(cell, net, xs, first, lengths=given, resets=jnp.asarray(RESETS))
     states = layers.unroll_layers(cell, net, xs, first, lengths=given, resets=jnp.asarray(RESETS))
     one = jax.jit(jax.jacfwd(cell.step, argnums=1))
-    for index, found in enumerate(layers.state_jacobians(runs)):
-        read = xs if index == 0 else layers.outputs(states[:index])
+    jacobians = in_numpy(layers.state_jacobians(runs))
+    net, xs, first, states = in_numpy((net, xs, first, states))
+    for index, found in enumerate(jacobians):
+        read = xs if index == 0 else put_out(states[index - 1])
         for side, J in enumerate(found):
             if J is None:
                 continue
@@ -293,7 +318,7 @@ def test_jacobians_of_stacks_start_from_given_states_and_are_0_through_a_reset(n
                             lambda leaf, i=before, b=b: leaf[i, b], states[index][side]
                         )
                     want = one(net[index][side], own, read[i, b])
-                    close(got, jax.tree.map(jnp.zeros_like, want) if i in cut else want)
+                    close(got, jax.tree.map(np.zeros_like, want) if i in cut else want)
 
 
 @pytest.mark.parametrize("most", [9, 300])
@@ -307,9 +332,9 @@ def test_lengths_out_of_range_in_a_trace_act_as_clipped_in_both_directions(most)
 def test_short_integers_count_more_steps_than_they_can_name():
     """uint8 cannot hold T = 300, nor a step beyond 255."""
     cell = CELLS["rnn-tanh"]
-    params = draw_params(cell, 1, 2, jax.random.key(0), 0.6)
-    xs = jax.random.normal(jax.random.key(1), (300, 2, 1))
-    both = [Layer(params, params)]
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(jnp.asarray, leaves(rng, cell.shapes(1, 2), 0.6))
+    xs, both = jnp.asarray(rng.normal(size=(300, 2, 1))), [Layer(params, params)]
     found = layers.unroll_layers(cell, both, xs, lengths=jnp.array([255, 7], jnp.uint8))
     close(found, layers.unroll_layers(cell, both, xs, lengths=jnp.array([255, 7], jnp.int32)))
 
@@ -324,7 +349,7 @@ def test_numpy_lengths_are_lengths():
 
 
 @stacks
-@short(name="lstm", both=[0, 1])
+@short(name="gru", both=[0])
 def test_a_derivative_by_the_params_below_is_whole(name, both, lengths):
     """The runs were made outside, the upper ones of what the lower ones put out then."""
     cell, net, xs = net_of(name, both)
@@ -344,8 +369,8 @@ def test_a_derivative_by_the_params_below_is_whole(name, both, lengths):
         energy = lambda n: loss(plain(cell, [lower, *net[1:]], xs, ends, n, first, RESETS))  # noqa: E731
         return summed(jax.grad(energy)(zero))
 
-    lower = jax.tree.map(lambda leaf: 0.8 * leaf, net[0])
+    lower = jax.tree.map(lambda leaf: jnp.asarray(0.8 * np.asarray(leaf)), net[0])
     (got, slope), (value, exact) = (jax.jit(jax.value_and_grad(g))(lower) for g in (f, want))
     np.testing.assert_allclose(got, value, rtol=1e-12)
     for a, b in zip(jax.tree.leaves(slope), jax.tree.leaves(exact), strict=True):
-        np.testing.assert_allclose(a, b, rtol=0, atol=1e-12 * float(abs(b).max()))
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-12 * float(np.abs(b).max()))

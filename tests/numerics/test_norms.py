@@ -10,15 +10,16 @@ from jaxrnn.numerics import norms
 
 @pytest.mark.parametrize("size", [1e-36, 1e-25, 1.0, 1e25, 1e37])
 def test_no_norm_is_lost_that_float32_can_hold(size):
-    x = jnp.asarray(np.random.default_rng(0).normal(size=(3, 50)), jnp.float32)
-    x = x * jnp.float32(size)
+    x = np.random.default_rng(0).normal(size=(3, 50)).astype(np.float32) * np.float32(size)
+    one, x = x[0], jnp.asarray(x)
     exact = np.linalg.norm(np.asarray(x, np.float64), axis=1)
     np.testing.assert_allclose(norms.norm(x, (1,)), exact, rtol=1e-6)
-    np.testing.assert_allclose(norms.tree_norm({"a": x, "b": x[0]}),
+    np.testing.assert_allclose(norms.tree_norm({"a": x, "b": jnp.asarray(one)}),
         np.sqrt(np.sum(exact**2) + exact[0] ** 2), rtol=1e-6)  # fmt: skip
-    norm, inner = norms.norm_and_inner(x[0], jnp.ones(50, jnp.float32) / jnp.float32(size))
+    other = np.ones(50, np.float32) / np.float32(size)
+    norm, inner = norms.norm_and_inner(jnp.asarray(one), jnp.asarray(other))
     np.testing.assert_allclose(norm, exact[0], rtol=1e-6)
-    np.testing.assert_allclose(inner, np.sum(np.asarray(x[0], np.float64)) / size, rtol=1e-5)
+    np.testing.assert_allclose(inner, np.sum(one.astype(np.float64)) / size, rtol=1e-5)
     np.testing.assert_allclose(norms.cosine({"a": x}, {"a": x}), 1, rtol=1e-6)
 
 

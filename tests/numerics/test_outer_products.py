@@ -62,9 +62,10 @@ def test_grams_serve_few_sequences_and_large_weights(monkeypatch):
     "f", [outer_products.by_grams, outer_products.one_by_one, outer_products.at_once]
 )
 def test_what_cancels_over_the_batch_comes_out_as_small_as_the_docstring_says(f):
-    rows, columns, direction = factors(3, 2, 8, 5)
-    rows = rows.at[:, 1].set(-rows[:, 0])
-    columns = columns.at[:, 1].set(columns[:, 0])
+    rows, columns, direction = map(np.array, factors(3, 2, 8, 5))
+    rows[:, 1] = -rows[:, 0]
+    columns[:, 1] = columns[:, 0]
+    rows, columns, direction = map(jnp.asarray, (rows, columns, direction))
     norm, inner = f(rows, columns, direction)
     S = (lengths(rows) * lengths(columns)).sum(1)
     eps = np.finfo(WIDEST).eps
@@ -77,7 +78,8 @@ def test_what_cancels_over_the_batch_comes_out_as_small_as_the_docstring_says(f)
                                            (1e25, 1e-3, 1), (1e-36, 1, 1e25)])  # fmt: skip
 def test_sizes_survive_float32(B, r, c, g):
     rows, columns, direction = factors(4, B, 8, 5, "float32")
-    big = rows * np.float32(r), columns * np.float32(c), direction * np.float32(g)
+    pairs = zip((rows, columns, direction), (r, c, g), strict=True)
+    big = [jnp.asarray(np.asarray(leaf) * np.float32(size)) for leaf, size in pairs]
     norm, inner = outer_products.sizes(*big)
     exact_norm, exact_inner = by_numpy(*big)
     np.testing.assert_allclose(norm, exact_norm, rtol=1e-5)
@@ -86,7 +88,9 @@ def test_sizes_survive_float32(B, r, c, g):
 
 def test_each_step_has_its_own_scale():
     rows, columns, direction = factors(4, 2, 8, 5, "float32")
-    rows = rows * (10.0 ** -np.array([0, 12, 24, 36], np.float32)).reshape(4, 1, 1)
+    rows = jnp.asarray(
+        np.asarray(rows) * (10.0 ** -np.array([0, 12, 24, 36], np.float32)).reshape(4, 1, 1)
+    )
     np.testing.assert_allclose(
         outer_products.sizes(rows, columns, direction)[0],
         by_numpy(rows, columns, direction)[0], rtol=1e-5)  # fmt: skip
