@@ -5,7 +5,6 @@ import json
 import sys
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -47,7 +46,7 @@ def test_what_is_trained_is_the_loss_and_omega(omega):
     params, batch = jax.jit(lambda init, draw: (recipe.init(init, 2), tasks.adding(draw, 7, 12)))(
         jax.random.key(0), jax.random.key(1)
     )
-    network = Network(params, jnp.asarray(w), jnp.asarray(np.zeros(1, np.float32)))
+    network = Network(params, jax.device_put(w), jax.device_put(np.zeros(1, np.float32)))
 
     @jax.jit
     def wanted(params, batch):

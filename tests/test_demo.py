@@ -72,7 +72,9 @@ def test_flow_equals_autodiff_of_the_loss(cell):
 def test_horizon_exponent_and_verdict_are_those_of_the_whole_state(cell):
     data, network = small_data(), network_of(cell)
     b, w_hh = np.asarray(network.cell.b), np.asarray(network.cell.w_hh)
-    shut = network.cell._replace(b=jnp.asarray(b - 1.5), w_hh=jnp.asarray(w_hh * np.float32(0.4)))
+    shut = network.cell._replace(
+        b=jax.device_put(b - 1.5), w_hh=jax.device_put(w_hh * np.float32(0.4))
+    )
     network = network._replace(cell=shut)  # so that 1 % is reached within 7 steps
     flow = flow_of(cell, network)
     assert 1 < np.max(flow.horizon) < 7

@@ -37,7 +37,7 @@ def case(kind, *, b_hn=True):
     params = type(params)(*[0.7 * normal(size=shape) for shape in params])
     if kind == "gru" and not b_hn:
         params = params._replace(b_hn=np.zeros(H))
-    return jax.tree.map(jnp.asarray, (params, normal(size=(T, B, D)), normal(size=(T, B, H))))
+    return jax.device_put((params, normal(size=(T, B, D)), normal(size=(T, B, H))))
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -33,12 +33,14 @@ def blocks(kind, matrix):
 def drawn(cell, batch=(2, 3), D=3, H=4, seed=0):
     """(params, state, x), what a step takes."""
     params, xs, state = drawing.drawn(cell, 1, batch, D, H, scale=0.8, seed=seed)
-    return params, state, jnp.asarray(np.asarray(xs)[0])
+    return params, state, jax.device_put(np.asarray(xs)[0])
 
 
 def in_dtype(dtype, tree):
     """Cast by NumPy, which compiles nothing."""
-    return jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf).astype(jnp.dtype(dtype))), tree)
+    return jax.tree.map(
+        lambda leaf: jax.device_put(np.asarray(leaf).astype(jnp.dtype(dtype))), tree
+    )
 
 
 # --- initialisation ---------------------------------------------------------------
@@ -268,7 +270,7 @@ def bare_case(seed):
     normal = np.random.default_rng(seed).normal
     params = {"w": normal(size=(4, 4)), "v": normal(size=(4, 3))}
     state = {"h": normal(size=(2, 3, 4)), "gain": normal(size=(2, 3, 4))}
-    return jax.tree.map(jnp.asarray, (params, state, normal(size=(2, 3, 3))))
+    return jax.device_put((params, state, normal(size=(2, 3, 3))))
 
 
 @pytest.mark.parametrize("name", [*CELLS, "bare step"])

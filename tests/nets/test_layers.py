@@ -29,12 +29,12 @@ def net_of(name, both, seed=0):
         sides = [leaves(rng, cell.shapes(width, H), 0.6) for _ in range(count)]
         net.append(Layer(*sides))
         width = H * count
-    return cell, jax.tree.map(jnp.asarray, net), jnp.asarray(rng.normal(size=(T, B, D)))
+    return cell, jax.device_put(net), jax.device_put(rng.normal(size=(T, B, D)))
 
 
 def drawn_states(cell, net):
     """A state to start from for each direction, each its own."""
-    return jax.tree.map(jnp.asarray, of_states(cell, net, np.random.default_rng(7).normal))
+    return jax.device_put(of_states(cell, net, np.random.default_rng(7).normal))
 
 
 def of_states(cell, net, entries, lead=()):
@@ -79,7 +79,7 @@ def plain(cell, net, xs, lengths, nudges, first=None, resets=None):
             start = cell.init_state(params, (B,)) if first is None else first[index][side]
             again = turned_resets(resets, lengths) if side and resets is not None else resets
             states = untied.run(
-                cell, untied.copies(params, T), read, start, jnp.asarray(lengths), again, more
+                cell, untied.copies(params, T), read, start, jax.device_put(lengths), again, more
             )
             if side:
                 states = jax.tree.map(lambda leaf: turned(leaf, lengths), states)
@@ -128,7 +128,7 @@ def put_out(layer):
 def test_states_and_adjoints_are_those_of_plain_scans(name, padded, both):
     cell, net, xs = net_of(name, both)
     ends = LENGTHS if padded else np.full(B, T)
-    given = jnp.asarray(LENGTHS) if padded else None
+    given = jax.device_put(LENGTHS) if padded else None
 
     @jax.jit
     def wanted(nudges):
@@ -153,7 +153,7 @@ def test_states_and_adjoints_are_those_of_plain_scans(name, padded, both):
 @pytest.mark.parametrize("lengths", [None, LENGTHS])
 def test_jacobians_are_aligned_with_the_states_in_both_directions(lengths):
     cell, net, xs = net_of("lstm", True)
-    given = None if lengths is None else jnp.asarray(lengths)
+    given = None if lengths is None else jax.device_put(lengths)
     ends = np.full(B, T) if lengths is None else lengths
     states = layers.unroll_layers(cell, net, xs, lengths=given)
     found = in_numpy(layers.state_jacobians(layers.runs(cell, net, xs, lengths=given)))
@@ -179,7 +179,7 @@ def test_jacobians_are_aligned_with_the_states_in_both_directions(lengths):
 
 def test_a_run_is_a_net_of_one_layer():
     cell, net, xs = net_of("gru", True)
-    lengths = jnp.asarray(LENGTHS)
+    lengths = jax.device_put(LENGTHS)
     states = layers.unroll_layers(cell, net, xs, lengths=lengths)
     for own, layer in zip(states, layers.runs(cell, net, xs, lengths=lengths), strict=True):
         for side in (0, 1):
@@ -246,8 +246,8 @@ stacks = pytest.mark.parametrize(
 def test_resets_make_sequences_of_their_own_in_both_directions(name, both, lengths):
     cell, net, xs = net_of(name, both)
     first = drawn_states(cell, net)
-    given = None if lengths is None else jnp.asarray(lengths)
-    found = layers.unroll_layers(cell, net, xs, first, lengths=given, resets=jnp.asarray(RESETS))
+    given = None if lengths is None else jax.device_put(lengths)
+    found = layers.unroll_layers(cell, net, xs, first, lengths=given, resets=jax.device_put(RESETS))
     found, xs, first = in_numpy((found, xs, first))
     for b, n in enumerate([T] * B if lengths is None else lengths):
         edges = [0, *[t for t in range(1, n) if RESETS[t, b]], n]
@@ -267,11 +267,11 @@ def test_adjoints_of_stacks_with_resets_and_given_states_are_those_of_plain_scan
     cell, net, xs = net_of(name, both)
     first, zero = drawn_states(cell, net), no_nudges(cell, net)
     ends = np.full(B, T) if lengths is None else lengths
-    given = None if lengths is None else jnp.asarray(lengths)
+    given = None if lengths is None else jax.device_put(lengths)
 
     @jax.jit
     def found(net, xs, first):
-        runs = layers.runs(cell, net, xs, first, lengths=given, resets=jnp.asarray(RESETS))
+        runs = layers.runs(cell, net, xs, first, lengths=given, resets=jax.device_put(RESETS))
         return tuple(layers._states(layer) for layer in runs), layers.adjoints(runs, loss)
 
     def energy(nudges):
@@ -294,9 +294,11 @@ def test_jacobians_of_stacks_start_from_given_states_and_are_0_through_a_reset(n
     cell, net, xs = net_of(name, both)
     first = drawn_states(cell, net)
     ends = np.full(B, T) if lengths is None else lengths
-    given = None if lengths is None else jnp.asarray(lengths)
-    runs = layers.runs(cell, net, xs, first, lengths=given, resets=jnp.asarray(RESETS))
-    states = layers.unroll_layers(cell, net, xs, first, lengths=given, resets=jnp.asarray(RESETS))
+    given = None if lengths is None else jax.device_put(lengths)
+    runs = layers.runs(cell, net, xs, first, lengths=given, resets=jax.device_put(RESETS))
+    states = layers.unroll_layers(
+        cell, net, xs, first, lengths=given, resets=jax.device_put(RESETS)
+    )
     one = jax.jit(jax.jacfwd(cell.step, argnums=1))
     jacobians = in_numpy(layers.state_jacobians(runs))
     net, xs, first, states = in_numpy((net, xs, first, states))
@@ -333,8 +335,8 @@ def test_short_integers_count_more_steps_than_they_can_name():
     """uint8 cannot hold T = 300, nor a step beyond 255."""
     cell = CELLS["rnn-tanh"]
     rng = np.random.default_rng(0)
-    params = jax.tree.map(jnp.asarray, leaves(rng, cell.shapes(1, 2), 0.6))
-    xs, both = jnp.asarray(rng.normal(size=(300, 2, 1))), [Layer(params, params)]
+    params = jax.device_put(leaves(rng, cell.shapes(1, 2), 0.6))
+    xs, both = jax.device_put(rng.normal(size=(300, 2, 1))), [Layer(params, params)]
     found = layers.unroll_layers(cell, both, xs, lengths=jnp.array([255, 7], jnp.uint8))
     close(found, layers.unroll_layers(cell, both, xs, lengths=jnp.array([255, 7], jnp.int32)))
 
@@ -355,8 +357,8 @@ def test_a_derivative_by_the_params_below_is_whole(name, both, lengths):
     cell, net, xs = net_of(name, both)
     first, zero = drawn_states(cell, net), no_nudges(cell, net)
     ends = np.full(B, T) if lengths is None else lengths
-    given = None if lengths is None else jnp.asarray(lengths)
-    runs = layers.runs(cell, net, xs, first, lengths=given, resets=jnp.asarray(RESETS))
+    given = None if lengths is None else jax.device_put(lengths)
+    runs = layers.runs(cell, net, xs, first, lengths=given, resets=jax.device_put(RESETS))
 
     def summed(adjoints):
         return sum(jnp.sum(jnp.sin(leaf)) for leaf in jax.tree.leaves(adjoints))
@@ -369,7 +371,7 @@ def test_a_derivative_by_the_params_below_is_whole(name, both, lengths):
         energy = lambda n: loss(plain(cell, [lower, *net[1:]], xs, ends, n, first, RESETS))  # noqa: E731
         return summed(jax.grad(energy)(zero))
 
-    lower = jax.tree.map(lambda leaf: jnp.asarray(0.8 * np.asarray(leaf)), net[0])
+    lower = jax.tree.map(lambda leaf: jax.device_put(0.8 * np.asarray(leaf)), net[0])
     (got, slope), (value, exact) = (jax.jit(jax.value_and_grad(g))(lower) for g in (f, want))
     np.testing.assert_allclose(got, value, rtol=1e-12)
     for a, b in zip(jax.tree.leaves(slope), jax.tree.leaves(exact), strict=True):

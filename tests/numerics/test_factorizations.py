@@ -53,7 +53,7 @@ def stack_for(name, *shape):
 @pytest.mark.parametrize("lead", [(), (3,), (2, 3), (0,), (2, 0)])
 def test_values_for_any_leading_axes(name, lead):
     a = stack_for(name, *lead, 5, 5)
-    found = ours(name, jnp.asarray(a))
+    found = ours(name, jax.device_put(a))
     flat = a.reshape(-1, 5, 5) if a.size else a.reshape(0, 5, 5)
     expected = np.array([NUMPY[name](one) for one in flat]).reshape(found.shape)
     if name == "qr":  # the signs of R's rows are free
@@ -66,7 +66,7 @@ def test_values_for_any_leading_axes(name, lead):
 def test_values_where_a_stack_takes_several_calls(name, lead, n):
     """92 of 6×6 at a time and the 48 that are left; one of 27×27 at a time."""
     a = stack_for(name, *lead, n, n)
-    found = ours(name, jnp.asarray(a))
+    found = ours(name, jax.device_put(a))
     flat = a.reshape(-1, n, n)
     expected = np.array([NUMPY[name](one) for one in flat]).reshape(found.shape)
     if name == "qr":  # the signs of R's rows are free

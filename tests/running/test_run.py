@@ -1,6 +1,7 @@
 """`jaxrnn.Run`: a pytree that checks its parts and goes through every transformation."""
 
 import dataclasses
+import functools
 import inspect
 import pickle
 
@@ -29,6 +30,7 @@ T, B, D, H = 7, 3, 2, 4
 LENGTHS = np.array([7, 4, 2], np.int32)
 
 
+@functools.cache
 def parts(cell=None, seed=0, dtype=jnp.float64):
     cell = jaxrnn.lstm() if cell is None else cell
     keys = jax.random.split(jax.random.key(seed))
@@ -137,11 +139,13 @@ def test_gradient_of_a_run_that_holds_inputs_is_whole():
     """By central differences: an object that held states would leave out how they move."""
     run = run_of()
     f = lambda params: regularizers.omega(run.at(params), last)  # noqa: E731
-    found = jax.grad(f)(run.params).w_hh[3, 1]
-    h = 1e-5
+    found = np.asarray(jax.jit(jax.grad(f))(run.params).w_hh)[3, 1]
+    h, of_params = 1e-5, jax.jit(f)
 
     def moved(by):
-        return f(run.params._replace(w_hh=run.params.w_hh.at[3, 1].add(by)))
+        w_hh = np.array(run.params.w_hh)
+        w_hh[3, 1] += by
+        return np.asarray(of_params(run.params._replace(w_hh=jax.device_put(w_hh))))
 
     expected = (8 * (moved(h) - moved(-h)) - (moved(2 * h) - moved(-2 * h))) / (12 * h)
     np.testing.assert_allclose(found, expected, rtol=1e-8)
@@ -153,16 +157,20 @@ def test_gradient_by_a_run_with_integer_lengths_is_jaxs_type_error():
 
 
 @pytest.mark.parametrize("name", ["closed_form", "adjoints", "frobenius_norms", "omega", "curve"])
+@short(name={"closed_form", "adjoints", "omega"})
 def test_vmap_over_params_is_a_loop_over_seeds(name):
     f, run = ANALYSES[name], run_of(lengths=LENGTHS)
     many = [parts(seed=seed)[1] for seed in range(3)]
-    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *many)
-    found = jax.vmap(lambda params: f(run.at(params)))(stacked)
-    expected = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[f(run.at(p)) for p in many])
+    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *many)
+    of_params = lambda params: f(run.at(params))  # noqa: E731
+    found = jax.jit(jax.vmap(of_params))(stacked)
+    one = jax.jit(of_params)
+    expected = jax.tree.map(lambda *leaves: np.stack(leaves), *[one(p) for p in many])
     chex.assert_trees_all_close(found, expected, rtol=1e-12, atol=1e-13)
 
 
 @pytest.mark.parametrize("name", ["closed_form", "frobenius_norms", "transport_norms"])
+@short(name={"closed_form", "transport_norms"})
 def test_vmap_over_a_batch_axis_of_a_run(name):
     resets = jnp.zeros((T, B), bool).at[3, 1].set(True)
     f, run = ANALYSES[name], run_of(lengths=LENGTHS, resets=resets)
@@ -177,7 +185,7 @@ def test_axes_names_what_it_does_not_know():
 
 
 @pytest.mark.parametrize("name", ANALYSES)
-@short(name={"closed_form", "contribution_norms", "curve", "paths.transport", "along", "flossing"})
+@short(name={"closed_form", "contribution_norms", "curve", "paths.transport", "flossing"})
 def test_jit_takes_a_run_as_an_argument(name):
     f, run = ANALYSES[name], run_of()
     chex.assert_trees_all_close(jax.jit(f)(run), f(run), rtol=1e-12, atol=1e-13)
@@ -199,7 +207,7 @@ def test_one_trace_for_each_cell_shape_and_set_of_masks():
 def test_checkpoint_and_export():
     run = run_of(lengths=LENGTHS)
     f = lambda run: jnp.sum(products.frobenius_norms(run))  # noqa: E731
-    by_params = lambda g: jax.grad(lambda params: g(run.at(params)))(run.params)  # noqa: E731
+    by_params = lambda g: jax.jit(jax.grad(lambda p: g(run.at(p))))(run.params)  # noqa: E731
     chex.assert_trees_all_close(by_params(jax.checkpoint(f)), by_params(f), rtol=1e-12)
     cell = run.cell
 
@@ -247,6 +255,10 @@ def precisions(f, *arguments):
 
 
 @pytest.mark.parametrize("name", ANALYSES)
+@short(name={
+    "closed_form", "wrt_params", "c_path", "adjoints", "contribution_norms", "curve_of_last",
+    "transport", "transport_norms", "exponents", "decompose", "along", "omega",
+})  # fmt: skip
 def test_analyses_ask_for_the_highest_precision(name):
     run = jaxrnn.Run(*parts(dtype=jnp.float32))
     f = ANALYSES[name]

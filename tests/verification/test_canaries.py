@@ -56,7 +56,8 @@ def right(name):
     of = PROPERTIES[name]
     cell = "lstm" if "lstm" in of.cells else of.cells[0]
     nets = nets_of(cell, **SHAPE)
-    return nets, asked(of.call, CELLS[cell], nets), told(of.truth, nets)
+    got = jax.tree.map(np.asarray, asked(of.call, CELLS[cell], nets))
+    return nets, got, told(of.truth, nets)
 
 
 @pytest.mark.parametrize(("name", "fault"), RESULTS, ids=lambda x: getattr(x, "__name__", x))
@@ -86,8 +87,21 @@ SEES = [(name, fault) for name in PROPERTIES if "lstm" in PROPERTIES[name].cells
 
 
 @pytest.mark.parametrize(("name", "fault"), SEES)
-@short(fault="no output feedback")
-@short(name={"state Jacobian", "gradient of unroll"})
+@short(
+    fault="no output feedback",
+    name={
+        "tangent of unroll",
+        "param Jacobian",
+        "contribution norms",
+        "truncation curve",
+        "transport norms",
+        "Frobenius norms",
+        "cell-state transport",
+        "omega",
+    },
+)
+@short(name="state Jacobian")
+@short(name="gradient of unroll", fault={"one unit 1 % off", "no output feedback"})
 def test_a_wrong_tangent_is_seen_by_every_property(name, fault):
     of, (nets, _, want) = PROPERTIES[name], right(name)
     with pytest.raises(AssertionError):
@@ -99,6 +113,12 @@ BY_METHOD = {"state_jacobian": "state Jacobian", "input_jacobian": "input Jacobi
 
 
 @pytest.mark.parametrize("fault", planted.SPOILT)
+@short(fault={
+    "state_jacobian: one entry 0.1 % off", "state_jacobian: transposed",
+    "state_jacobian: one step late", "state_jacobian: no output feedback",
+    "input_jacobian: 50 % off", "input_jacobian: gates swapped",
+    "param_jacobian: one entry 0.1 % off", "param_jacobian: bias dropped",
+})  # fmt: skip
 def test_a_wrong_jacobian_is_rejected(fault):
     of = BY_METHOD[fault.split(":")[0]]
     nets, _, want = right(of)
@@ -111,8 +131,10 @@ GRADIENTS = ("gradient of unroll", "temporal contributions", "truncated gradient
 
 @pytest.mark.parametrize("name", GRADIENTS)
 @pytest.mark.parametrize("fault", planted.TANGENTS | {"drive: one step late": None})
-@short(name="gradient of unroll")
-@short(fault={"drive: bias dropped", "drive: one step late"}, name="temporal contributions")
+@short(name="gradient of unroll", fault={
+    "drive: W_ih dropped", "drive: GRU's inner bias dropped", "push: transposed",
+    "push: one entry 0.1 % off"})  # fmt: skip
+@short(name="temporal contributions", fault={"drive: bias dropped", "drive: one step late"})
 def test_a_wrong_tangent_scan_is_rejected(name, fault):
     of = PROPERTIES[name]
     late = planted.with_method(planted.lstm, "drive", planted.late_drive, "late")

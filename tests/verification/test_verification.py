@@ -1,5 +1,7 @@
 """`verify` accepts what is right, and finds and locates what is wrong."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,6 +19,12 @@ from tests.support.table import CELLS
 QUICK = {"shapes": ((2, 3),), "cases": 16}
 
 
+@functools.cache
+def quick_report(cell):
+    """One for the tests that ask it different things."""
+    return jaxrnn.verify(cell, **QUICK)
+
+
 @pytest.mark.parametrize("name", CELLS)
 @short(name="rnn-relu")
 def test_our_cells_pass(name):
@@ -27,10 +35,10 @@ def test_our_cells_pass(name):
 
 
 @pytest.mark.parametrize("fault", planted.FAULTS)
-@short(fault={"lstm no output feedback", "gru reset before the matmul"})
+@short(fault={"lstm kf 50 % off", "gru reset before the matmul"})
 def test_planted_fault_is_found_and_located(fault):
     cell, named, not_named = planted.FAULTS[fault]
-    report = jaxrnn.verify(cell, **QUICK)
+    report = quick_report(cell)
     assert not report.passed
     for words in named:
         assert words in report.located
@@ -72,16 +80,17 @@ def test_wrong_rule_inside_a_bare_step_is_found_by_numbers_alone(step):
 
 
 def test_worst_case_can_be_drawn_again():
-    report = jaxrnn.verify(planted.wrong_forget_gate, **QUICK)
+    report = quick_report(planted.wrong_forget_gate)
     check = next(c for c in report.failures if c.where == "∂c/∂h₋" and c.reference == "jacfwd")
     case = verification.redraw(planted.wrong_forget_gate, check.worst)
-    right = jaxrnn.lstm().state_jacobian(*case.point).c.h[check.worst.entry]
+    found = jax.jit(jaxrnn.lstm().state_jacobian)(*case.point)
+    right = np.asarray(found.c.h)[check.worst.entry]
     np.testing.assert_allclose(right, check.worst.expected, rtol=1e-12)
     assert abs(check.worst.got - check.worst.expected) > 1e-3
 
 
 def test_report_is_a_pytree_of_errors_and_tolerances():
-    report = jaxrnn.verify(jaxrnn.rnn(), **QUICK)
+    report = quick_report(jaxrnn.rnn())
     assert len(jax.tree.leaves(report)) == 2 * len(report.checks)
     worse = jax.tree.map(lambda leaf: leaf * 0, report)
     assert isinstance(worse, verification.Report)
@@ -111,9 +120,9 @@ def test_a_gate_that_fails_in_float32_alone_is_named_once():
 
 
 def test_nan_in_a_closed_form_is_found():
-    cell = planted.scaled(jaxrnn.lstm(), "kf", float("nan"))
+    cell = planted.scaled(jaxrnn.rnn(), "k", float("nan"))
     with jax.debug_nans(True):  # which verify turns off inside: NaN is a finding
-        assert "gate f" in jaxrnn.verify(cell, **QUICK).located
+        assert "gate h" in jaxrnn.verify(cell, **QUICK).located
 
 
 def test_a_step_that_overflows_everywhere_is_not_called_verified():
@@ -214,12 +223,16 @@ def test_complex_step_and_differences_on_functions_with_known_derivatives():
     z = jnp.linspace(-3, 3, 25)
     one = jnp.ones_like(z)
     for f, df in ((jnp.exp, np.exp), (jnp.sin, np.cos), (lambda z: z**3, lambda z: 3 * z**2)):
-        np.testing.assert_allclose(complex_step(f, z, one).value, df(z), rtol=1e-15, atol=1e-15)
-        np.testing.assert_allclose(differences(f, z, one).value, df(z), rtol=1e-10, atol=1e-10)
+        stepped, moved = jax.jit(
+            lambda z, one, f=f: (complex_step(f, z, one).value, differences(f, z, one).value)
+        )(z, one)
+        np.testing.assert_allclose(stepped, df(np.asarray(z)), rtol=1e-15, atol=1e-15)
+        np.testing.assert_allclose(moved, df(np.asarray(z)), rtol=1e-10, atol=1e-10)
 
 
 def test_differences_admit_their_error_at_a_kink():
-    value, error = differences(jnp.abs, jnp.float64(1e-3), jnp.float64(1.0))
+    f = jax.jit(functools.partial(differences, jnp.abs))
+    value, error = map(np.asarray, f(jnp.float64(1e-3), jnp.float64(1.0)))
     assert abs(value - 1.0) <= 10 * error
     assert error > 1e-3
 
@@ -238,14 +251,15 @@ def test_reference_jacobian_has_the_tree_of_jacfwd():
         return {"y": point["a"] @ point["b"], "z": jnp.sum(point["b"])}
 
     point = {"a": jnp.arange(6.0).reshape(2, 3), "b": jnp.ones(3)}
-    expected = jax.jacfwd(f)(point)
-    got = jacobian(complex_step, f, point).value
+    expected = jax.jit(jax.jacfwd(f))(point)
+    got = jax.jit(lambda point: jacobian(complex_step, f, point).value)(point)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-15), got, expected)
 
 
 def test_saturation_table_shows_four_ulp_where_autodiff_is_wrong():
-    for row in verification.saturation():
+    rows = verification.saturation()
+    for row in rows:
         assert row.closed_ulp <= 4
-    worst = {row.where: row.autodiff_ulp for row in verification.saturation()}
+    worst = {row.where: row.autodiff_ulp for row in rows}
     assert worst["tanh, |z| ≤ 43"] > 1e6
     assert worst["sigmoid, |z| ≤ 87"] > 1e5
