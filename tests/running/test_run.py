@@ -290,24 +290,24 @@ def test_held_steps_repeat_the_state_and_resets_begin_anew(run):
     states, first = run.states(), run.state0
     batch = run.xs.shape[1:-1]
     first = run.cell.init_state(run.params, batch) if first is None else first
-    state = first
-    for t, x in enumerate(run.xs):
+    states, first, xs = jax.tree.map(np.asarray, (states, first, run.xs))
+    state, step = first, jax.jit(run.cell.step)
+    for t, x in enumerate(xs):
         begin = state
         if run.resets is not None:
-            begin = jax.tree.map(
-                lambda a, b, r=run.resets[t]: jnp.where(r[..., None], a, b), first, begin
-            )
-        new = run.cell.step(run.params, begin, x)
+            again = np.asarray(run.resets)[t][..., None]
+            begin = jax.tree.map(lambda a, b, r=again: np.where(r, a, b), first, begin)
+        new = jax.tree.map(np.asarray, step(run.params, begin, x))
         if run.lengths is not None:
-            held = t >= run.lengths
-            new = jax.tree.map(lambda a, b, h=held: jnp.where(h[..., None], a, b), state, new)
+            held = (t >= np.asarray(run.lengths))[..., None]
+            new = jax.tree.map(lambda a, b, h=held: np.where(h, a, b), state, new)
         state = new
         here = jax.tree.map(lambda leaf, t=t: leaf[t], states)
         chex.assert_trees_all_close(here, state, rtol=1e-10, atol=1e-12)
 
 
 def test_assert_cell_passes_ours_and_names_what_is_wrong():
-    jaxrnn.verification.assert_cell(jaxrnn.gru(), shapes=((2, 3),), cases=4)
+    jaxrnn.verification.assert_cell(jaxrnn.rnn(), shapes=((2, 3),), cases=4)
     phi = jaxrnn.rnn().phi
     wrong = phi._replace(tangent=lambda p, ds, dv: jaxrnn.RNNState(0.5 * p.k * dv))
     cell = dataclasses.replace(jaxrnn.rnn(), name="half", phi=wrong)
