@@ -2,6 +2,9 @@
 
 In float32 the square of 1e-25 is 0 and that of 1e25 is inf. So each array is divided by its largest
 entry first. Its norm is then right whenever that norm is itself a float32 number.
+
+XLA divides an array by a number as x · (1/m). From m = 1/tiny on, 8.5e37 in float32, 1/m is below
+the normal numbers and becomes 0, and so would every norm: nothing is divided by more than that.
 """
 
 import functools
@@ -44,7 +47,8 @@ def log(x: Array) -> Array:
 def scaled(x: Array, axes: tuple[int, ...]) -> tuple[Array, Array]:
     """(x / m, m), where m is the largest |entry| over `axes`, or 1 if that is 0, NaN or inf.
 
-    16-bit numbers are widened to float32. m has the remaining axes.
+    16-bit numbers are widened to float32. m has the remaining axes, and is at most 1/tiny; beyond
+    that the largest |entry| of x / m is up to 4.
 
     >>> import jax.numpy as jnp
     >>> [v.tolist() for v in scaled(jnp.float32([[0.0, 0.0], [2.0, -4.0]]), (1,))]
@@ -55,6 +59,7 @@ def scaled(x: Array, axes: tuple[int, ...]) -> tuple[Array, Array]:
     # twice, once with another rounding: no entry is then equal to the maximum.
     m = jnp.max(jnp.abs(jax.lax.stop_gradient(x)), axis=axes, keepdims=True, initial=0)
     m = jnp.where((m > 0) & jnp.isfinite(m), m, jnp.ones_like(m))
+    m = jnp.minimum(m, jnp.asarray(1 / jnp.finfo(m.dtype).tiny, m.dtype))
     return x / jnp.broadcast_to(m, x.shape), m.squeeze(axes)
 
 
@@ -127,5 +132,10 @@ def _unit(tree: ArrayTree) -> tuple[list[Array], Array]:
     """The leaves divided by their common norm, and whether that is 0."""
     size = tree_norm(tree)
     by = jnp.where(size > 0, size, jnp.ones_like(size))
+    # Both a quarter of what they are where `by` alone has no reciprocal; exact, as is 1 elsewhere.
+    large = by > jnp.asarray(1 / jnp.finfo(by.dtype).tiny, by.dtype)
+    units = jnp.where(large, jnp.asarray(0.25, by.dtype), jnp.ones_like(by))
     leaves = [leaf.astype(by.dtype) for leaf in jax.tree.leaves(tree)]
+    leaves = [leaf * jnp.broadcast_to(units, leaf.shape) for leaf in leaves]
+    by = by * units
     return [leaf / jnp.broadcast_to(by, leaf.shape) for leaf in leaves], size == 0

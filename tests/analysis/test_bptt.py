@@ -345,6 +345,15 @@ def test_norms_of_tiny_adjoints_do_not_flush_to_zero(kind):
         assert np.all((b > 0) == (a > 0))
 
 
+def test_norms_next_to_the_largest_number_do_not_vanish():
+    """The gradient of a bias is the adjoint itself, here 1.7e38 in float32."""
+    cell, large = jaxrnn.rnn(activation=jaxrnn.activations.identity), np.float32(2.0**127)
+    params = jaxrnn.RNNParams(*(np.zeros(shape, np.float32) for shape in ((2, 1), (2, 2), (2,))))
+    run = jaxrnn.Run(cell, params, np.zeros((3, 1), np.float32))
+    sizes = bptt.contribution_norms(run, lambda states: jnp.sum(large * states.h[-1, :1]))
+    np.testing.assert_array_equal(sizes.norm.b, [0, 0, large])
+
+
 def test_clipping_each_term_may_turn_the_sum_uphill():
     """10, -9.5 and -.4 add up to .1; clipped to ±1 they add up to -.4 (facts on clipping)."""
     params = jaxrnn.RNNParams(np.zeros((1, 1)), np.zeros((1, 1)), np.zeros(1))
@@ -357,10 +366,10 @@ def test_clipping_each_term_may_turn_the_sum_uphill():
     found = compiled(both, IDENTITY, energy, params, np.zeros((3, 1)), None)
     contributions, sizes = in_numpy(found)
     terms = contributions.b[:, 0]
-    np.testing.assert_allclose(terms, weights)
-    np.testing.assert_allclose(sizes.norm.b, np.abs(weights))
+    np.testing.assert_allclose(terms, weights, rtol=1e-13)
+    np.testing.assert_allclose(sizes.norm.b, np.abs(weights), rtol=1e-13)
     np.testing.assert_allclose(sizes.inner.b, 0.1 * weights, rtol=1e-13)
-    np.testing.assert_allclose(np.clip(terms, -1, 1).sum(), -0.4)
+    np.testing.assert_allclose(np.clip(terms, -1, 1).sum(), -0.4, rtol=1e-13)
     assert sizes.total.b[0] > 0
 
 
