@@ -18,6 +18,7 @@ import jaxrnn
 ROOT = pathlib.Path(jaxrnn.__file__).parent
 
 DESIGN = ROOT.parent / "docs" / "design.md"
+TESTS = pathlib.Path(__file__).parent
 
 
 def drawn_floors():
@@ -118,6 +119,16 @@ def test_module_keeps_the_rules_of_the_house(path):
     assert not re.fullmatch(r"utils|common|misc|base|helpers|types", path.stem)
     assert len(code_lines(text)) <= 250
     assert ast.get_docstring(ast.parse(text))
+
+
+@pytest.mark.parametrize("path", sorted(TESTS.rglob("*.py")), ids=lambda path: path.stem)
+def test_a_comparison_says_its_relative_tolerance(path):
+    """NumPy's default of 1e-7 would let pass what is meant to agree to the last bits."""
+    for call in ast.walk(ast.parse(path.read_text())):
+        name = ast.unparse(call.func).split(".")[-1] if isinstance(call, ast.Call) else None
+        said = {"assert_allclose": "rtol", "approx": "rel"}.get(name)
+        if said and said not in {each.arg for each in call.keywords}:
+            pytest.fail(f"line {call.lineno}: {name} without {said}")
 
 
 def code_lines(text):

@@ -21,7 +21,7 @@ def test_norms_beyond_every_float_are_drawn_against_lag():
     assert list(shown) == ["a", "b"]
     for name, (lag, y) in shown.items():
         np.testing.assert_array_equal(lag, [2, 1, 0])
-        np.testing.assert_allclose(y * np.log(10), logs[name])
+        np.testing.assert_allclose(y * np.log(10), logs[name], rtol=1e-13)
 
 
 def test_cell_paths_shows_errors_and_shares():
@@ -35,10 +35,10 @@ def test_cell_paths_shows_errors_and_shares():
         lag, y = errors[name]
         np.testing.assert_array_equal(lag, np.arange(8, 0, -1))
         want = np.median(error, axis=1)[:-1]
-        np.testing.assert_allclose(y, np.where(want > 1e-12, want, np.nan))
+        np.testing.assert_allclose(y, np.where(want > 1e-12, want, np.nan), rtol=1e-13)
     assert list(shares) == list(found.shares)
     for name, (_, y) in shares.items():
-        np.testing.assert_allclose(y, np.median(found.shares[name], axis=1)[:-1])
+        np.testing.assert_allclose(y, np.median(found.shares[name], axis=1)[:-1], rtol=1e-13)
 
 
 def test_contributions_are_drawn_relative_to_the_largest():

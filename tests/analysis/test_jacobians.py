@@ -128,7 +128,7 @@ def test_stack_entry_i_is_the_derivative_of_state_i_by_state_i_minus_one(name, b
             for out, row in zip(J, expected, strict=True):
                 for got, want in zip(out, row, strict=True):
                     assert got.shape == (6, *batch, 4, 4)
-                    np.testing.assert_allclose(got[i].reshape(N, 4, 4), want, atol=1e-14)
+                    np.testing.assert_allclose(got[i].reshape(N, 4, 4), want, rtol=0, atol=1e-14)
         state = reference.step(name, repeated, state, x)
 
 
@@ -147,7 +147,9 @@ def test_input_and_param_jacobians_equal_autodiff_of_the_step(name):
     *got, expected = together(run, jacobians.wrt_inputs, jacobians.wrt_params, by_autodiff)
     for ours, theirs in zip(got, expected, strict=True):
         assert jax.tree.structure(ours) == jax.tree.structure(theirs)
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-14), ours, theirs)
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=2e-14), ours, theirs
+        )
 
 
 def test_default_state0_is_the_cells_own():
@@ -187,9 +189,9 @@ def test_c_partial_is_the_forget_gate_and_c_path_adds_the_way_through_h():
     run = jaxrnn.Run(cell, params, xs, state0)
     partial, path = together(run, jacobians.c_partial, jacobians.c_path)
     for i, (F, B, _) in enumerate(blocks):
-        np.testing.assert_allclose(partial[i], F, atol=1e-15)
+        np.testing.assert_allclose(partial[i], F, rtol=0, atol=1e-15)
         readout = blocks[i - 1][2] if i else np.zeros_like(F)
-        np.testing.assert_allclose(path[i], F + B @ readout, atol=1e-14)
+        np.testing.assert_allclose(path[i], F + B @ readout, rtol=0, atol=1e-14)
 
 
 def test_c_path_is_the_derivative_of_c_when_h_follows_c_at_fixed_output_gate():
@@ -207,7 +209,7 @@ def test_c_path_is_the_derivative_of_c_when_h_follows_c_at_fixed_output_gate():
         state = ((o * np.tanh(moved))[None], moved[None])
         columns.append(reference.step("lstm", weights, state, np.asarray(xs)[1:2])[1][0].imag)
     exact = np.stack(columns, axis=-1) / 1e-200
-    np.testing.assert_allclose(path[1], exact, atol=1e-14)
+    np.testing.assert_allclose(path[1], exact, rtol=0, atol=1e-14)
 
 
 def test_product_of_c_path_is_exact_through_lag_two_and_not_beyond():
@@ -219,7 +221,7 @@ def test_product_of_c_path_is_exact_through_lag_two_and_not_beyond():
     dense = np.block([list(row) for row in J]).reshape(3, 8, 8)
     lag2 = (dense[1] @ dense[0])[4:, 4:]
     lag3 = (dense[2] @ dense[1] @ dense[0])[4:, 4:]
-    np.testing.assert_allclose(path[1] @ path[0], lag2, atol=1e-14)
+    np.testing.assert_allclose(path[1] @ path[0], lag2, rtol=0, atol=1e-14)
     assert np.linalg.norm(path[2] @ path[1] @ path[0] - lag3) > 1e-3 * np.linalg.norm(lag3)
 
 
@@ -241,7 +243,7 @@ def test_lengths_hold_and_resets_cut(name):
     *others, by_inputs, by_params = others
     before = jax.tree.map(lambda s, r: np.concatenate([r[None], s[:-1]]), states, state0)
     for again in others:
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-13), J, again)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-13), J, again)
 
     def one_step(state, x, alive, reset, state0):
         # Started from `state`, reset to state0: two arguments in one step of unroll.
@@ -256,7 +258,9 @@ def test_lengths_hold_and_resets_cut(name):
             jax.tree.map(lambda leaf: leaf[i], J)))  # fmt: skip  # noqa: B023
         alive = np.array(i < lengths[b], lengths.dtype)
         expected = derivative(state, xs[i, b], alive, resets[i, b], start)
-        jax.tree.map(lambda a, e: np.testing.assert_allclose(a, e, atol=1e-13), got, expected)
+        jax.tree.map(
+            lambda a, e: np.testing.assert_allclose(a, e, rtol=0, atol=1e-13), got, expected
+        )
     eye = np.eye(4)
     np.testing.assert_array_equal(J.h.h[4:, 0], np.broadcast_to(eye, (2, 4, 4)))
     np.testing.assert_array_equal(J.h.h[2, 0], 0 * eye)
@@ -277,7 +281,7 @@ def test_c_path_and_c_partial_hold_and_cut_likewise():
     for got, whole in zip(together(masked, *both), together(run, *both), strict=True):
         np.testing.assert_array_equal(got[4:, 0], np.broadcast_to(np.eye(4), (2, 4, 4)))
         np.testing.assert_array_equal(got[2, 0], np.zeros((4, 4)))
-        np.testing.assert_allclose(got[:2], whole[:2], atol=1e-15)
+        np.testing.assert_allclose(got[:2], whole[:2], rtol=0, atol=1e-15)
 
 
 def test_c_partial_serves_any_cell_with_c_and_c_path_asks_for_a_readout():
@@ -286,7 +290,7 @@ def test_c_partial_serves_any_cell_with_c_and_c_path_asks_for_a_readout():
     bare = jaxrnn.from_step(ours.step)
     partial = jacobians.c_partial(jaxrnn.Run(bare, params, xs, state0))
     expected = jacobians.c_partial(jaxrnn.Run(ours, params, xs, state0))
-    np.testing.assert_allclose(partial, expected, atol=1e-14)
+    np.testing.assert_allclose(partial, expected, rtol=0, atol=1e-14)
     with pytest.raises(TypeError, match="cell: expected a cell whose phi declares its read-out"):
         jacobians.c_path(jaxrnn.Run(bare, params, xs, state0))
 

@@ -153,7 +153,7 @@ def test_shares_are_derivatives_by_the_weight_of_a_path_and_add_up_to_one(scale)
             want = np.log(size).imag / h / (T - 1 - k)
             np.testing.assert_allclose(found.shares[path][k], want, rtol=1e-9, atol=1e-11)
     total = sum(found.shares.values())
-    np.testing.assert_allclose(total[:-1], 1, atol=1e-11)
+    np.testing.assert_allclose(total[:-1], 1, rtol=0, atol=1e-11)
     np.testing.assert_array_equal(total[-1], 0)
 
 
@@ -172,7 +172,7 @@ def test_without_recurrent_weights_the_forget_gates_are_all():
     w_hh = jnp.asarray(np.zeros_like(params.w_hh))
     found = decompose(params._replace(w_hh=w_hh), xs, state0)
     assert np.max(found.forget_error) < tol(1e-13)
-    np.testing.assert_allclose(found.shares["memory"][:-1], 1, atol=1e-13)
+    np.testing.assert_allclose(found.shares["memory"][:-1], 1, rtol=0, atol=1e-13)
 
 
 def test_padding_takes_no_path_and_a_reset_cuts_all():
@@ -187,7 +187,7 @@ def test_padding_takes_no_path_and_a_reset_cuts_all():
         for k in range(T):
             lag_from = min(k, max(length - 1, 0))
             for got, want in zip(jax.tree.leaves(found), jax.tree.leaves(own), strict=True):
-                np.testing.assert_allclose(got[k, b], want[lag_from], atol=1e-11)
+                np.testing.assert_allclose(got[k, b], want[lag_from], rtol=0, atol=1e-11)
     resets = np.zeros((T, 4), bool)
     resets[5] = True
     found = decompose(params, xs, state0, resets=resets)
@@ -196,7 +196,7 @@ def test_padding_takes_no_path_and_a_reset_cuts_all():
     ]
     own = jax.tree.map(lambda *leaves: np.stack(leaves, axis=1), *each)
     for got, want in zip(jax.tree.leaves(found), jax.tree.leaves(own), strict=True):
-        np.testing.assert_allclose(got[5:], want, atol=1e-11)
+        np.testing.assert_allclose(got[5:], want, rtol=0, atol=1e-11)
     assert np.all(found.exact[:5] == -np.inf)
     for name in ("four_term_error", "forget_error"):
         np.testing.assert_array_equal(getattr(found, name)[:5], 0)
@@ -213,7 +213,7 @@ def test_a_matrix_of_a_masked_sequence():
         for name, M in zip(("exact", "four_term", "forget"), got, strict=True):
             with np.errstate(divide="ignore"):
                 size = np.log(np.linalg.norm(M, axis=(-2, -1)))
-            np.testing.assert_allclose(size, getattr(found, name)[k], atol=1e-11)
+            np.testing.assert_allclose(size, getattr(found, name)[k], rtol=0, atol=1e-11)
 
 
 @pytest.mark.parametrize("scale", [0.3, 12.0])
@@ -230,8 +230,8 @@ def test_a_long_product_stays_finite_in_float32(scale):
     if scale < 1:
         np.testing.assert_allclose(low.exact, found.exact, rtol=1e-4, atol=1e-3)
         for name in PATHS:
-            np.testing.assert_allclose(low.shares[name], found.shares[name], atol=1e-3)
-    np.testing.assert_allclose(sum(low.shares.values())[:-1], 1, atol=1e-2)
+            np.testing.assert_allclose(low.shares[name], found.shares[name], rtol=0, atol=1e-3)
+    np.testing.assert_allclose(sum(low.shares.values())[:-1], 1, rtol=0, atol=1e-2)
 
 
 def test_only_the_exact_product_is_right_at_lag_10():

@@ -62,8 +62,8 @@ def test_norms_of_every_lag_are_those_of_the_product(name, scale):
         with np.errstate(divide="ignore"):
             want = np.log(np.linalg.norm(exact, 2, axis=(1, 2)))
             want_frobenius = np.log(np.linalg.norm(exact, axis=(1, 2)))
-        np.testing.assert_allclose(spectral, want, atol=1e-10)
-        np.testing.assert_allclose(frobenius, want_frobenius, atol=1e-10)
+        np.testing.assert_allclose(spectral, want, rtol=0, atol=1e-10)
+        np.testing.assert_allclose(frobenius, want_frobenius, rtol=0, atol=1e-10)
 
 
 @each_cell
@@ -76,7 +76,7 @@ def test_the_transport_of_every_pair_is_the_product(name):
         exact = np.eye(J.shape[-1])
         for i in range(t, k, -1):
             exact = exact @ J[i]
-        np.testing.assert_allclose(got, exact, atol=1e-13)
+        np.testing.assert_allclose(got, exact, rtol=0, atol=1e-13)
 
 
 @each_cell
@@ -110,12 +110,12 @@ def test_padding_is_the_identity_and_a_reset_cuts_off(name):
         exact[i - 1] = exact[i] @ J[i]
     with np.errstate(divide="ignore"):
         want = np.log(np.linalg.norm(exact, 2, axis=(-2, -1)))
-    np.testing.assert_allclose(norms_of_lags, want, atol=1e-12)
+    np.testing.assert_allclose(norms_of_lags, want, rtol=0, atol=1e-12)
     assert np.isneginf(norms_of_lags).any()
     want = np.eye(J.shape[-1])
     for i in range(6, 2, -1):
         want = want @ J[i]
-    np.testing.assert_allclose(transport, want, atol=1e-13)
+    np.testing.assert_allclose(transport, want, rtol=0, atol=1e-13)
 
 
 @each_cell
@@ -152,7 +152,7 @@ def test_a_cell_from_a_step_has_transports_of_its_whole_state():
     for step in J[:0:-1]:
         exact.append(exact[-1] @ step)
     want = np.log(np.linalg.norm(np.stack(exact[::-1]), 2, axis=(-2, -1)))
-    np.testing.assert_allclose(got, want, atol=1e-11)
+    np.testing.assert_allclose(got, want, rtol=0, atol=1e-11)
     assert exponents.shape == (2, 2 * H)
 
 
@@ -184,16 +184,16 @@ def test_a_state_of_three_leaves_of_different_sizes():
         lambda run: jaxrnn.lyapunov.exponents(run).value,
     )
     want = np.log(np.linalg.norm(exact, 2, axis=(1, 2)))
-    np.testing.assert_allclose(spectral, want, atol=1e-11)
+    np.testing.assert_allclose(spectral, want, rtol=0, atol=1e-11)
     want = np.log(np.linalg.norm(exact, axis=(1, 2)))
-    np.testing.assert_allclose(frobenius, want, atol=1e-11)
+    np.testing.assert_allclose(frobenius, want, rtol=0, atol=1e-11)
     parts = {"p": slice(0, 2), "q": slice(2, 5), "r": slice(5, 6)}
     for of, rows in parts.items():
         for by, columns in parts.items():
-            np.testing.assert_allclose(got[of][by], exact[2][rows, columns], atol=1e-13)
+            np.testing.assert_allclose(got[of][by], exact[2][rows, columns], rtol=0, atol=1e-13)
     want = np.log(np.linalg.norm(np.stack(J), 2, axis=(1, 2)))
-    np.testing.assert_allclose(upper, want, atol=1e-11)
-    np.testing.assert_allclose(found.sum(), np.linalg.slogdet(J)[1].mean(), atol=1e-11)
+    np.testing.assert_allclose(upper, want, rtol=0, atol=1e-11)
+    np.testing.assert_allclose(found.sum(), np.linalg.slogdet(J)[1].mean(), rtol=0, atol=1e-11)
 
 
 @pytest.mark.parametrize(
@@ -222,7 +222,7 @@ def test_products_split_at_any_point_agree(name, k):
     )
     by = late[1] + early[1] - whole[1]
     got = np.ldexp(late[0] @ early[0], by[:, None, None])
-    np.testing.assert_allclose(got, whole[0], atol=1e-12)
+    np.testing.assert_allclose(got, whole[0], rtol=0, atol=1e-12)
 
 
 @each_cell
@@ -339,10 +339,10 @@ def test_products_of_a_stack_are_those_of_numpy(algorithm, scale):
         _, by = np.frexp(np.abs(exact).max(axis=(1, 2)))
         exact, exponent = exact / 2.0 ** by[:, None, None], exponent + by
         np.testing.assert_array_equal(P.exponent[i], exponent)
-        np.testing.assert_allclose(P.value[i], exact, atol=1e-12)
+        np.testing.assert_allclose(P.value[i], exact, rtol=0, atol=1e-12)
         want = np.log(np.linalg.norm(exact, 2, axis=(1, 2))) + exponent * np.log(2)
         np.testing.assert_allclose(log_norms[i], want, rtol=1e-12)
-    np.testing.assert_allclose(total.value, exact, atol=1e-12)
+    np.testing.assert_allclose(total.value, exact, rtol=0, atol=1e-12)
     np.testing.assert_array_equal(total.exponent, exponent)
 
 
@@ -355,7 +355,7 @@ def test_products_of_a_float32_stack_stay_float32(f):
     assert P.value.dtype == "float32"
     exact = np.linalg.multi_dot(np.asarray(J, float)[::-1])
     last = unscaled if f is matrix_products.product else np.asarray(unscaled)[-1]
-    np.testing.assert_allclose(last, exact, atol=1e-6 * np.abs(exact).max())
+    np.testing.assert_allclose(last, exact, rtol=0, atol=1e-6 * np.abs(exact).max())
 
 
 @pytest.mark.parametrize("T", [60, 1000])
@@ -384,9 +384,9 @@ def test_a_jacobian_as_one_matrix_has_the_states_leaves_in_order(name):
     params, xs, state0, J = case(name, 3, 0)
     run = jaxrnn.Run(CELLS[name], params, xs, state0)
     tree, matrix = together(run, jaxrnn.jacobians.closed_form, dense)
-    np.testing.assert_allclose(matrix, J, atol=1e-13)
+    np.testing.assert_allclose(matrix, J, rtol=0, atol=1e-13)
     if name == "lstm":
-        np.testing.assert_allclose(tree.h.c, J[:, :H, H:], atol=1e-13)
+        np.testing.assert_allclose(tree.h.c, J[:, :H, H:], rtol=0, atol=1e-13)
 
 
 # --- scaled numbers --------------------------------------------------------------------

@@ -66,7 +66,9 @@ def test_params_may_be_drawn_in_a_short_dtype(dtype):
     assert all(np.all(np.isfinite(np.asarray(leaf, np.float64))) for leaf in params)
     assert all(leaf.dtype == jnp.dtype(dtype) for leaf in params)
     for block in blocks("lstm", params.w_hh):
-        np.testing.assert_allclose(block @ block.T, np.eye(4), atol=4 * float(jnp.finfo(dtype).eps))
+        np.testing.assert_allclose(
+            block @ block.T, np.eye(4), rtol=0, atol=4 * float(jnp.finfo(dtype).eps)
+        )
 
 
 @each_kind
@@ -81,7 +83,7 @@ def test_default_dtype_is_jaxs_default_float(kind):
 def test_each_gate_block_of_w_hh_is_orthogonal_by_itself(kind, H):
     params = KINDS[kind].init(jax.random.key(3), 2, H)
     for block in blocks(kind, params.w_hh):
-        np.testing.assert_allclose(block @ block.T, np.eye(H), atol=1e-14)
+        np.testing.assert_allclose(block @ block.T, np.eye(H), rtol=0, atol=1e-14)
 
 
 @each_kind
@@ -116,7 +118,7 @@ def test_init_runs_under_jit_and_vmap():
     stacked = jax.vmap(init)(keys)
     for i, key in enumerate(keys):
         for leaf, alone in zip(map(np.asarray, stacked), init(key), strict=True):
-            np.testing.assert_allclose(leaf[i], alone, atol=1e-14)
+            np.testing.assert_allclose(leaf[i], alone, rtol=0, atol=1e-14)
 
 
 @pytest.mark.parametrize("bias", [1.0, 0, -2.5])
@@ -204,7 +206,7 @@ def test_step_equals_numpys(name):
         got = jax.jit(jax.vmap(cell.step))(params, state, x)
         expected = reference.step(name, tuple(params), tuple(state), x)
         for leaf, want in zip(got, expected, strict=True):
-            np.testing.assert_allclose(leaf, want, atol=1e-14 * (1 + np.abs(want).max()))
+            np.testing.assert_allclose(leaf, want, rtol=0, atol=1e-14 * (1 + np.abs(want).max()))
 
 
 @pytest.mark.parametrize("batch", [(), (2, 3), (0,)])
@@ -216,7 +218,7 @@ def test_step_takes_any_leading_axes(name, batch):
     assert type(got) is CELLS[name].state_type
     for leaf, want in zip(got, expected, strict=True):
         assert leaf.shape == (*batch, 4)
-        np.testing.assert_allclose(leaf, want, atol=1e-14)
+        np.testing.assert_allclose(leaf, want, rtol=0, atol=1e-14)
 
 
 @each_kind
@@ -237,12 +239,12 @@ def test_a_network_without_inputs_runs_end_to_end(kind):
     for i in range(5):
         state = reference.step(name, plain, state, np.zeros((2, 0)))
         for leaf, want in zip(map(np.asarray, states), state, strict=True):
-            np.testing.assert_allclose(leaf[i], want, atol=1e-14)
+            np.testing.assert_allclose(leaf[i], want, rtol=0, atol=1e-14)
     assert jaxrnn.unroll(cell, params, nothing).h.shape == (5, 2, 4)
     start = tuple(map(np.asarray, state0))
     first = reference.complex_step_jacobian(name, plain, start, np.zeros((2, 0)))
     closed = jacobians.closed_form(jaxrnn.Run(cell, params, nothing, state0))
-    np.testing.assert_allclose(np.asarray(closed.h.h)[0], first[0][0], atol=1e-14)
+    np.testing.assert_allclose(np.asarray(closed.h.h)[0], first[0][0], rtol=0, atol=1e-14)
     by_inputs = jax.eval_shape(jacobians.wrt_inputs, jaxrnn.Run(cell, params, nothing))
     assert by_inputs.h.shape == (5, 2, 4, 0)
     gradient = jax.jit(jax.grad(lambda p: jaxrnn.unroll(cell, p, nothing, state0).h.sum()))(params)
@@ -334,10 +336,12 @@ def test_sensitivities_are_the_diagonals_of_the_pointwise_map(name):
         by_state, by_u, by_a = by[j]
         for into in cell.state_type._fields:
             diagonal = getattr(getattr(s.state, out), into)
-            np.testing.assert_allclose(np.diag(diagonal), getattr(by_state, into), atol=1e-15)
+            np.testing.assert_allclose(
+                np.diag(diagonal), getattr(by_state, into), rtol=0, atol=1e-15
+            )
         for found, exact in ((getattr(s.u, out), by_u), (getattr(s.a, out), by_a)):
             gates = np.asarray(exact).reshape(H, -1, H).swapaxes(0, 1)
-            np.testing.assert_allclose([np.diag(d) for d in found], gates, atol=1e-15)
+            np.testing.assert_allclose([np.diag(d) for d in found], gates, rtol=0, atol=1e-15)
 
 
 # --- cells as values --------------------------------------------------------------
@@ -378,13 +382,15 @@ def test_a_cell_is_a_static_pytree_that_passes_through_jit(name):
     for a, b in zip(jax.tree.leaves(through),
                     jax.tree.leaves(jaxrnn.unroll(cell, params, xs, state0)),
                     strict=True):  # fmt: skip
-        np.testing.assert_allclose(a, b, atol=1e-15)
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-15)
 
 
 def test_unroll_passes_through_jit_with_its_default_state():
     params, _, x = drawn(jaxrnn.lstm())
     states = jax.jit(jaxrnn.unroll)(jaxrnn.lstm(), params, x)
-    np.testing.assert_allclose(states.h, jaxrnn.unroll(jaxrnn.lstm(), params, x).h, atol=1e-15)
+    np.testing.assert_allclose(
+        states.h, jaxrnn.unroll(jaxrnn.lstm(), params, x).h, rtol=0, atol=1e-15
+    )
 
 
 @each_cell
@@ -442,10 +448,10 @@ def test_a_custom_activation_works_in_rnn():
     p, h = jax.tree.map(np.asarray, (params, state.h))
     z = np.asarray(x) @ p.w_ih.T + h @ p.w_hh.T + p.b
     step, jacobian = jax.jit(cell.step), jax.jit(cell.state_jacobian)
-    np.testing.assert_allclose(step(params, state, x).h, np.log1p(np.exp(z)), atol=1e-14)
+    np.testing.assert_allclose(step(params, state, x).h, np.log1p(np.exp(z)), rtol=0, atol=1e-14)
     closed = jacobian(params, state, x).h.h
     expected = reference.logistic(z)[..., None] * np.asarray(params.w_hh)
-    np.testing.assert_allclose(closed, expected, atol=1e-14)
+    np.testing.assert_allclose(closed, expected, rtol=0, atol=1e-14)
     assert cell.name == "rnn[softplus]"
 
 
@@ -457,4 +463,4 @@ def test_the_derivative_of_an_activation_is_the_one_that_was_given():
     params, state, x = drawn(jaxrnn.rnn(planted), (2,))
     run = jaxrnn.Run(jaxrnn.rnn(planted), params, np.asarray(x)[None], state)
     closed, forward = jacobians.closed_form(run).h.h, jacobians.forward_mode(run).h.h
-    np.testing.assert_allclose(closed, 2 * np.asarray(forward), atol=1e-14)
+    np.testing.assert_allclose(closed, 2 * np.asarray(forward), rtol=0, atol=1e-14)

@@ -108,12 +108,12 @@ def test_what_is_watched_is_what_the_library_says(of_last_loss):
     own = jnp.asarray(np.asarray(xs)[:, list(flow.watched)])
     run = jaxrnn.Run(cell, params, own)
     exponents = jaxrnn.lyapunov.exponents(run, count=8, warmup=T // 10)
-    np.testing.assert_allclose(layer.exponents.value, exponents.value, atol=1e-12)
+    np.testing.assert_allclose(layer.exponents.value, exponents.value, rtol=0, atol=1e-12)
     assert len(layer.bounds.product) == T  # of a small state the window is the whole run
     bounds = jaxrnn.certificates.along(run)
-    np.testing.assert_allclose(layer.bounds.product, bounds.product, atol=1e-11)
+    np.testing.assert_allclose(layer.bounds.product, bounds.product, rtol=0, atol=1e-11)
     paths = jaxrnn.paths.decompose(run)
-    np.testing.assert_allclose(layer.paths.exact, paths.exact, atol=1e-11)
+    np.testing.assert_allclose(layer.paths.exact, paths.exact, rtol=0, atol=1e-11)
     first = jnp.asarray(np.asarray(own)[:, :1])
     J = jax.tree.map(np.asarray, jaxrnn.jacobians.closed_form(jaxrnn.Run(cell, params, first)))
     dense = np.block([[J.h.h, J.h.c], [J.c.h, J.c.c]])[:, 0]
@@ -133,10 +133,10 @@ def test_a_loss_on_many_steps_has_its_curves_and_random_ones_for_the_lags():
     np.testing.assert_allclose(np.exp(layer.adjoint), np.linalg.norm(whole.h, axis=-1), rtol=1e-11)
     for field in ("adjoint", "contribution"):
         got, want = getattr(layer, f"random_{field}"), getattr(alone, field)
-        np.testing.assert_allclose(got, want, atol=1e-12)
-        np.testing.assert_allclose(getattr(layer, f"{field}_by_lag"), want, atol=1e-12)
+        np.testing.assert_allclose(got, want, rtol=0, atol=1e-12)
+        np.testing.assert_allclose(getattr(layer, f"{field}_by_lag"), want, rtol=0, atol=1e-12)
     np.testing.assert_array_equal(layer.horizon_1, alone.horizon_1)
-    np.testing.assert_allclose(layer.bias, alone.bias, atol=1e-12)
+    np.testing.assert_allclose(layer.bias, alone.bias, rtol=0, atol=1e-12)
 
 
 @functools.cache
@@ -150,9 +150,9 @@ def test_random_cotangents_are_unit_vectors_on_the_output():
     """Of a linear orthogonal net each keeps its length 1; mean of norms, whatever the draws."""
     cell, params = rnn_with(Q, activations.identity, 1.0)
     flow = jaxrnn.diagnose(cell, params, normal(T, B, D))
-    np.testing.assert_allclose(flow.layers[0].adjoint, 0.0, atol=tol(1e-12))
+    np.testing.assert_allclose(flow.layers[0].adjoint, 0.0, rtol=0, atol=tol(1e-12))
     last = np.asarray(of_one_draw(0).layers[0].adjoint)[-1]
-    np.testing.assert_allclose(last, 0.0, atol=tol(1e-12))
+    np.testing.assert_allclose(last, 0.0, rtol=0, atol=tol(1e-12))
 
 
 def test_one_draw_is_the_adjoint_norm_of_that_cotangent():
@@ -224,11 +224,11 @@ def test_batch_axes_are_flattened_and_none_is_one():
     both = diagnose(xs, lengths=lengths)
     flat = diagnose(xs.reshape(9, 6, D), lengths=lengths.ravel())
     for a, b in zip(jax.tree.leaves(both), jax.tree.leaves(flat), strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-12)
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-12)
     one = diagnose(xs[:, 0, 0], lengths=np.asarray(lengths[0, 0]))
     (alone,), (layer,) = one.layers, both.layers
     np.testing.assert_allclose(
-        np.asarray(alone.adjoint)[:, 0], np.asarray(layer.adjoint)[:, 0], atol=1e-12
+        np.asarray(alone.adjoint)[:, 0], np.asarray(layer.adjoint)[:, 0], rtol=0, atol=1e-12
     )
 
 
@@ -241,8 +241,10 @@ def test_a_cell_of_your_own_is_diagnosed_by_its_step():
     assert mine.layers[0].gates is None
     assert "gates" not in mine.summary()["layers"][0]
     assert not any("gates" in each.illness for each in mine.advice)
-    np.testing.assert_allclose(mine.layers[0].adjoint, theirs.layers[0].adjoint, atol=1e-11)
-    np.testing.assert_allclose(mine.layers[0].gradient, theirs.layers[0].gradient, atol=1e-11)
+    np.testing.assert_allclose(mine.layers[0].adjoint, theirs.layers[0].adjoint, rtol=0, atol=1e-11)
+    np.testing.assert_allclose(
+        mine.layers[0].gradient, theirs.layers[0].gradient, rtol=0, atol=1e-11
+    )
 
 
 def test_the_record_is_a_pytree_and_prints(of_last_loss):
@@ -375,9 +377,9 @@ def test_resets_and_given_states_have_the_sizes_that_autodiff_finds_for_each_exa
     sides = [run for layer in runs for run in layer if run is not None]
     for layer, run in zip(flow.layers, sides, strict=True):
         exponents = jaxrnn.lyapunov.exponents(run, count=8).value
-        np.testing.assert_allclose(layer.exponents.value, exponents, atol=1e-12)
+        np.testing.assert_allclose(layer.exponents.value, exponents, rtol=0, atol=1e-12)
         bounds = jaxrnn.certificates.along(run)
-        np.testing.assert_allclose(layer.bounds.product, bounds.product, atol=1e-11)
+        np.testing.assert_allclose(layer.bounds.product, bounds.product, rtol=0, atol=1e-11)
 
 
 # --- planted illnesses ----------------------------------------------------------------
@@ -507,7 +509,7 @@ def test_nan_from_a_step_on_is_named_and_the_rest_measured_before_it(loss):
     clean = jaxrnn.diagnose(cell, params, xs, loss, lengths=jnp.asarray(cut))
     for field in ("adjoint", "contribution", "gradient", "horizon_1", "bias"):
         got, own = getattr(flow.layers[0], field), getattr(clean.layers[0], field)
-        np.testing.assert_allclose(got, own, atol=1e-12)
+        np.testing.assert_allclose(got, own, rtol=0, atol=1e-12)
 
 
 def test_a_state_that_overflows_is_named_with_its_layer_and_step():
@@ -626,10 +628,11 @@ def test_half_precision_is_diagnosed_about_as_wide_numbers(dtype):
     want = jaxrnn.diagnose(cell, on_device(half), on_device(xs))
     (got,), (of,) = found.layers, want.layers
     eps = float(jnp.finfo(dtype).eps)
-    np.testing.assert_allclose(got.gates["h"].mean, of.gates["h"].mean, atol=20 * eps)
+    np.testing.assert_allclose(got.gates["h"].mean, of.gates["h"].mean, rtol=0, atol=20 * eps)
     np.testing.assert_allclose(
         np.asarray(got.exponents.value, float)[:, 0],
         np.asarray(of.exponents.value)[:, 0],
+        rtol=0,
         atol=20 * eps,
     )
     assert np.isfinite(np.asarray(got.spectrum, np.float32)).all()

@@ -272,9 +272,9 @@ def steps_as_by_hand(case, leaves, cell, params):
     states = jaxrnn.unroll(cell, params, xs, state0)
     for i, x in enumerate(xs):
         h, c = by_hand(case, leaves, h, c, x)
-        np.testing.assert_allclose(states.h[i], h, atol=1e-13)
+        np.testing.assert_allclose(states.h[i], h, rtol=0, atol=1e-13)
         if hasattr(states, "c"):
-            np.testing.assert_allclose(states.c[i], c, atol=1e-13)
+            np.testing.assert_allclose(states.c[i], c, rtol=0, atol=1e-13)
 
 
 def blocks_transposed(w_hh):
@@ -323,7 +323,7 @@ def test_layers_and_directions_with_lengths(case):
                     out.append(h)
                 sides.append(np.stack(out)[::order])
             fed = np.concatenate(sides, axis=-1)
-        np.testing.assert_allclose(got[:length, b], fed, atol=1e-13)
+        np.testing.assert_allclose(got[:length, b], fed, rtol=0, atol=1e-13)
 
 
 def test_models_pass_from_layout_to_layout():
@@ -333,7 +333,9 @@ def test_models_pass_from_layout_to_layout():
     want = jaxrnn.unroll(model.cell, model.params, xs).h
     for module in (equinox, flax_linen, keras, torch):
         model = module.read(module.write(model))
-        np.testing.assert_allclose(jaxrnn.unroll(model.cell, model.params, xs).h, want, atol=1e-14)
+        np.testing.assert_allclose(
+            jaxrnn.unroll(model.cell, model.params, xs).h, want, rtol=0, atol=1e-14
+        )
 
 
 # --- what does not fit -----------------------------------------------------------------------

@@ -121,15 +121,19 @@ def test_the_numbers_are_those_of_the_diagnosis(flows):
         for curves, layer, numbers in zip(net["curves"], flow.layers, net["layers"], strict=True):
             want = median_curve(layer.contribution_by_lag, flow.lengths)
             got = [np.nan if v is None else v for v in curves["log_contribution_by_lag"]]
-            np.testing.assert_allclose(got, np.where(np.isfinite(want), want, np.nan))
+            np.testing.assert_allclose(got, np.where(np.isfinite(want), want, np.nan), rtol=1e-13)
             if layer.exponents is not None:
                 leading = float(np.mean(np.asarray(layer.exponents.value)[:, 0]))
                 got = numbers["exponents"][0]
-                assert got == pytest.approx(leading) if np.isfinite(leading) else got is None
+                assert (
+                    got == pytest.approx(leading, rel=1e-12)
+                    if np.isfinite(leading)
+                    else got is None
+                )
             for gate, statistics in (layer.gates or {}).items():
                 assert (
                     numbers["gates"][gate]["mean"]
-                    == pytest.approx(float(np.mean(statistics.mean)), nan_ok=True)
+                    == pytest.approx(float(np.mean(statistics.mean)), rel=1e-12, nan_ok=True)
                     or numbers["gates"][gate]["mean"] is None
                 )
 

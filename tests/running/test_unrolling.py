@@ -536,7 +536,9 @@ def test_a_state_may_be_any_tree_of_any_ranks():
     expected = np.array([[0, 1, 1], [0, 2, 2], [0, 2, 3], [0, 2, 1], [0, 2, 2]])
     np.testing.assert_array_equal(states["count"], expected)
     entries = (2 - 0.5**expected)[..., None, None]
-    np.testing.assert_allclose(states["memory"][0], np.broadcast_to(entries, (T, 3, D, 2)))
+    np.testing.assert_allclose(
+        states["memory"][0], np.broadcast_to(entries, (T, 3, D, 2)), rtol=1e-13
+    )
 
 
 def test_previous_states_shift_the_stack_by_one():

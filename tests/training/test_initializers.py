@@ -41,7 +41,7 @@ def blocks(cell, leaf):
 def test_each_gate_is_orthogonal_by_itself_and_the_identity_is_one(name):
     cell = CELLS[name]
     for block in blocks(cell, fresh(cell).w_hh).values():
-        np.testing.assert_allclose(block @ block.T, np.eye(6), atol=1e-14)
+        np.testing.assert_allclose(block @ block.T, np.eye(6), rtol=0, atol=1e-14)
     scaled = fresh(cell, recurrent_init=initializers.identity(0.5))
     for block in blocks(cell, scaled.w_hh).values():
         np.testing.assert_array_equal(block, 0.5 * np.eye(6))
@@ -120,7 +120,7 @@ def test_gates_drawn_anew_are_orthogonal_and_the_others_stay(name):
         w, b = blocks(cell, new.w_hh)[gate], blocks(cell, new.b)[gate]
         w_ih = blocks(cell, new.w_ih)[gate], blocks(cell, params.w_ih)[gate]
         if gate in gates:
-            np.testing.assert_allclose(w @ w.T, np.eye(6), atol=1e-14)
+            np.testing.assert_allclose(w @ w.T, np.eye(6), rtol=0, atol=1e-14)
             assert not np.any(b)
             assert np.all(w_ih[0] != w_ih[1])
         else:
@@ -169,8 +169,8 @@ def test_a_linear_net_is_scaled_by_the_difference_of_the_exponents(target):
     found = initializers.scaled_to_exponent(jaxrnn.Run(cell, params, xs), target, warmup=50)
     before = lyapunov.exponents(jaxrnn.Run(cell, params, xs), count=1, warmup=50).value
     factor = np.asarray(found.factor)
-    np.testing.assert_allclose(found.exponent, target, atol=1e-6)
-    np.testing.assert_allclose(np.log(factor), target - np.mean(before), atol=1e-6)
+    np.testing.assert_allclose(found.exponent, target, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(np.log(factor), target - np.mean(before), rtol=0, atol=1e-6)
     np.testing.assert_allclose(found.params.w_hh, factor * np.asarray(params.w_hh), rtol=1e-13)
 
 
@@ -183,7 +183,7 @@ def test_any_cell_is_brought_to_an_exponent(name):
     target = -0.1 if name == "rnn-tanh" else -0.15
     found = initializers.scaled_to_exponent(jaxrnn.Run(cell, params, xs), target, warmup=20)
     again = lyapunov.exponents(jaxrnn.Run(cell, found.params, xs), count=1, warmup=20).value
-    np.testing.assert_allclose([found.exponent, np.mean(again)], target, atol=1e-4)
+    np.testing.assert_allclose([found.exponent, np.mean(again)], target, rtol=0, atol=1e-4)
 
 
 def test_what_the_recurrent_weights_cannot_reach_is_said():
@@ -237,7 +237,7 @@ def test_an_example_through_which_no_gradient_comes_is_left_out():
     alive, both = jnp.asarray(alive, WIDEST), jnp.asarray(both, WIDEST)
     want = initializers.scaled_to_exponent(jaxrnn.Run(cell, params, alive), -0.1)
     found = initializers.scaled_to_exponent(jaxrnn.Run(cell, params, both), -0.1)
-    np.testing.assert_allclose(want.exponent, -0.1, atol=1e-6)
+    np.testing.assert_allclose(want.exponent, -0.1, rtol=0, atol=1e-6)
     np.testing.assert_allclose(found.exponent, want.exponent, rtol=1e-12)
     np.testing.assert_allclose(found.factor, want.factor, rtol=1e-12)
 
