@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 
 import jaxrnn
 from jaxrnn import (
@@ -304,6 +305,22 @@ def test_held_steps_repeat_the_state_and_resets_begin_anew(run):
         state = new
         here = jax.tree.map(lambda leaf, t=t: leaf[t], states)
         chex.assert_trees_all_close(here, state, rtol=1e-10, atol=1e-12)
+
+
+@given(st.data())
+def test_masks_fit_the_sequence_and_a_wrong_size_is_named(data):
+    masks = data.draw(strategies.masks(4, (2, 3)))
+    shapes = {"lengths": (2, 3), "resets": (4, 2, 3)}
+    assert set(masks) == set(shapes)
+    for name, mask in masks.items():
+        assert mask is None or mask.shape == shapes[name]
+    if masks["lengths"] is not None:
+        assert 0 <= masks["lengths"].min() <= masks["lengths"].max() <= 4
+    wrong = [((4, [2]), TypeError, "batch"), ((4, (-1,)), ValueError, "batch"),
+             ((-1,), ValueError, "steps"), ((2.0,), TypeError, "steps")]  # fmt: skip
+    for sizes, error, name in wrong:
+        with pytest.raises(error, match=name):
+            data.draw(strategies.masks(*sizes))
 
 
 def test_assert_cell_passes_ours_and_names_what_is_wrong():
