@@ -1,10 +1,12 @@
-"""Rows of ∂cₜ/∂sₖ on their way back from cₜ: the whole, its approximations, its paths.
+"""Rows of ∂cₜ/∂sₖ, carried back from cₜ: the exact ones, two approximations, each path by itself.
 
     Rᵢ₋₁ = Rᵢ Jᵢ        R Jᵢ = direct + Σ_g (rows at gate g) W_hh[g]
 
-One step takes all of them through φ's transposed tangent at once. What passes without a weight
-belongs to the path of the memory. What passes through a gate's rows of W_hh belongs to the path of
-that gate.
+`direct` is what passes without a weight. αₚ is a factor on path p at every step, taken at 1.
+
+One step takes all of them through the pointwise map's transposed tangent. What passes without a
+weight belongs to the path of the memory. What passes through a gate's rows of W_hh belongs to the
+path of that gate.
 """
 
 import functools
@@ -30,7 +32,7 @@ class Chains(NamedTuple):
 
     Attributes:
       exact: H rows of ∂cₜ/∂sₖ, then for each path H rows of its derivative by log αₚ.
-      four_term: H rows (0, M), where M is the product of the four terms of each step.
+      four_term: H rows (0, M), where M is the product over the steps of the sum of four terms.
       forget: One row (0, ∏ f), the diagonal of the product of forget gates.
       taken: The number of steps taken so far, `(*batch,)`.
     """
@@ -58,7 +60,7 @@ def first_rows(state0: State, paths: int) -> Chains:
 
 
 def rows_back(run: Run, steps: Steps, first: Chains, measure: Any) -> tuple[Chains, Any]:
-    """The chains before the steps, and measure(chains, read-out) after each of them."""
+    """The chains before the steps, and measure(chains, read-out) after each step."""
 
     def back(chains: Chains, item: tuple[Steps, Array]) -> tuple[Chains, Any]:
         return _through(run, item[0], chains, item[1]), measure(chains, item[1])
@@ -71,7 +73,7 @@ def rows_back(run: Run, steps: Steps, first: Chains, measure: Any) -> tuple[Chai
 
 
 def readouts(run: Run, steps: Steps) -> Array:
-    """∂h/∂c after each step. A held step meets only rows (0, ·): its read-out changes nothing."""
+    """∂h/∂c after each step. At a held step the rows are 0 for h: its read-out changes nothing."""
     traits: Any = run.cell.traits
     return traits.readout(steps.partials)
 
@@ -79,8 +81,8 @@ def readouts(run: Run, steps: Steps) -> Array:
 def _through(run: Run, step: Steps, chains: Chains, readout: Array) -> Chains:
     """All chains from after a step to before it, as one stack of rows."""
     exact, taken = chains.exact.value, chains.taken
-    # Reading h out of c at fixed gates, at every step, is what makes the four terms: what reaches h
-    # through the output gate's rows of W_hh is dropped.
+    # The four terms have ∂h/∂c at fixed gates in place of ∂h at every step. What reaches h through
+    # the output gate's rows of W_hh is dropped.
     four_term = _c_alone(exact, by_c(chains.four_term.value, readout))
     forget = _c_alone(exact, chains.forget.value.c)
     counts = [rows.c.shape[-2] for rows in (exact, four_term, forget)]
@@ -89,8 +91,9 @@ def _through(run: Run, step: Steps, chains: Chains, readout: Array) -> Chains:
     moved = direct._replace(h=direct.h + sum(gated))
     H = moved.c.shape[-1]
     if counts[0] > H:
-        # The derivative by log αₚ of a product: the old derivative goes through the whole step, and
-        # the whole rows go once through path p alone. The memory leads to h and c, a gate to h.
+        # The product rule: the derivative by log αₚ goes through the whole step, and to it comes
+        # what the exact rows pass through path p alone. The memory's path ends in h and c, a gate's
+        # in h.
         own = [rows[..., :H, :] for rows in gated]
         nothing = jnp.zeros_like(own[0])
         through_h = jnp.concatenate([nothing, direct.h[..., :H, :], *own], axis=-2)

@@ -1,4 +1,4 @@
-"""Padding: which steps are behind the end of their sequence, and what stands there."""
+"""Padding: which steps are past the end of their sequence, and what stands there."""
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,10 @@ __all__ = ["flipped", "padded"]
 
 
 def padded(xs: Array, lengths: Array | None) -> tuple[Array, Array | None]:
-    """The inputs with harmless padding, and True where a step is held, `(T, *batch)` or None."""
+    """The inputs with harmless padding, and which steps are held, `(T, *batch)` or None.
+
+    A held step is past the end of its sequence: the state is carried on unchanged.
+    """
     if lengths is None:
         return xs, None
     # NaN in the padding is replaced before it meets a weight. To mask the result is not enough: the
@@ -21,8 +24,8 @@ def padded(xs: Array, lengths: Array | None) -> tuple[Array, Array | None]:
 def flipped(xs: Array, lengths: Array | None) -> Array:
     """Each sequence turned round within its length, `(T, *batch, ·)`; padding stays where it is.
 
-    A length outside [0, T] acts as if clipped. Only under a trace can there be one, since values
-    are checked everywhere else.
+    A length outside [0, T] acts as if clipped. Only a traced length can be outside: any other was
+    refused before.
     """
     if lengths is None:
         return xs[::-1]
@@ -35,8 +38,8 @@ def flipped(xs: Array, lengths: Array | None) -> Array:
 
 def _counted(lengths: Array, T: int) -> tuple[Array, Array]:
     """(number of the step, length of its sequence in [0, T]), each `(T, *batch)`."""
-    # A short dtype such as int8 may not hold T. So lengths are clipped in their own dtype, to what
-    # it can hold, and only then cast to one that holds both.
+    # A short dtype such as int8 may not hold T. So lengths are clipped to T or the largest number
+    # of their own dtype first, and only then cast to int32.
     most = min(T, jnp.iinfo(lengths.dtype).max)
     ends = jnp.clip(lengths, 0, most).astype(jnp.int32)
     step = jnp.arange(T, dtype=jnp.int32).reshape(-1, *[1] * lengths.ndim)
@@ -46,8 +49,9 @@ def _counted(lengths: Array, T: int) -> tuple[Array, Array]:
 
 def _harmless(lengths: Array, xs: Array) -> Array:
     """What stands in for padding: each sequence's own first input, or 0 where its length is 0."""
-    # Zeros would make gradients NaN for a step that is not differentiable at 0, such as one that
-    # normalises its input. An input of the sequence itself is one that the step takes anyway.
+    # Zeros would make gradients NaN for a cell that is not differentiable at 0, such as one that
+    # normalises its input. An input of the sequence itself is one that the cell takes anyway; an
+    # empty sequence has none.
     # It is a constant: a gradient with respect to padding is exactly 0.
     some = jnp.broadcast_to((lengths > 0)[..., None], xs[:1].shape)
     first = jnp.where(some, jax.lax.stop_gradient(xs[:1]), jnp.zeros((), xs.dtype))
