@@ -237,6 +237,18 @@ def test_differences_admit_their_error_at_a_kink():
     assert error > 1e-3
 
 
+@pytest.mark.parametrize("f", [lambda z: z * jnp.abs(z), lambda z: z / (1 + jnp.abs(z))])
+def test_differences_admit_their_error_near_a_kink_of_the_derivative(f):
+    """There they settle on a number that is wrong by the step, wherever the kink lies in it."""
+    rng = np.random.default_rng(0)
+    z, d = rng.normal(size=4000) * 10 ** rng.uniform(-7, 0, 4000), rng.normal(size=4000)
+    value, error = jax.jit(jax.vmap(functools.partial(differences, f)))(z, d)
+    exact = jax.jvp(f, (jnp.asarray(z),), (jnp.asarray(d),))[1]
+    assert np.all(np.abs(np.asarray(value - exact)) <= 10 * np.asarray(error) + 2e-9)
+    smooth = np.abs(z) > 0.1
+    assert np.asarray(error)[smooth].max() < 1e-7
+
+
 def test_functions_that_are_not_analytic_are_recognised():
     z, one = jnp.linspace(-3.0, 3.1, 64)[:, None], jnp.ones((64, 1))
     assert is_analytic(jnp.tanh, z, one)
