@@ -7,15 +7,13 @@ Its tangent is δh = a'(z) ⊙ δz, hence ∂hᵢ/∂hᵢ₋₁ = diag(a'(zᵢ))
 """
 
 import functools
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from chex import PRNGKey
 from jax import Array
 
-from jaxrnn import _checks
-from jaxrnn.cells.activations import Activation, tanh
+from jaxrnn.cells.activations import Activation, Given, check_activation, tanh
 from jaxrnn.cells.drawing import GLOROT, ORTHOGONAL, Initializer, draw
 from jaxrnn.cells.pointwise_cell import PointwiseCell
 from jaxrnn.cells.pointwise_map import Pointwise
@@ -85,63 +83,34 @@ def rnn(activation: Activation = tanh) -> PointwiseCell:
     >>> jax.tree.map(lambda p: p.shape, cell.init(jax.random.key(0), 2, 3))
     RNNParams(w_ih=(3, 2), w_hh=(3, 3), b=(3,))
     """
-    _checks.check_instance(
-        "activation",
-        activation,
-        Activation,
-        "a jaxrnn.activations.Activation",
-        "use jaxrnn.activations.tanh, or wrap your function with its derivative: "
-        "Activation(name, value, derivative, gamma)",
-    )
+    check_activation("activation", activation)
     return _rnn(activation)
 
 
-# Classes, not closures: maps of equal activations are equal, so that `jax.jit` compiles once, and
-# they pickle.
+def update(activation: Activation, state: RNNState, u: Array, a: Array) -> RNNState:
+    """The step, h = a(z)."""
+    return RNNState(h=activation.value(u + a))
 
 
-@dataclass(frozen=True)
-class Update:
-    """The step of one activation."""
-
-    activation: Activation
-
-    def __call__(self, state: RNNState, u: Array, a: Array) -> RNNState:
-        """The next state, h = a(z)."""
-        return RNNState(h=self.activation.value(u + a))
+def partials(activation: Activation, state: RNNState, u: Array, a: Array) -> RNNPartials:
+    """The derivative of `update`, k = a'(z)."""
+    return RNNPartials(k=activation.derivative(u + a))
 
 
-@dataclass(frozen=True)
-class Derivative:
-    """The derivative of that step."""
-
-    activation: Activation
-
-    def __call__(self, state: RNNState, u: Array, a: Array) -> RNNPartials:
-        """The coefficient of each unit, k = a'(z)."""
-        return RNNPartials(k=self.activation.derivative(u + a))
-
-
-@dataclass(frozen=True)
-class GateValues:
-    """What the one gate lets through."""
-
-    activation: Activation
-
-    def __call__(self, state: RNNState, u: Array, a: Array) -> tuple[Array, ...]:
-        """(a(z),)."""
-        return (self.activation.value(u + a),)
+def gate_values(activation: Activation, state: RNNState, u: Array, a: Array) -> tuple[Array, ...]:
+    """(a(z),): what the one gate lets through."""
+    return (activation.value(u + a),)
 
 
 @functools.cache
 def _rnn(activation: Activation) -> PointwiseCell:
     phi = Pointwise(
-        Update(activation),
-        Derivative(activation),
+        Given(update, (activation,)),
+        Given(partials, (activation,)),
         tangent,
         slope=activation.gamma,
         linear=activation.linear,
-        gate_values=GateValues(activation),
+        gate_values=Given(gate_values, (activation,)),
         gates=(Gate("h", "output", "proposes", activation.range),),
     )
     return PointwiseCell(

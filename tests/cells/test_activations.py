@@ -1,5 +1,7 @@
 """Activations: derivatives that keep their digits where the unit saturates."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import mpmath
@@ -10,7 +12,8 @@ from jaxrnn import activations
 from tests.support.modes import tol
 from tests.support.profiles import short
 
-ALL = ("tanh", "sigmoid", "relu", "identity")
+RAMPS = ("hard_sigmoid", "keras2_hard_sigmoid", "hard_tanh")
+ALL = ("tanh", "sigmoid", "relu", "identity", "softsign", "softplus", *RAMPS)
 SATURATING = ("tanh", "sigmoid")
 # The largest |z| whose derivative is a normal number.
 NORMAL = {
@@ -123,13 +126,73 @@ def test_float32_difference_loses_the_digits_that_the_derivative_keeps():
 @pytest.mark.parametrize("name", ALL)
 def test_gamma_is_the_supremum_of_the_derivative(name):
     activation = getattr(activations, name)
-    grid = np.linspace(-20, 20, 400_001)
+    grid = np.linspace(-40, 40, 800_001)
     assert abs(np.max(np.abs(activation.derivative(grid))) - activation.gamma) <= tol(1e-12)
 
 
 def test_gammas_are_those_of_the_literature():
     found = {name: getattr(activations, name).gamma for name in ALL}
-    assert found == {"tanh": 1.0, "sigmoid": 0.25, "relu": 1.0, "identity": 1.0}
+    assert found == {
+        "tanh": 1.0, "sigmoid": 0.25, "relu": 1.0, "identity": 1.0, "softsign": 1.0,
+        "softplus": 1.0, "hard_sigmoid": 1 / 6, "keras2_hard_sigmoid": 0.2, "hard_tanh": 1.0,
+    }  # fmt: skip
+
+
+# name ↦ (slope, lowest, highest); the line goes through half-way at 0.
+LINES = {
+    "hard_sigmoid": (1 / 6, 0, 1), "keras2_hard_sigmoid": (0.2, 0, 1), "hard_tanh": (1, -1, 1),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", RAMPS)
+def test_a_ramp_is_a_line_between_its_ends(name):
+    """The derivative is 0 at an end and beyond; autodiff of the value agrees everywhere."""
+    (slope, low, high), activation = LINES[name], getattr(activations, name)
+    end = (high - low) / 2 / slope
+    z = np.concatenate([np.linspace(-2 * end, 2 * end, 4001), [-end, end, 0, -np.inf, np.inf]])
+    expected = np.clip(slope * z + (low + high) / 2, low, high)
+    np.testing.assert_allclose(activation(z), expected, rtol=0, atol=1e-15)
+    off_the_ends = np.abs(np.abs(z) - end) > 1e-9
+    inside = slope * (np.abs(z) < end)
+    np.testing.assert_array_equal(activation.derivative(z)[off_the_ends], inside[off_the_ends])
+    finite = off_the_ends & np.isfinite(z)
+    np.testing.assert_array_equal(by_autodiff(name, z[finite]), inside[finite])
+
+
+@pytest.mark.parametrize("name", ["softsign", "softplus"])
+def test_softsign_and_softplus_are_right_to_4_ulp_of_50_digits(name):
+    z = np.concatenate([np.linspace(-80, 80, 401), np.geomspace(1e-12, 80, 100)]).astype("float32")
+    activation = getattr(activations, name)
+    with mpmath.workdps(50):
+        points = [mpmath.mpf(float(point)) for point in z]
+        if name == "softsign":
+            values = [p / (1 + abs(p)) for p in points]
+            slopes = [(1 + abs(p)) ** -2 for p in points]
+        else:
+            values = [mpmath.log1p(mpmath.exp(p)) for p in points]
+            slopes = [1 / (1 + mpmath.exp(-p)) for p in points]
+    assert ulps(np.asarray(activation(z)), values).max() <= 4
+    assert ulps(np.asarray(activation.derivative(z)), slopes).max() <= 4
+
+
+@pytest.mark.parametrize("name", ["sigmoid", "hard_sigmoid", "keras2_hard_sigmoid"])
+def test_the_complement_of_a_gate_keeps_its_digits_where_the_gate_is_open(name):
+    activation, z = getattr(activations, name), np.linspace(-30, 30, 2001)
+    exact = 1 - np.asarray(activation(z))
+    np.testing.assert_allclose(activation.one_minus(z), exact, rtol=0, atol=1e-15)
+    if name == "sigmoid":
+        single = np.asarray(activation.one_minus(np.float32(30.0)))
+        np.testing.assert_allclose(single, np.exp(-30.0), rtol=1e-6)
+    by_default = dataclasses.replace(activation, complement=None)
+    np.testing.assert_allclose(by_default.one_minus(z), exact, rtol=0, atol=1e-15)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_both_are_value_and_derivative(name):
+    activation, z = getattr(activations, name), np.linspace(-8.05, 8, 401)
+    value, slope = activation.pair(z)
+    np.testing.assert_allclose(value, activation(z), rtol=1e-15, atol=1e-16)
+    np.testing.assert_allclose(slope, activation.derivative(z), rtol=1e-15, atol=1e-16)
 
 
 def test_relu_derivative_is_1_above_0_and_0_from_0_down():
@@ -145,7 +208,7 @@ def test_identity_derivative_is_1_everywhere():
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
-@pytest.mark.parametrize("name", ["tanh", "sigmoid", "relu"])
+@pytest.mark.parametrize("name", sorted(set(ALL) - {"identity"}))
 def test_nan_stays_visible_in_value_and_derivative(name, dtype):
     activation = getattr(activations, name)
     z = jnp.asarray([0.5, jnp.nan], dtype)
@@ -182,6 +245,11 @@ NUMPY = {
     "sigmoid": lambda z: np.where(z > 0, 1 / (1 + np.exp(-abs(z))), 1 - 1 / (1 + np.exp(-abs(z)))),
     "relu": lambda z: np.maximum(z, 0),
     "identity": np.array,
+    "softsign": lambda z: z / (1 + np.abs(z)),
+    "softplus": lambda z: np.logaddexp(z, 0),
+    "hard_sigmoid": lambda z: np.clip(z / 6 + 0.5, 0, 1),
+    "keras2_hard_sigmoid": lambda z: np.clip(0.2 * z + 0.5, 0, 1),
+    "hard_tanh": lambda z: np.clip(z, -1, 1),
 }
 
 
