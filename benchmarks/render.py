@@ -12,6 +12,7 @@ and what stands between is made here, so that no figure of a page is older than 
 
 import argparse
 import json
+import math
 import pathlib
 import re
 import sys
@@ -84,6 +85,19 @@ def bptt(record: Record) -> list[list[str]]:
             "–" if torch is None else f"{torch:.2f}", f"{of['bare matmuls']:.2f}",
             f"{mb(ours)}, {ours['temp_bytes'] / row[best]['temp_bytes']:.2f}",
         ])  # fmt: skip
+    return out
+
+
+def gated(record: Record) -> list[list[str]]:
+    """Training steps of cells beside rnn, lstm and gru, a size in each column."""
+    cells = list(dict.fromkeys(case["case"]["cell"] for case in record["cases"]))
+    sizes = list(dict.fromkeys(size_of(case, "T B D H") for case in record["cases"]))
+    out = [["× plain scan", *sizes, "geometric mean"]]
+    for cell in cells:
+        of = [case for case in record["cases"] if case["case"]["cell"] == cell]
+        ratios = [rows_by_name(case)["plain scan"] for case in of]
+        mean = math.exp(sum(math.log(row["ratio"][1]) for row in ratios) / len(ratios))
+        out.append([cell, *map(quartiles, ratios), f"{mean:.2f}"])
     return out
 
 
@@ -215,8 +229,9 @@ def constants(record: Record) -> list[list[str]]:
 
 
 MAKERS: dict[str, Callable[[Record], list[list[str]]]] = {
-    "jacobian_stack": stack, "bptt": bptt, "contributions": contributions, "transport": transport,
-    "lyapunov": lyapunov, "regularizers": regularizers, "clipping": clipping,
+    "jacobian_stack": stack, "bptt": bptt, "gated": gated, "contributions": contributions,
+    "transport": transport, "lyapunov": lyapunov, "regularizers": regularizers,
+    "clipping": clipping,
     "long_sequence": long_sequence, "diagnosis": diagnosis, "scaling": scaling,
     "constants": constants,
 }  # fmt: skip

@@ -27,14 +27,25 @@ from jaxrnn.analysis import (
 )
 from jaxrnn.analysis.horizon import memory_horizon
 from jaxrnn.cells import activations, traits
+from jaxrnn.cells.affine import Affine
+from jaxrnn.cells.cifg import CIFGParams, CIFGState, cifg
 from jaxrnn.cells.contract import Cell
 from jaxrnn.cells.gru import GRUParams, GRUState, gru
+from jaxrnn.cells.janet import JANETParams, JANETState, janet
 from jaxrnn.cells.lstm import LSTMParams, LSTMState, lstm
+from jaxrnn.cells.mgu import MGUParams, MGUState, mgu
+from jaxrnn.cells.peephole_lstm import PeepholeLSTMParams, PeepholeLSTMState, peephole_lstm
 from jaxrnn.cells.pointwise_cell import PointwiseCell
 from jaxrnn.cells.pointwise_map import Pointwise
+from jaxrnn.cells.projected_lstm import (
+    ProjectedLSTMParams,
+    ProjectedLSTMState,
+    projected_lstm,
+)
 from jaxrnn.cells.reset_first_gru import ResetFirstParams, ResetFirstState, reset_first_gru
 from jaxrnn.cells.rnn import RNNParams, RNNState, rnn
 from jaxrnn.cells.step_cell import from_step
+from jaxrnn.cells.ugrnn import UGRNNParams, UGRNNState, ugrnn
 from jaxrnn.diagnosis import diagnose
 from jaxrnn.nets import convert, layers
 from jaxrnn.numerics import matrix_products, scaled
@@ -72,21 +83,35 @@ def __getattr__(name: str) -> types.ModuleType:
 
 
 __all__ = [
+    "Affine",
+    "CIFGParams",
+    "CIFGState",
     "Cell",
     "GRUParams",
     "GRUState",
+    "JANETParams",
+    "JANETState",
     "LSTMParams",
     "LSTMState",
+    "MGUParams",
+    "MGUState",
+    "PeepholeLSTMParams",
+    "PeepholeLSTMState",
     "Pointwise",
     "PointwiseCell",
+    "ProjectedLSTMParams",
+    "ProjectedLSTMState",
     "RNNParams",
     "RNNState",
     "ResetFirstParams",
     "ResetFirstState",
     "Run",
+    "UGRNNParams",
+    "UGRNNState",
     "activations",
     "bptt",
     "certificates",
+    "cifg",
     "clipping",
     "convert",
     "diagnose",
@@ -95,14 +120,18 @@ __all__ = [
     "gru",
     "initializers",
     "jacobians",
+    "janet",
     "layers",
     "lstm",
     "lyapunov",
     "matrix_products",
     "memory_horizon",
+    "mgu",
     "paths",
+    "peephole_lstm",
     "phenomena",
     "products",
+    "projected_lstm",
     "regularizers",
     "reset_first_gru",
     "rnn",
@@ -110,6 +139,7 @@ __all__ = [
     "tasks",
     "traits",
     "truncation",
+    "ugrnn",
     "unroll",
     "unrolling",
     "verification",

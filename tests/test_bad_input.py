@@ -758,10 +758,124 @@ for label, fields, error, named in (
      ("shapes' result", "expected a field w_ih", "got h")),
     ("init None", {"init": None}, TypeError,
      ("init", rf"{FUNCTION} \(key, input_size, hidden_size\) -> params, ", "got None")),
-    ("recurrent_bias an array", {"recurrent_bias": np.zeros(3)}, TypeError,
-     ("recurrent_bias", f"{FUNCTION} or None", r"got float64\[3\]")),
+    ("projections an array", {"projections": np.zeros(3)}, TypeError,
+     ("projections", f"{FUNCTION} or None", r"got float64\[3\]")),
+    ("a unit that is no leaf", {"units": ("p",)}, ValueError,
+     ("units", r"the name of a leaf \(H,\) of the params", "got 'p' of w_ih, w_hh, b")),
+    ("a unit that is a weight", {"units": ("w_hh",)}, ValueError,
+     ("units", r"the name of a leaf \(H,\)", "got 'w_hh'")),
+    ("units as a list", {"units": ["b"]}, TypeError, ("units", "tuple", "got")),
+    ("an output that is no leaf", {"output": "w_hr"}, ValueError,
+     ("output", r"the name of a leaf \(P, H\) of the params", "got 'w_hr' of w_ih, w_hh, b")),
 ):  # fmt: skip
     row(f"cell with {label}", lambda v, f=fields: altered(**f), error, *named)
+
+
+def projected(result):
+    """`unroll` of an RNN whose projections give back `result(params)`."""
+
+    def call(v):
+        cell = altered(projections=result)
+        return jaxrnn.unroll(cell, v.params["rnn"], v.xs)
+
+    return call
+
+
+row("projections that give back one",
+    projected(lambda p: jaxrnn.Affine(p.w_hh, None)), TypeError,
+    "projections' result", r"expected two of jaxrnn\.Affine", "got an Affine")  # fmt: skip
+row("projections of another shape",
+    projected(lambda p: (jaxrnn.Affine(p.w_ih, p.b), jaxrnn.Affine(p.w_hh[:2], None))), ValueError,
+    "projections' recurrent weight", r"\(4, 4\)", r"got \(2, 4\)")  # fmt: skip
+row("projections with a bias of another shape",
+    projected(lambda p: (jaxrnn.Affine(p.w_ih, p.b[:1]), jaxrnn.Affine(p.w_hh, None))), ValueError,
+    "projections' input bias", r"\(G·H,\) = \(4,\)", r"got \(1,\)")  # fmt: skip
+
+row("units without their tangent",
+    lambda v: dataclasses.replace(jaxrnn.peephole_lstm(), phi=jaxrnn.lstm().phi), ValueError,
+    r"phi\.enter", r"expected \(p, dw\) -> ds for a cell with units", "got None")  # fmt: skip
+row("a tangent of units without units",
+    lambda v: altered(phi=RNN.phi._replace(enter=lambda p, dw: p)), ValueError,
+    r"phi\.enter", "None for one without", r"got a function with units \(\)")  # fmt: skip
+
+# --- cells of other activations and sizes --------------------------------------------
+
+for label, make in (("gate", jaxrnn.lstm), ("candidate", jaxrnn.lstm), ("output", jaxrnn.lstm),
+                    ("gate", jaxrnn.gru), ("candidate", jaxrnn.gru)):  # fmt: skip
+    row(
+        f"{make.__name__} with a bare function as {label}",
+        lambda v, make=make, label=label: make(**{label: jnp.tanh}),
+        TypeError,
+        label,
+        r"expected a jaxrnn\.activations\.Activation",
+        "wrap your function",
+    )
+row("an activation without a derivative",
+    lambda v: jaxrnn.lstm(gate=jaxrnn.activations.Activation("mine", jnp.tanh, None)), TypeError,
+    r"activation\.derivative", f"{FUNCTION} z -> a'\\(z\\)", "got None")  # fmt: skip
+for label, value in (("complement", 1.0), ("both", 1.0)):
+    row(f"an activation whose {label} is a number",
+        lambda v, o={label: value}: jaxrnn.activations.Activation("m", jnp.tanh, jnp.tanh, **o),
+        TypeError, rf"activation\.{label}", FUNCTION, "got a float")  # fmt: skip
+PROJECTED = jaxrnn.projected_lstm(2)
+row("a projection to nothing", lambda v: jaxrnn.projected_lstm(0), ValueError,
+    "projection_size", "expected an integer of at least 1", "got 0")  # fmt: skip
+row("a projection to 2.0", lambda v: jaxrnn.projected_lstm(2.0), TypeError,
+    "projection_size", "expected an integer", "got 2.0")  # fmt: skip
+for hidden in (1, 2):
+    row(f"a projection to 2 of {hidden} units",
+        lambda v, hidden=hidden: PROJECTED.init(jax.random.key(0), 3, hidden), ValueError,
+        "hidden_size", "expected more than projection_size = 2", f"got {hidden}")  # fmt: skip
+
+
+def of_projected(change, state0=None):
+    """`unroll` of a projected LSTM of 3 inputs and 4 units, with spoilt params or a state."""
+
+    def call(v):
+        shapes = PROJECTED.shapes(3, 4)
+        params = type(shapes)(*[np.zeros(s, "float32") for s in shapes])._replace(**change)
+        return jaxrnn.unroll(PROJECTED, params, v.xs, state0)
+
+    return call
+
+
+def zeros(*shape):
+    return np.zeros(shape, "float32")
+
+
+for label, change, named in (
+    (
+        "w_hh of H columns",
+        {"w_hh": zeros(16, 4)},
+        (r"params\.w_hh", r"\(G·H, P\) = \(16, 2\)", r"got \(16, 4\)"),
+    ),
+    (
+        "w_hh transposed",
+        {"w_hh": zeros(2, 16)},
+        (r"params\.w_hh", r"\(16, 2\)", "it looks transposed"),
+    ),
+    (
+        "w_hr transposed",
+        {"w_hr": zeros(4, 2)},
+        (r"params\.w_hr", r"\(P, H\) = \(2, 4\)", "transposed"),
+    ),
+    ("b of P", {"b": zeros(8)}, (r"params\.b", r"\(16,\)", r"got \(8,\)")),
+):
+    row(f"projected LSTM with {label}", of_projected(change), ValueError, *named)
+for label, state0, named in (
+    (
+        "h of H entries",
+        (zeros(2, 4), zeros(2, 4)),
+        (r"state0\.h", "expected last axis P = 2", r"got shape \(2, 4\)"),
+    ),
+    (
+        "c of P entries",
+        (zeros(2, 2), zeros(2, 2)),
+        (r"state0\.c", "expected last axis H = 4", r"got shape \(2, 2\)"),
+    ),
+):
+    row(f"projected LSTM with {label}",
+        of_projected({}, jaxrnn.ProjectedLSTMState(*state0)), ValueError, *named)  # fmt: skip
 row("phi.update that gives back an array", unrolled(update=lambda s, u, a: jnp.tanh(u + a)),
     TypeError, "phi.update's result", "expected the tree of RNNState", "got")  # fmt: skip
 row("phi.update that gives back another width",

@@ -36,7 +36,9 @@ ON_THE_HOST = {
 # Those among functions of arrays that stop before they are lowered, and why.
 NOT_TRACED = {
     "from_step": "makes a cell", "gru": "makes a cell", "lstm": "makes a cell",
-    "reset_first_gru": "makes a cell", "rnn": "makes a cell",
+    "reset_first_gru": "makes a cell", "rnn": "makes a cell", "cifg": "makes a cell",
+    "janet": "makes a cell", "mgu": "makes a cell", "peephole_lstm": "makes a cell",
+    "projected_lstm": "makes a cell", "ugrnn": "makes a cell",
     "diagnose": "streams batches from the host", "verify": "judges in NumPy",
     "initializers.identity": "makes an initializer, which `cell.init` of the rows below calls",
 }  # fmt: skip
@@ -45,6 +47,8 @@ CELLS = {
     "lstm": jaxrnn.lstm(),
     "gru": jaxrnn.gru(),
     "reset_first_gru": jaxrnn.reset_first_gru(),
+    "peephole_lstm": jaxrnn.peephole_lstm(),
+    "projected_lstm": jaxrnn.projected_lstm(2),
 }
 
 
@@ -95,8 +99,9 @@ OTHERS = {
         lambda *at: unrolling.by_autodiff(LSTM, *at), PARAMS, XS, STATE
     ),
     "memory_horizon": case(lambda sizes: jaxrnn.memory_horizon(sizes, 0.1), abs(XS[..., 0])),
-    **{f"activations.{name}": case(getattr(activations, name).__call__, XS)
-       for name in ("identity", "relu", "sigmoid", "tanh")},
+    **{f"activations.{name}": case(found.__call__, XS)
+       for name in activations.__all__
+       if isinstance(found := getattr(activations, name), activations.Activation)},
     "activations.sigmoid_pair": case(activations.sigmoid_pair, XS),
     "matrix_products.associative": case(matrix_products.associative, SQUARE),
     "matrix_products.product": case(matrix_products.product, SQUARE),

@@ -22,8 +22,10 @@ __all__ = [
     "columns",
     "diagonal",
     "driven",
+    "scaled_columns",
     "scaled_rows",
     "side_by_side",
+    "times",
 ]
 
 
@@ -134,3 +136,15 @@ def scaled_rows(gates: Sequence[Array], weight: Array) -> Array:
         for d, block in zip(gates, blocks, strict=True)
     ]
     return functools.reduce(jnp.add, terms)
+
+
+def scaled_columns(weight: Array, d: Array) -> Array:
+    """W diag(d), `(P, H)` and `(*lead, H)` → `(*lead, P, H)`."""
+    shape = (*d.shape[:-1], *weight.shape)
+    rows = jnp.broadcast_to(d[..., None, :], shape)
+    return jnp.broadcast_to(weight.astype(d.dtype), shape) * rows
+
+
+def times(weight: Array, block: Array) -> Array:
+    """W M, `(P, H)` and `(*lead, H, N)` → `(*lead, P, N)`."""
+    return jnp.einsum("ph,...hn->...pn", weight.astype(block.dtype), block)

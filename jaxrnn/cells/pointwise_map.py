@@ -33,9 +33,17 @@ class Pointwise(NamedTuple):
 
         s = φ(s₋, u, a)        δs = tangent(p, δs₋, δv),  δv = merge(p, δu, δa)
 
+    In a cell with `units`, leaves of the params that each unit has for itself, such as a peephole,
+    φ reads them too, w as a tuple in the order of their names:
+
+        s = φ(s₋, u, a, w)     δs = tangent(p, δs₋, δv) + enter(p, δw)
+
+    In a cell with an `output` projection, `h` is what φ gives times a weight, so that φ's own h₋ is
+    not known: it gets None there.
+
     Attributes:
-      update: (s₋, u, a) ↦ s.
-      partials: (s₋, u, a) ↦ p, the derivatives of φ as a tree of `(*lead, H)`.
+      update: (s₋, u, a) ↦ s, or (s₋, u, a, w) ↦ s.
+      partials: The same arguments ↦ p, the derivatives of φ as a tree of `(*lead, H)`.
       tangent: (p, δs₋, δv) ↦ δs, linear in the last two.
       merge: (p, δu, δa) ↦ δv `(*lead, G·H)`, linear in the last two: what the tangent reads of both
         projections. It is their sum unless φ treats u and a differently, as the GRU does.
@@ -44,10 +52,11 @@ class Pointwise(NamedTuple):
       slope: For a map of one gate with ∂h/∂h₋ = 0 at fixed u and a, a number γ ≥ sup |∂h/∂u|; None
         if no such number is known. `certificates` use it.
       linear: Whether ∂h/∂u is the constant γ.
-      gate_values: (s₋, u, a) ↦ what each gate lets through, a tuple of `(*lead, H)` in the order of
-        the cell's gates; None if the map does not tell.
+      gate_values: The arguments of `update` ↦ what each gate lets through, a tuple of `(*lead, H)`
+        in the order of the cell's gates; None if the map does not tell.
       gates: A `Gate` for each of the cell's gates, with its role and range. If it is empty, only
         the names of the gates are known.
+      enter: (p, δw) ↦ δs at fixed s₋, u and a, linear in δw, for a cell with `units`.
 
     A cell of your own with a closed form, here a leaky unit with the params of `rnn`:
 
@@ -62,15 +71,16 @@ class Pointwise(NamedTuple):
     True
     """
 
-    update: Callable[[Any, Array, Array], Any]
-    partials: Callable[[Any, Array, Array], Any]
-    tangent: Callable[[Any, Any, Array], Any]
+    update: Callable[..., Any]
+    partials: Callable[..., Any]
+    tangent: Callable[..., Any]
     merge: Callable[[Any, Array, Array], Array] = add
     readout: Callable[[Any], Array] | None = None
     slope: float | None = None
     linear: bool = False
-    gate_values: Callable[[Any, Array, Array], tuple[Array, ...]] | None = None
+    gate_values: Callable[..., tuple[Array, ...]] | None = None
     gates: tuple[Gate, ...] = ()
+    enter: Callable[..., Any] | None = None
 
 
 class Sensitivities(NamedTuple):
@@ -82,11 +92,13 @@ class Sensitivities(NamedTuple):
       state: A state of states: `state.h.c` is diag ∂h/∂c₋ at fixed u and a, `(*lead, H)`.
       u: diag ∂s.l/∂u_g, a tuple over the gates g of `(*lead, H)`: `u.c[0]` is ∂c/∂u of gate 0.
       a: diag ∂s.l/∂a_g, of the same form as `u`.
+      w: diag ∂s.l/∂w_k, a tuple over the `units` of the cell.
     """
 
     state: State
     u: Any
     a: Any
+    w: Any
 
 
 def check_pointwise(phi: Any, gates: tuple[str, ...]) -> None:
@@ -95,7 +107,7 @@ def check_pointwise(phi: Any, gates: tuple[str, ...]) -> None:
         raise TypeError(f"phi: expected a Pointwise, got {_checks.describe(phi)}")
     for field, example in SIGNATURES.items():
         _checks.check_callable(f"phi.{field}", getattr(phi, field), example)
-    for field in ("readout", "gate_values"):
+    for field in ("readout", "gate_values", "enter"):
         if getattr(phi, field) is not None:
             _checks.check_callable(f"phi.{field}", getattr(phi, field), "or None")
     if phi.gates:
@@ -123,17 +135,24 @@ def _check_gates(name: str, value: Any, names: tuple[str, ...]) -> None:
 
 # Cached, since cells call it each time they check params, and it traces φ.
 @functools.cache
-def check_results(phi: Pointwise, count: int, state_type: type[Any]) -> None:
-    """Refuse a φ of `count` gates whose results have another tree or shapes than the state's."""
+def check_results(
+    phi: Pointwise, gates: int, units: int, state_type: type[Any], projects_output: bool
+) -> None:
+    """Refuse a φ whose results have another tree or shapes than the state's."""
     H = 3  # any size will do, since φ acts on each unit alone
     unit = jax.ShapeDtypeStruct((H,), jnp.float32)
-    gates = jax.ShapeDtypeStruct((count * H,), jnp.float32)
-    state = state_type(*[unit for _ in state_type._fields])
+    blocks = jax.ShapeDtypeStruct((gates * H,), jnp.float32)
+    full = state_type(*[unit for _ in state_type._fields])
+    state = full._replace(h=None) if projects_output else full
+    w = ((unit,) * units,) if units else ()
     source = f"{state_type.__name__} with leaves (H,), here H = {H}"
-    new = jax.eval_shape(phi.update, state, gates, gates)
-    _checks.check_tree("phi.update's result", new, state, source)
-    partials = jax.eval_shape(phi.partials, state, gates, gates)
-    merged = jax.eval_shape(phi.merge, partials, gates, gates)
-    _checks.check_tree("phi.merge's result", merged, gates, "u (G·H,)")
+    new = jax.eval_shape(phi.update, state, blocks, blocks, *w)
+    _checks.check_tree("phi.update's result", new, full, source)
+    partials = jax.eval_shape(phi.partials, state, blocks, blocks, *w)
+    merged = jax.eval_shape(phi.merge, partials, blocks, blocks)
+    _checks.check_tree("phi.merge's result", merged, blocks, "u (G·H,)")
     pushed = jax.eval_shape(phi.tangent, partials, state, merged)
-    _checks.check_tree("phi.tangent's result", pushed, state, source)
+    _checks.check_tree("phi.tangent's result", pushed, full, source)
+    if phi.enter is not None:
+        entered = jax.eval_shape(phi.enter, partials, *w)
+        _checks.check_tree("phi.enter's result", entered, full, source)

@@ -42,6 +42,7 @@ class Traits(NamedTuple):
       gate_values: (params, s₋, x) ↦ what each gate lets through, a tuple of `(*lead, H)`; None if
         the cell does not tell.
       recurrent_weight: params ↦ W_hh `(G·H, H)`; None for a bare step.
+      output_size: P, if the output h is projected to P < H entries; None if nothing is projected.
     """
 
     slope: float | None = None
@@ -50,3 +51,4 @@ class Traits(NamedTuple):
     gates: tuple[Gate, ...] = ()
     gate_values: Callable[[Any, Any, Array], tuple[Array, ...]] | None = None
     recurrent_weight: Callable[[Any], Array] | None = None
+    output_size: int | None = None

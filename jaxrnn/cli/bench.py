@@ -16,6 +16,7 @@ BENCHMARKS: dict[str, tuple[tuple[str, str, tuple[str, ...]], ...]] = {
         ("jacobian_stack", "_fresh", ("--pages", "fresh")),
     ),
     "bptt": (("bptt", "", ()),),
+    "gated": (("gated", "", ()),),
     "transport": (("transport", "", ()),),
     "lyapunov": (("lyapunov", "", ()),),
     "contributions": (("contributions", "", ()),),

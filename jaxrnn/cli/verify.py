@@ -19,6 +19,14 @@ OURS = {
     "rnn[identity]": jaxrnn.rnn(activation=jaxrnn.activations.identity),
     "lstm": jaxrnn.lstm(),
     "gru": jaxrnn.gru(),
+    "cifg": jaxrnn.cifg(),
+    "mgu": jaxrnn.mgu(),
+    "janet": jaxrnn.janet(),
+    "ugrnn": jaxrnn.ugrnn(),
+    "peephole_lstm": jaxrnn.peephole_lstm(),
+    "projected_lstm": jaxrnn.projected_lstm(2),
+    "lstm[hard]": jaxrnn.lstm(gate=jaxrnn.activations.hard_sigmoid),
+    "gru[hard]": jaxrnn.gru(gate=jaxrnn.activations.keras2_hard_sigmoid),
 }
 
 

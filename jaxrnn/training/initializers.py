@@ -104,7 +104,7 @@ def with_gate_bias(cell: Cell, params: Params, gate: str, bias: float | Array) -
     """
     _check(cell, params)
     _check_gate("gate", cell, gate)
-    H = params.w_hh.shape[1]
+    H = _units(cell, params)
     if getattr(bias, "shape", ()) == ():
         _checks.check_scalar("bias", bias)
     else:
@@ -168,7 +168,7 @@ def chrono(
             f"cell: expected a cell with a forget gate f or an update gate z, got {cell!r}; "
             "without a gate that keeps the state there is no lag to set"
         )
-    H, dtype = params.w_hh.shape[1], params.b.dtype
+    H, dtype = _units(cell, params), params.b.dtype
     wide = accumulator(dtype)
     # Lags are drawn in float32 at least: in bfloat16 those from 256 on are multiples of 2.
     lag = jax.random.uniform(key, (H,), wide, float(shortest), float(longest))
@@ -200,7 +200,8 @@ def redrawn(
       recurrent_init: The initialiser of each block of W_hh, as in `Cell.init`.
 
     Returns:
-      The params; every other gate as it was. The GRU's b_hn belongs to gate n.
+      The params; every other gate as it was. The GRU's b_hn belongs to gate n, a peephole p_i to
+      gate i; both become 0.
 
     Raises:
       TypeError: If `cell` is not in closed form, `params` is not of its type or not real floats of
@@ -224,9 +225,9 @@ def redrawn(
     _checks.check_names("gates", gates)
     for gate in gates:
         _check_gate("gates", cell, gate)
-    H, D = params.w_hh.shape[1], params.w_ih.shape[1]
+    H, D, columns = _units(cell, params), params.w_ih.shape[1], params.w_hh.shape[1]
     dtype = params.w_hh.dtype
-    drawn = draw(key, len(gates), D, H, dtype, input_init, recurrent_init)
+    drawn = draw(key, len(gates), D, H, dtype, input_init, recurrent_init, columns)
     at = jnp.asarray([cell.gates.index(gate) for gate in gates])
 
     def put(old: Array, new: Array) -> Array:
@@ -236,8 +237,9 @@ def redrawn(
 
     w_ih, w_hh = (put(*pair) for pair in zip((params.w_ih, params.w_hh), drawn, strict=True))
     b = put(params.b, jnp.zeros(len(gates) * H, params.b.dtype))
-    # A bias that acts inside a gate is a leaf of its own: the GRU's b_hn.
-    inner = [name for name in (f"b_h{gate}" for gate in gates) if name in params._fields]
+    # What acts inside a gate is a leaf of its own: the GRU's b_hn, a peephole.
+    names = [name for gate in gates for name in (f"b_h{gate}", f"p_{gate}")]
+    inner = [name for name in names if name in params._fields]
     zeros = {name: jnp.zeros_like(getattr(params, name)) for name in inner}
     return params._replace(w_ih=w_ih, w_hh=w_hh, b=b, **zeros)
 
@@ -287,6 +289,12 @@ def scaled_to_bound(cell: Cell, params: Params, target: float = 1.0) -> Params:
         raise ValueError(
             f"cell: expected a cell of one gate with a bounded slope, got {cell!r}, whose weights "
             "alone give no bound; use scaled_to_exponent"
+        )
+    recurrent: Any = cell.traits.recurrent_weight
+    if recurrent(params) is not params.w_hh:
+        raise ValueError(
+            f"cell: expected a cell whose recurrent weight is params.w_hh, got {cell!r}, which "
+            "makes it of its params; use scaled_to_exponent"
         )
     # The largest entry becomes 1, so that neither σ_max nor the factor leaves the dtype.
     unit, _ = norms.scaled(params.w_hh, (0, 1))
@@ -434,6 +442,12 @@ def _check(cell: Any, params: Params) -> None:
             f"by gates, got {got}"
         )
     cell.check_params(params)
+
+
+def _units(cell: Cell, params: Params) -> int:
+    """H."""
+    # Not the columns of w_hh, of which a cell with an output projection has fewer.
+    return params.b.shape[0] // len(cell.gates)
 
 
 def _check_gate(name: str, cell: Cell, gate: Any) -> None:

@@ -5,6 +5,7 @@ judged as a Jacobian is. In float32 each entry is judged relative to itself, so 
 which rounds to 0 in saturation is seen: beside the largest entry of a Jacobian it would not be.
 """
 
+from itertools import accumulate
 from typing import Any
 
 import jax
@@ -27,8 +28,8 @@ ALLOWED_FLOAT32 = 64 * EPS32
 
 def families(cell: Any, method: ReferenceMethod, case: Case, single: Any) -> dict[str, Pairs]:
     """The gate derivatives at a case, in float64, and in float32 at its rounded point."""
-    directions = _directions(case.state, len(cell.gates))
     exact, own = _at(cell, case.point)
+    directions = _directions(exact)
     rounded, own_single = _at(cell, single)
     # The float32 projections themselves are the point in both precisions: φ alone is judged.
     rounded = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), rounded)
@@ -70,27 +71,32 @@ def families(cell: Any, method: ReferenceMethod, case: Case, single: Any) -> dic
 
 
 def _at(cell: Any, point: Any) -> tuple[Any, Any]:
-    """Where φ is evaluated, (s₋, u, a), and the cell's own diagonals there as a state."""
+    """Where φ is evaluated, (s₋, u, a) and maybe w, and the cell's own diagonals there."""
     params, state, x = point
-    u, a = cell.project(params, x), cell.recur(params, state.h)
+    u = cell.project(params, x)
+    at = cell.point(params, state, u)
     own = cell.sensitivities(params, state, u)
-    rows = [
-        jnp.concatenate([jnp.stack(getattr(part, out)) for part in (own.state, own.u, own.a)])
-        for out in state._fields
-    ]
-    return (state, u, a), type(state)(*rows)
+    inner = at[0]  # without h, where φ does not see it
+    rows = []
+    for out in state._fields:
+        by_state = [leaf for leaf, seen in zip(getattr(own.state, out), inner, strict=True)
+                    if seen is not None]  # fmt: skip
+        by_rest = [d for part in (own.u, own.a, own.w) for d in getattr(part, out)]
+        rows.append(jnp.stack([*by_state, *by_rest]))
+    return at, type(state)(*rows)
 
 
 def _rows(first: Array, second: Array, rest: Array) -> Array:
     return jnp.concatenate([first[None], second[None], rest])
 
 
-def _directions(state: State, gates: int) -> State:
-    """For each diagonal a row: ones for one leaf of the state, for one gate of u, or of a."""
-    H, L = state.h.shape[-1], len(state)
-    on = jnp.repeat(jnp.eye(L + 2 * gates), H, axis=1)
-    leaves = [on[:, k * H : (k + 1) * H] for k in range(L)]
-    return type(state)(*leaves), on[:, L * H : (L + gates) * H], on[:, (L + gates) * H :]
+def _directions(point: Any) -> ArrayTree:
+    """For each diagonal a row: ones for one leaf of the state, one gate of u or a, or one unit."""
+    leaves, structure = jax.tree.flatten(point)
+    H = jax.tree.leaves(point[0])[0].shape[-1]
+    ends = list(accumulate(leaf.shape[-1] for leaf in leaves))
+    on = jnp.repeat(jnp.eye(ends[-1] // H), H, axis=1)
+    return structure.unflatten(jnp.split(on, ends[:-1], axis=1))
 
 
 def _named(cell: Any, state: State) -> dict[str, Array]:
@@ -104,9 +110,12 @@ def _named(cell: Any, state: State) -> dict[str, Array]:
 
 
 def _labels(cell: Any, leaves: tuple[str, ...]) -> dict[str, list[str]]:
+    # Of a cell with an output projection ∂h is that of what φ gives, before the projection.
+    seen = [leaf for leaf in leaves if leaf != "h" or cell.output is None]
     return {
-        out: [f"∂{out}/∂{leaf}₋ at fixed gates" for leaf in leaves]
+        out: [f"∂{out}/∂{leaf}₋ at fixed gates" for leaf in seen]
         + [f"gate {gate}: ∂{out}/∂{v}" for v in "ua" for gate in cell.gates]
+        + [f"∂{out}/∂{unit}" for unit in cell.units]
         for out in leaves
     }
 

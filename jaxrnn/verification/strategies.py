@@ -21,11 +21,17 @@ from chex import ArrayTree
 
 from jaxrnn import _checks
 from jaxrnn.cells import activations
+from jaxrnn.cells.cifg import cifg
 from jaxrnn.cells.contract import Cell
 from jaxrnn.cells.gru import gru
+from jaxrnn.cells.janet import janet
 from jaxrnn.cells.lstm import lstm
+from jaxrnn.cells.mgu import mgu
+from jaxrnn.cells.peephole_lstm import peephole_lstm
+from jaxrnn.cells.projected_lstm import projected_lstm
 from jaxrnn.cells.reset_first_gru import reset_first_gru
 from jaxrnn.cells.rnn import rnn
+from jaxrnn.cells.ugrnn import ugrnn
 from jaxrnn.running.run import Run
 
 try:
@@ -39,12 +45,16 @@ ACTIVATIONS = (activations.tanh, activations.sigmoid, activations.relu, activati
 
 
 def cells() -> st.SearchStrategy[Cell]:
-    """The cells of this library, `rnn` with each of its activations.
+    """The cells of this library, `rnn`, `lstm` and `gru` with other activations too.
 
     Returns:
       A strategy of cells.
     """
-    ours: list[Cell] = [*map(rnn, ACTIVATIONS), lstm(), gru(), reset_first_gru()]
+    ours: list[Cell] = [
+        *map(rnn, ACTIVATIONS), lstm(), gru(), reset_first_gru(),
+        lstm(gate=activations.hard_sigmoid), gru(candidate=activations.softsign),
+        cifg(), mgu(), janet(), ugrnn(), peephole_lstm(), projected_lstm(2),
+    ]  # fmt: skip
     return st.sampled_from(ours)
 
 
@@ -124,8 +134,8 @@ def runs(  # noqa: D417
 
     Args:
       cell: A cell with `init`, or None.
-      most: The largest T, D and H, at least 1. It bounds the batch too, which has at most 2
-        examples.
+      most: The largest T, D and H, at least 1; of a cell with an output projection the largest
+        H - P. It bounds the batch too, which has at most 2 examples.
       masked: Whether there may be lengths and resets.
       dtype: The dtype of every float.
 
@@ -143,7 +153,8 @@ def runs(  # noqa: D417
     cell = draw(cells()) if cell is None else cell
     T, D, H = (draw(st.integers(1, most)) for _ in range(3))
     batch = draw(st.sampled_from([(), (1,), (min(2, most),)]))
-    drawn = draw(params(cell, D, H, dtype=dtype))
+    # A projected output has fewer entries than there are units.
+    drawn = draw(params(cell, D, H + (cell.traits.output_size or 0), dtype=dtype))
     xs = _normal(draw, jax.ShapeDtypeStruct((T, *batch, D), dtype), 1.0)
     like = jax.eval_shape(lambda p: cell.init_state(p, batch), drawn)
     state0 = draw(st.sampled_from([None, _normal(draw, like, 0.5)]))

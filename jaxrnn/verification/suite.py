@@ -28,7 +28,7 @@ SCALES = (1e-6, 0.1, 1.0, 10.0, 100.0)  # tiny, nearly linear, usual, mostly and
 def verify(
     cell: Cell,
     *,
-    shapes: Sequence[tuple[int, int]] = SHAPES,
+    shapes: Sequence[tuple[int, int]] | None = None,
     scales: Sequence[float] = SCALES,
     cases: int = 32,
     seed: int = 0,
@@ -50,7 +50,8 @@ def verify(
 
     Args:
       cell: One of this library's, or yours: `from_step(step, init=..., init_state=...)` is enough.
-      shapes: (input_size, hidden_size) pairs.
+      shapes: (input_size, hidden_size) pairs, by default (1, 1), (3, 2) and (2, 5), with P hidden
+        units more where the output is projected to P entries.
       scales: Standard deviations of the params.
       cases: How many cases are drawn for each shape and scale.
       seed: The seed of the random cases. The report names the key of each worst case.
@@ -177,9 +178,14 @@ def redraw(cell: Cell, worst: Worst) -> Case:
         return draw_case(shape, jnp.asarray(worst.scale, jnp.float64), key, jnp.float64)
 
 
-def _templates(cell: Cell, shapes: Sequence[tuple[int, int]], example: Any) -> list[Template]:
+def _templates(
+    cell: Cell, shapes: Sequence[tuple[int, int]] | None, example: Any
+) -> list[Template]:
     if example is not None:
         return [_example_template(cell, example)]
+    if shapes is None:
+        more = cell.traits.output_size or 0  # H is above P
+        shapes = tuple((D, H + more) for D, H in SHAPES)
     pairs = "expected a sequence of pairs (input_size, hidden_size)"
     if not isinstance(shapes, Sequence):
         raise TypeError(f"shapes: {pairs}, got {shapes!r}")

@@ -13,18 +13,18 @@ from jaxrnn.numerics.time_axis import previous
 from tests.support import drawing, reference
 from tests.support.modes import WIDEST, tol
 from tests.support.profiles import short
-from tests.support.table import CELLS, SCALES, SHAPES
+from tests.support.table import ALL, CELLS, SCALES, SHAPES
 
-# Of a shape and scale, of which there are 6 cells × 12 shapes × 3 scales: 108,000, and 1,080,000.
+# Of a shape and scale, of which there are 12 × 3 for each cell: 18,000 cases, and 180,000.
 CASES, MANY = 500, 5000
 
 
 def drawn(cell, D, H, seed, scale, cases=CASES):
     """Params N(0, scale²), states and inputs N(0, 1); NumPy's generator compiles nothing."""
     normal = np.random.default_rng(seed).normal
-    params = cell.shapes(D, H)
+    params, state = drawing.shapes_of(cell, D, H)
     params = type(params)(*[scale * normal(size=(cases, *shape)) for shape in params])
-    state = cell.state_type(*[normal(size=(cases, H)) for _ in cell.state_type._fields])
+    state = type(state)(*[normal(size=(cases, *shape)) for shape in state])
     return jax.tree.map(lambda leaf: leaf.astype(WIDEST), (params, state, normal(size=(cases, D))))
 
 
@@ -52,14 +52,16 @@ def worst(blocks, expected):
 
 @pytest.mark.parametrize("cases", [CASES, pytest.param(MANY, marks=pytest.mark.long)])
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda s: f"D{s[0]}H{s[1]}")
-@pytest.mark.parametrize("name", CELLS)
+@pytest.mark.parametrize("name", ALL)
 @short(name={"lstm", "gru"})
 @short(name="rnn-tanh", shape={(1, 1), (3, 4)})
 @short(name="rnn-sigmoid", shape=(7, 2))
 @short(name="rnn-relu", shape=(2, 3))
 @short(name="rnn-identity", shape=(1, 5))
+@short(name={"cifg", "janet", "mgu", "ugrnn", "peephole_lstm", "projected_lstm"}, shape=(3, 4))
+@short(name={"lstm-hard", "lstm-softsign", "gru-hard", "antisymmetric"}, shape=(5, 3))
 def test_closed_form_equals_numpy_complex_step_in_every_entry(name, shape, cases):
-    cell = CELLS[name]
+    cell = ALL[name]
     for index, scale in enumerate(SCALES):
         if scale == 10.0 and WIDEST == "float32":
             continue  # pre-activations of size 30 are rounded by more than saturation forgives
@@ -82,11 +84,11 @@ def test_closed_form_equals_numpy_complex_step_in_every_entry(name, shape, cases
 
 
 @pytest.mark.parametrize("mode", [jax.jacfwd, jax.jacrev])
-@pytest.mark.parametrize("name", CELLS)
+@pytest.mark.parametrize("name", ALL)
 @short(name={"lstm", "gru"})
 @short(name="rnn-tanh", mode=jax.jacfwd)
 def test_closed_form_equals_both_modes_of_autodiff(name, mode):
-    cell = CELLS[name]
+    cell = ALL[name]
     for index, scale in enumerate(SCALES):
         case = drawn(cell, 3, 4, index, scale)
         J, expected = closed(cell, *case), autodiff(mode, cell, *case)

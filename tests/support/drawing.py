@@ -13,7 +13,9 @@ from tests.support.modes import WIDEST
 
 def shapes_of(cell, D, H):
     """The shapes of a cell's params and of its state without batch axes."""
-    return cell.shapes(D, H), cell.state_type(*[(H,)] * len(cell.state_type._fields))
+    shapes = cell.shapes(D, H)
+    sizes = cell.sizes(type(shapes)(*map(np.empty, shapes)))
+    return shapes, cell.state_type(*[(sizes[field],) for field in cell.state_type._fields])
 
 
 def leaves(rng, shapes, scale=1.0, lead=()):
@@ -47,6 +49,7 @@ def draw_params(cell, D, H, key, scale=1.0, dtype=WIDEST):
 
 def draw_state(cell, H, batch, key, dtype=WIDEST):
     """A state N(0, 1)."""
-    fields = cell.state_type._fields
-    keys = jax.random.split(key, len(fields))
-    return cell.state_type(*[jax.random.normal(k, (*batch, H), dtype) for k in keys])
+    shapes = shapes_of(cell, 1, H)[1]
+    keys = jax.random.split(key, len(shapes))
+    drawn = [jax.random.normal(k, (*batch, *s), dtype) for k, s in zip(keys, shapes, strict=True)]
+    return type(shapes)(*drawn)

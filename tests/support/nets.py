@@ -6,9 +6,10 @@ import jax
 import numpy as np
 
 import jaxrnn
+from tests.support.drawing import shapes_of
 from tests.support.modes import tol
 from tests.support.oracle import Net, Truth
-from tests.support.table import CELLS
+from tests.support.table import ALL
 
 NETS = 8  # in one program
 SCALES = (1e-6, 0.1, 0.5, 1.0, 2.0)  # of all weights of a net
@@ -17,12 +18,13 @@ SCALES = (1e-6, 0.1, 0.5, 1.0, 2.0)  # of all weights of a net
 def nets_of(name, D, H, T, B, seed, masked=False):
     """NETS nets of one shape, each of a scale of its own."""
     generator = np.random.default_rng(seed)
-    normal, cell = generator.normal, CELLS[name]
+    normal, cell = generator.normal, ALL[name]
     found = []
     for _ in range(NETS):
         scale = generator.choice(SCALES)
-        params = tuple(scale * normal(size=shape) for shape in cell.shapes(D, H))
-        state0 = tuple(normal(size=(B, H)) for _ in cell.state_type._fields)
+        of_params, of_state = shapes_of(cell, D, H)
+        params = tuple(scale * normal(size=shape) for shape in of_params)
+        state0 = tuple(normal(size=(B, *shape)) for shape in of_state)
         lengths = generator.integers(0, T + 1, size=B) if masked else None
         resets = generator.random((T, B)) < 0.2 if masked else None
         found.append(Net(name, params, normal(size=(T, B, D)), state0, lengths, resets))

@@ -18,7 +18,7 @@ TINY = 1e-200  # an imaginary step whose square vanishes
 class Net(NamedTuple):
     """One case: NumPy arrays. params and state0 are tuples of leaves in the cell's order."""
 
-    name: str  # of `table.CELLS`
+    name: str  # of `table.ALL`
     params: tuple
     xs: np.ndarray  # (T, B, D)
     state0: tuple  # leaves (B, H)
@@ -47,7 +47,7 @@ class Truth:
 
     def _trajectory(self):
         """States, ∂s/∂s₋ `(T, B, n, n)`, ∂s/∂x, ∂s/∂θ likewise; what each step starts from."""
-        net, k = self.net, len(self.net.state0)
+        net, n = self.net, sum(leaf.shape[-1] for leaf in self.net.state0)
         state, found = net.state0, []
         for t, x in enumerate(net.xs):
             fresh = np.zeros(self.B, bool) if net.resets is None else net.resets[t]
@@ -65,8 +65,8 @@ class Truth:
             state = tuple(np.where(held[:, None], a, b) for a, b in zip(state, new, strict=True))
             together = np.concatenate(state, -1), np.concatenate(begin, -1)
             found.append([together[0], *map(np.stack, zip(*row, strict=True)), together[1]])
-        H, D, P = net.state0[0].shape[-1], net.xs.shape[-1], sum(p.size for p in net.params)
-        shapes = (k * H,), (k * H, k * H), (k * H, D), (k * H, P), (k * H,)
+        D, P = net.xs.shape[-1], sum(p.size for p in net.params)
+        shapes = (n,), (n, n), (n, D), (n, P), (n,)
         if not found:
             return [np.zeros((0, self.B, *shape)) for shape in shapes]
         return list(map(np.stack, zip(*found, strict=True)))
@@ -120,14 +120,12 @@ class Truth:
         found = np.einsum("bij,bi->bj", self.J[0], self.adjoints[0])
         if self.net.resets is None:
             return found
-        k, H = len(self.net.state0), self.net.state0[0].shape[-1]
         for t, b in itertools.product(range(self.T), range(self.B)):
             live = self.net.lengths is None or t < self.net.lengths[b]
             if self.net.resets[t, b] and live:
                 begin = tuple(leaf[b] for leaf in self.net.state0)
                 J = self._derivatives(begin, self.net.xs[t, b])[0]
                 found[b] += J.T @ self.adjoints[t, b]
-        assert found.shape == (self.B, k * H)
         return found
 
     def truncated(self, window):

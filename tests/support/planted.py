@@ -41,7 +41,32 @@ def one_unit(cell, field):
     return with_tangent(cell, tangent, f"{cell.name}-{field}-unit")
 
 
+def with_coefficient(cell, field, wrong, name):
+    """One coefficient as `wrong(state, u, a, right)` gives it."""
+
+    def partials(s, u, a, *w):
+        p = cell.phi.partials(s, u, a, *w)
+        return p._replace(**{field: wrong(s, u, a, p)})
+
+    phi = cell.phi._replace(partials=partials)
+    return dataclasses.replace(cell, name=f"{cell.name}-{name}", phi=phi)
+
+
+def entering(cell, wrong, name):
+    """Tangents of the units as `wrong` gives them."""
+
+    def enter(p, dw):
+        return cell.phi.enter(p, wrong(*dw))
+
+    phi = cell.phi._replace(enter=enter)
+    return dataclasses.replace(cell, name=f"{cell.name}-{name}", phi=phi)
+
+
 lstm, gru, rnn = jaxrnn.lstm(), jaxrnn.gru(), jaxrnn.rnn()
+cifg, mgu, janet, ugrnn = jaxrnn.cifg(), jaxrnn.mgu(), jaxrnn.janet(), jaxrnn.ugrnn()
+peephole, projected = jaxrnn.peephole_lstm(), jaxrnn.projected_lstm(2)
+hard = jaxrnn.lstm(gate=jaxrnn.activations.hard_sigmoid)
+soft = jaxrnn.activations.keras2_hard_sigmoid
 
 
 # --- faults of one method, whatever it gives or is given -----------------------------
@@ -181,6 +206,44 @@ FAULTS = {
         with_merge(gru, reset_before_matmul, "reset-before"), ["gate n: ∂h/∂a"], ["∂h/∂u"],
     ),
     "rnn 1e-9 off": (scaled(rnn, "k", 1 + 1e-9), ["gate h"], []),
+    "cifg f writes nothing": (
+        with_coefficient(cifg, "kf", lambda s, u, a, p: s.c * p.f * (1 - p.f), "no-writing"),
+        ["gate f", "∂c"], ["gate g", "gate o"],
+    ),
+    "cifg ko 50 % off": (scaled(cifg, "ko"), ["gate o", "∂h"], ["gate f", "gate g", "∂c/"]),
+    "janet without its β": (
+        with_coefficient(janet, "kf", lambda s, u, a, p: (s.h - 0.5) * p.f * (1 - p.f), "no-beta"),
+        ["gate f"], ["gate c"],
+    ),
+    "ugrnn kc 50 % off": (scaled(ugrnn, "kc"), ["gate c"], ["gate g"]),
+    "ugrnn g 1e-12 off": (scaled(ugrnn, "g", 1 + 1e-12), ["∂h/∂h₋"], ["gate g", "gate c"]),
+    "mgu resets before the matmul": (
+        with_merge(mgu, reset_before_matmul, "reset-before"), ["gate n: ∂h/∂a"], ["∂h/∂u"],
+    ),
+    "mgu kf without the reset": (
+        with_coefficient(mgu, "kf", lambda s, u, a, p: s.h * p.f * (1 - p.f), "no-reset"),
+        ["gate f"], ["gate n"],
+    ),
+    "peephole's q is f": (
+        with_coefficient(peephole, "q", lambda s, u, a, p: 0.5 * p.q, "q"),
+        ["∂c/∂c₋", "∂h/∂c₋"], ["gate i", "gate f", "gate o", "∂c/∂p_f"],
+    ),
+    "peephole p_f 50 % off": (
+        entering(peephole, lambda i, f, o: (i, 0.5 * f, o), "p_f"),
+        ["∂c/∂p_f"], ["∂c/∂p_i", "gate f"],
+    ),
+    "peephole p_o sign": (
+        entering(peephole, lambda i, f, o: (i, f, -o), "p_o"),
+        ["∂h/∂p_o"], ["∂c/∂p_f", "gate o"],
+    ),
+    "projected r 50 % off": (scaled(projected, "r"), ["∂h/∂c₋"], ["∂c/"]),
+    "projected kg 50 % off": (scaled(projected, "kg"), ["gate g"], ["gate i", "gate o"]),
+    "hard sigmoid of another slope": (
+        dataclasses.replace(
+            hard, name="hard-slope",
+            phi=hard.phi._replace(partials=jaxrnn.lstm(gate=soft).phi.partials)),
+        ["gate i", "gate f", "gate o"], [],
+    ),
 }  # fmt: skip
 
 

@@ -24,7 +24,7 @@ from jaxrnn import (
     truncation,
 )
 from jaxrnn.numerics.matrix_products import from_tree
-from tests.support.table import CELLS
+from tests.support.table import ALL
 
 
 class Property(NamedTuple):
@@ -33,14 +33,14 @@ class Property(NamedTuple):
     call: a run with its own state0 ↦ a tree of arrays, by the library.
     truth: Truth ↦ the same tree by the oracle.
     masked: whether it may be asked of sequences with lengths and resets.
-    cells: which of `table.CELLS` it is about.
+    cells: which of `table.ALL` it is about.
     scale: added to the largest entry of a leaf, of which `rtol` is what may be off.
     """
 
     call: Callable[..., Any]
     truth: Callable[[Any], Any]
     masked: bool = True
-    cells: tuple[str, ...] = tuple(CELLS)
+    cells: tuple[str, ...] = tuple(ALL)
     scale: float = 0.0
     rtol: float = 1e-12
 
@@ -196,7 +196,9 @@ def truth_c_to_c(t):
 
 
 ONE_GATE = ("rnn-tanh", "rnn-sigmoid", "rnn-relu", "rnn-identity")
-SMOOTH = ("rnn-tanh", "rnn-sigmoid", "lstm", "gru")
+SMOOTH = (
+    "rnn-tanh", "rnn-sigmoid", "lstm", "gru", "cifg", "janet", "mgu", "ugrnn", "peephole_lstm",
+)  # fmt: skip
 
 PROPERTIES = {
     "state Jacobian": Property(state_jacobian, lambda t: t.J),
@@ -229,7 +231,7 @@ PROPERTIES = {
     "tangent norms": Property(tangent_sizes, truth_tangent_sizes),
     "bounds along a trajectory": Property(bounds, truth_bounds),
     "bound by the weights": Property(weight_bound, truth_weight_bound, False, ONE_GATE),
-    "cell-state transport": Property(c_to_c, truth_c_to_c, False, ("lstm",)),
+    "cell-state transport": Property(c_to_c, truth_c_to_c, False, ("lstm", "cifg")),
     "omega": Property(
         lambda run: regularizers.omega(run, loss), lambda t: t.omega, scale=1.0),
     # The last column of a QR has lost the digits of the matrix's condition number.

@@ -1,5 +1,7 @@
 """The cells and shapes that properties run over."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
@@ -7,6 +9,15 @@ from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
 import jaxrnn
 from jaxrnn import activations
 
+
+def antisymmetric(params):
+    """W_hh - W_hhᵀ - I/10 in place of W_hh."""
+    W = params.w_hh
+    made = W - W.T - 0.1 * jnp.eye(len(W), dtype=W.dtype)
+    return jaxrnn.Affine(params.w_ih, params.b), jaxrnn.Affine(made, None)
+
+
+# Leaves of the state are of one size, H.
 CELLS = {
     "rnn-tanh": jaxrnn.rnn(),
     "rnn-sigmoid": jaxrnn.rnn(activation=activations.sigmoid),
@@ -14,7 +25,19 @@ CELLS = {
     "rnn-identity": jaxrnn.rnn(activation=activations.identity),
     "lstm": jaxrnn.lstm(),
     "gru": jaxrnn.gru(),
+    "lstm-hard": jaxrnn.lstm(gate=activations.hard_sigmoid),
+    "lstm-softsign": jaxrnn.lstm(candidate=activations.softsign),
+    "gru-hard": jaxrnn.gru(gate=activations.keras2_hard_sigmoid),
+    "cifg": jaxrnn.cifg(),
+    "janet": jaxrnn.janet(),
+    "mgu": jaxrnn.mgu(),
+    "ugrnn": jaxrnn.ugrnn(),
+    "peephole_lstm": jaxrnn.peephole_lstm(),
+    "antisymmetric": dataclasses.replace(
+        jaxrnn.rnn(), name="antisymmetric", projections=antisymmetric
+    ),
 }
+ALL = CELLS | {"projected_lstm": jaxrnn.projected_lstm(2)}
 
 
 def bare_lstm_step(params, state, x):

@@ -141,6 +141,32 @@ def test_the_bias_inside_the_reset_is_that_of_gate_n():
         assert new.b_hn.dtype == params.b_hn.dtype
 
 
+def test_a_projected_output_and_peepholes_are_known_to_gates():
+    """w_hh has P columns, and H is that of a gate's rows."""
+    cell, key = table.ALL["projected_lstm"], jax.random.key(5)
+    params = drawn(cell)
+    new = initializers.with_gate_bias(cell, params, "f", 2.0)
+    np.testing.assert_array_equal(blocks(cell, new.b)["f"], np.full(6, 2.0))
+    lags = blocks(cell, initializers.chrono(cell, params, key, longest=50.0).b)["f"]
+    assert lags.shape == (6,)
+    assert np.all(lags > 0)
+    new = initializers.redrawn(cell, params, key, ("f",))
+    w, old = blocks(cell, new.w_hh), blocks(cell, params.w_hh)
+    np.testing.assert_allclose(w["f"].T @ w["f"], np.eye(2), rtol=0, atol=1e-14)
+    np.testing.assert_array_equal(w["o"], old["o"])
+    cell = table.ALL["peephole_lstm"]
+    params = drawn(cell)
+    new = initializers.redrawn(cell, params, key, ("f",))
+    np.testing.assert_array_equal(new.p_f, 0)
+    np.testing.assert_array_equal(new.p_i, params.p_i)
+
+
+def test_a_weight_that_is_made_of_params_is_not_scaled_to_a_bound():
+    cell = table.ALL["antisymmetric"]
+    with pytest.raises(ValueError, match=r"cell: expected a cell whose recurrent weight is params"):
+        initializers.scaled_to_bound(cell, drawn(cell))
+
+
 @pytest.mark.parametrize("scale", [1e-30, 0.3, 1.0, 1e30])
 @pytest.mark.parametrize("activation", ["tanh", "sigmoid", "relu", "identity"])
 def test_scaled_to_its_bound_numpy_finds_the_bound(scale, activation):

@@ -6,10 +6,12 @@ from typing import Any
 import numpy as np
 
 from jaxrnn import _checks
+from jaxrnn.cells.activations import Given, tanh
 from jaxrnn.cells.contract import Cell, Params
-from jaxrnn.cells.gru import GRUParams, gru
-from jaxrnn.cells.lstm import LSTMParams, lstm
-from jaxrnn.cells.rnn import RNNParams
+from jaxrnn.cells.gru import gru
+from jaxrnn.cells.lstm import lstm
+from jaxrnn.cells.pointwise_cell import PointwiseCell
+from jaxrnn.cells.rnn import rnn
 from jaxrnn.nets.layers import Layer
 
 __all__ = [
@@ -22,6 +24,9 @@ __all__ = [
     "kind_of",
     "single",
 ]
+
+
+WHAT_A_STEP_IS = ("phi", "projections", "units", "output")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,11 +63,20 @@ class Model:
 
 
 def kind_of(cell: Any) -> str:
-    """The kind of a cell by its params: lstm, gru or rnn; for any other cell its name."""
-    # A cell made by `from_step`, such as `reset_first_gru`, has no `shapes`.
-    params = type(cell.shapes(1, 1)) if hasattr(cell, "shapes") else None
-    kinds = {LSTMParams: "lstm", GRUParams: "gru", RNNParams: "rnn"}
-    return kinds.get(params, getattr(cell, "name", "cell"))  # type: ignore[arg-type]
+    """The kind of a cell: lstm and gru of sigmoid and tanh, rnn; for any other cell its name.
+
+    A cell with the params of one of them and another step, such as an LSTM of hard sigmoids, is
+    another model: its name is no kind that a library has. An RNN may have any activation, which is
+    told beside its weights everywhere.
+    """
+    if not isinstance(cell, PointwiseCell):
+        return getattr(cell, "name", "cell")
+    update: Any = cell.phi.update
+    activation = update.first[0] if isinstance(update, Given) else tanh
+    for kind, usual in (("rnn", rnn(activation)), ("lstm", lstm()), ("gru", gru())):
+        if all(getattr(cell, field) == getattr(usual, field) for field in WHAT_A_STEP_IS):
+            return kind
+    return cell.name
 
 
 def blocks(weight: Any, order: tuple[int, ...]) -> Any:
@@ -119,6 +133,4 @@ def single(cell: Any, params: Params, layout: str, **kept: Any) -> Model:
 
 def cell_of(gates: int, activation: Any) -> Any:
     """The cell with this number of gates: 4 lstm, 3 gru, 1 rnn."""
-    from jaxrnn.cells.rnn import rnn
-
     return {4: lstm, 3: gru, 1: lambda: rnn(activation)}[gates]()
