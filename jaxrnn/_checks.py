@@ -20,17 +20,21 @@ def describe(value: Any) -> str:
 
 
 def check_array(name: str, value: Any, *, kind: Any = jnp.floating) -> None:
-    """Refuse what is not an array of the given kind (`jnp.floating`, `jnp.integer`, `np.bool_`)."""
+    """Refuse what is not an array of the given kind (`jnp.floating`, `jnp.integer`, `np.bool_`).
+
+    None stands for any kind.
+    """
     # A ShapeDtypeStruct too: some checks run on what `jax.eval_shape` gives.
     if not isinstance(value, jax.Array | np.ndarray | np.generic | jax.ShapeDtypeStruct):
         raise TypeError(
             f"{name}: expected an array, got {describe(value)}; "
             "convert it explicitly, e.g. with jnp.asarray"
         )
-    if not jnp.issubdtype(value.dtype, kind):
+    if kind is not None and not jnp.issubdtype(value.dtype, kind):
         raise TypeError(f"{name}: expected {_dtype_words(kind)} dtype, got {describe(value)}")
     # A NumPy array keeps float64 until JAX first reads it, and JAX rounds it without a warning.
-    if kind is jnp.floating and jax.dtypes.canonicalize_dtype(value.dtype) != value.dtype:
+    floats = jnp.issubdtype(value.dtype, jnp.floating)
+    if floats and jax.dtypes.canonicalize_dtype(value.dtype) != value.dtype:
         raise TypeError(
             f"{name}: expected a dtype that JAX keeps, got {describe(value)}, which JAX rounds to "
             "float32 unless 64-bit mode is on; cast it with .astype, or call "
@@ -193,9 +197,9 @@ def check_batch_shape(value: Any, name: str = "batch_shape") -> None:
         check_integer(name, size, least=0)
 
 
-def check_sequence(name: str, xs: Any) -> tuple[int, ...]:
+def check_sequence(name: str, xs: Any, kind: Any = jnp.floating) -> tuple[int, ...]:
     """Refuse what is not time-major (T, *batch, D). Returns the batch shape."""
-    check_array(name, xs)
+    check_array(name, xs, kind=kind)
     if len(xs.shape) < 2:
         raise ValueError(
             f"{name}: expected shape (T, *batch, D) with at least the axes T and D, "
@@ -238,12 +242,13 @@ def check_batch_first(name: str, state: Any, xs: Any) -> None:
             check_batch(name + jax.tree_util.keystr(path), shape[:-1], xs)
 
 
-def check_lead(name: str, got: tuple[int, ...], x: Any) -> None:
-    """Refuse leading axes other than those of x."""
-    if tuple(got) != tuple(x.shape[:-1]):
+def check_lead(name: str, got: tuple[int, ...], lead: tuple[int, ...], x: Any) -> None:
+    """Refuse leading axes other than `lead`, those of x."""
+    if tuple(got) != tuple(lead):
+        shapes = jax.tree.map(lambda leaf: tuple(leaf.shape), x)
         raise ValueError(
-            f"{name}: expected the leading axes {tuple(x.shape[:-1])} of the input "
-            f"{tuple(x.shape)}, got {tuple(got)}"
+            f"{name}: expected the leading axes {tuple(lead)} of the input {shapes}, got "
+            f"{tuple(got)}"
         )
 
 
@@ -276,8 +281,8 @@ def check_resets(resets: Any, xs: Any) -> None:
         )
 
 
-def check_tree(name: str, got: Any, expected: Any, source: str) -> None:
-    """Refuse a tree whose structure, shapes or dtypes differ from `expected`."""
+def check_tree(name: str, got: Any, expected: Any, source: str, kind: Any = jnp.floating) -> None:
+    """Refuse a tree whose structure, shapes or dtypes differ from `expected`; `kind` as above."""
     # Structures first: with another structure, leaves of one tree have no partner in the other.
     structures = jax.tree.structure(got), jax.tree.structure(expected)
     if structures[0] != structures[1]:
@@ -288,7 +293,7 @@ def check_tree(name: str, got: Any, expected: Any, source: str) -> None:
     paths = jax.tree_util.tree_leaves_with_path(got)
     for (path, leaf), want in zip(paths, jax.tree.leaves(expected), strict=True):
         leaf_name = name + jax.tree_util.keystr(path)
-        check_array(leaf_name, leaf)
+        check_array(leaf_name, leaf, kind=kind)
         if leaf.shape != want.shape:
             raise ValueError(
                 f"{leaf_name}: expected {describe(want)} as in {source}, got {describe(leaf)}"

@@ -89,6 +89,7 @@ def test_module_imports_only_from_floors_below(path):
 def test_cells_never_import_each_other():
     machinery = {
         "activations", "affine", "contract", "contribution_sizes", "drawing", "gate_blocks",
+        "input_axes",
         "pointwise_cell", "pointwise_checks", "pointwise_jacobians", "pointwise_map", "step_cell",
         "traits",
     }  # fmt: skip

@@ -27,6 +27,7 @@ from jax import Array
 from jaxrnn import _checks
 from jaxrnn.cells.contract import Loss, Params, State
 from jaxrnn.numerics import norms
+from jaxrnn.numerics.tangents import moving, whole
 from jaxrnn.running.adjoint import (
     direct_adjoints,
     parts_and_total,
@@ -35,7 +36,7 @@ from jaxrnn.running.adjoint import (
     to_each,
 )
 from jaxrnn.running.chunks import over_chunks
-from jaxrnn.running.run import Run, check_run, precise, takes_run
+from jaxrnn.running.run import Run, check_run, precise, step_count, takes_run
 from jaxrnn.running.steps import Steps, chunk_of, linearised, trajectory
 
 __all__ = [
@@ -214,15 +215,15 @@ def credit_matrix(run: Run, losses: Callable[[Any], Array]) -> State:
     _checks.check_callable("losses", losses, "(states) -> (T,)")
     with precise():
         states = run.states()
-        _checks.check_loss("losses", losses, states, run.xs.shape[:1])
+        _checks.check_loss("losses", losses, states, (step_count(run),))
         return _credit(run, states, losses)
 
 
 def _credit(run: Run, states: State, losses: Callable[[Any], Array]) -> State:
     # Not jitted: with `losses` a static argument, every new lambda would compile all of it again.
-    T = run.xs.shape[0]
+    T = step_count(run)
     steps = _linearised(run, states)
-    values, pull = jax.vjp(losses, states)
+    values, pull = jax.vjp(lambda own: losses(whole(own, states)), moving(states))
     # Made of the values, so that it has their dtype and is placed over devices as they are.
     one = jnp.ones_like(values)
 

@@ -27,8 +27,17 @@ from jaxrnn.cells.contract import Cell, Params
 from jaxrnn.numerics import factorizations, norms, state_vectors
 from jaxrnn.numerics.dtypes import accumulator
 from jaxrnn.numerics.matrix_products import from_tree
+from jaxrnn.numerics.tangents import moving
 from jaxrnn.running.chunks import over_chunks
-from jaxrnn.running.run import Run, check_vector_state, first_state, precise, takes_run
+from jaxrnn.running.run import (
+    Run,
+    batch_of,
+    check_vector_state,
+    first_state,
+    precise,
+    step_count,
+    takes_run,
+)
 from jaxrnn.running.steps import Steps, trajectory
 
 __all__ = [
@@ -390,7 +399,7 @@ def along(run: Run) -> TrajectoryBounds:
 def of_steps(run: Run, steps: Steps | None = None) -> TrajectoryBounds:
     """`along` for a run that is checked and whose steps are known."""
     steps = trajectory(run) if steps is None else steps
-    n = state_vectors.size(first_state(run))
+    n = state_vectors.size(moving(first_state(run)))
 
     def extremes(nothing: None, steps: Steps) -> tuple[None, tuple[Array, Array]]:
         J = from_tree(jacobians.of_steps(jacobians.state_closed_form, run, steps))
@@ -399,8 +408,8 @@ def of_steps(run: Run, steps: Steps | None = None) -> TrajectoryBounds:
 
     # The Jacobians of a few steps at a time: all T of them would be T·B·n² numbers. With an empty
     # batch a step has 0 numbers, by which nothing can be divided.
-    numbers = max(math.prod(run.xs.shape[1:-1]) * n * n, 1)
-    chunk = max(min(JACOBIAN_NUMBERS // numbers, run.xs.shape[0]), 1)
+    numbers = max(math.prod(batch_of(run)) * n * n, 1)
+    chunk = max(min(JACOBIAN_NUMBERS // numbers, step_count(run)), 1)
     _, (most, least) = over_chunks(extremes, None, steps, chunk)
     # Rounding moves every singular value by a few eps of the largest, so the least may be lost in
     # it: then its bound is 0, whose log is -inf.

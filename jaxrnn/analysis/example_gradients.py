@@ -69,10 +69,10 @@ def example_gradients(run: Run, steps: Steps, direct: State) -> ExampleGradients
         drive = to_drive(run, step[1], value)
         return before, (drive, adjoint.exponent, _size(adjoint))
 
-    first = scaled_nothing(direct, steps.xs.shape[1:-1])
+    first = scaled_nothing(direct, run.cell.leading_axes(steps.xs)[1:])
     _, (drives, exponents, adjoint) = jax.lax.scan(back, first, (direct, steps), reverse=True)
     contribution = _contributions(run, steps, drives, exponents)
-    ends = steps.xs.shape[0] if run.lengths is None else run.lengths
+    ends = run.cell.leading_axes(steps.xs)[0] if run.lengths is None else run.lengths
     ends = jnp.broadcast_to(jnp.asarray(ends, jnp.int32), exponents.shape[1:])
 
     def total(example: Any) -> tuple[Array, Array]:

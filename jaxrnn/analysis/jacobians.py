@@ -18,6 +18,7 @@ from chex import ArrayTree
 from jax import Array
 
 from jaxrnn.cells.contract import Cell, Jacobian, Params, State, over_leading_axes
+from jaxrnn.numerics.tangents import moving, whole
 from jaxrnn.numerics.time_axis import previous, select
 from jaxrnn.numerics.zeros import zeros_of
 from jaxrnn.running.run import Run, analysis, first_state
@@ -283,7 +284,8 @@ def of_steps(method: Method, run: Run, steps: Steps) -> Jacobian:
     # Last, because a held step ignores its reset as well.
     if steps.held is None:
         return J
-    return select(steps.held, identity_like(steps.before, J, steps.xs.ndim - 1), J)
+    lead = len(run.cell.leading_axes(steps.xs))
+    return select(steps.held, identity_like(steps.before, J, lead), J)
 
 
 def _zeroed_stack(method: Method, run: Run) -> Jacobian:
@@ -307,19 +309,28 @@ def _input_closed_form(cell: Cell, params: Params, state: State, x: Array) -> Ja
 def _param_closed_form(cell: Cell, params: Params, state: State, x: Array) -> Jacobian:
     # Params that vary over the devices as x does. Under `shard_map` the pullback to params that are
     # the same on all devices would add up the examples of all devices.
-    zero = zeros_of(x)
-    params = jax.tree.map(lambda p: p + zero.astype(p.dtype), params)
+    for leaf in jax.tree.leaves(moving(x))[:1]:
+        zero = zeros_of(leaf)
+        params = jax.tree.map(lambda p, zero=zero: p + zero.astype(p.dtype), params)
     return cell.param_jacobian(params, state, x)
 
 
-def _state_forward_mode(cell: Cell, params: Params, state: State, x: Array) -> Jacobian:
-    f = jax.jacfwd(cell.step, argnums=1)
-    return over_leading_axes(f, x.ndim - 1, (None, 0, 0))(params, state, x)
+def _state_forward_mode(cell: Cell, params: Params, state: State, x: Any) -> Jacobian:
+    return _by_autodiff(jax.jacfwd, cell, params, state, x)
 
 
-def _state_reverse_mode(cell: Cell, params: Params, state: State, x: Array) -> Jacobian:
-    f = jax.jacrev(cell.step, argnums=1)
-    return over_leading_axes(f, x.ndim - 1, (None, 0, 0))(params, state, x)
+def _state_reverse_mode(cell: Cell, params: Params, state: State, x: Any) -> Jacobian:
+    return _by_autodiff(jax.jacrev, cell, params, state, x)
+
+
+def _by_autodiff(mode: Any, cell: Cell, params: Params, state: State, x: Any) -> Jacobian:
+    def one(params: Params, state: State, x: Any) -> Jacobian:
+        def step(own: State) -> State:
+            return moving(cell.step(params, whole(own, state), x))
+
+        return mode(step)(moving(state))
+
+    return over_leading_axes(one, len(cell.leading_axes(x)), (None, 0, 0))(params, state, x)
 
 
 def check_readout(run: Run) -> None:

@@ -23,8 +23,9 @@ from jaxrnn.cells.contract import State
 from jaxrnn.numerics import factorizations, state_vectors
 from jaxrnn.numerics.dtypes import accumulator
 from jaxrnn.numerics.scaled import Scaled, log_of, rescaled
+from jaxrnn.numerics.tangents import moving
 from jaxrnn.running.chunks import over_chunks
-from jaxrnn.running.run import Run, check_vector_state, first_state, precise, takes_run
+from jaxrnn.running.run import Run, check_vector_state, first_state, precise, step_count, takes_run
 from jaxrnn.running.steps import Steps, chunk_of, linearised, push_through, trajectory
 
 __all__ = ["Exponents", "exponents"]
@@ -107,28 +108,31 @@ def exponents(
     ['0.6931', '0.6931', '0.6931', '0.6931']
     """
     state = check_vector_state(run)
-    xs = run.xs
     for name, mask in (("lengths", run.lengths), ("resets", run.resets)):
         if mask is not None:
             raise ValueError(
                 f"{name}: expected none, since an exponent describes one whole trajectory, got "
                 f"{_checks.describe(mask)}; make a jaxrnn.Run of each piece, cut to its length"
             )
-    if any(jax.typeof(xs).sharding.spec):
-        raise NotImplementedError(
-            f"xs: expected an array that no explicit mesh splits, got {jax.typeof(xs)}, for which "
-            "JAX has no QR; call it under jax.shard_map"
-        )
+    for leaf in jax.tree.leaves(run.xs):
+        if any(jax.typeof(leaf).sharding.spec):
+            raise NotImplementedError(
+                f"xs: expected an array that no explicit mesh splits, got {jax.typeof(leaf)}, for "
+                "which JAX has no QR; call it under jax.shard_map"
+            )
     n = state_vectors.size(state)
     count = n if count is None else count
     _checks.check_integer("count", count, least=1)
     if count > n:
         raise ValueError(f"count: expected at most n = {n}, the size of the state, got {count}")
     _checks.check_integer("warmup", warmup, least=0)
-    if not xs.shape[0]:
-        raise ValueError(f"xs: expected at least one step, got {_checks.describe(xs)}")
-    if warmup >= xs.shape[0]:
-        raise ValueError(f"warmup: expected fewer steps than T = {xs.shape[0]}, got {warmup}")
+    T = step_count(run)
+    if not T:
+        raise ValueError(
+            f"xs: expected at least one step, got {jax.tree.map(_checks.describe, run.xs)}"
+        )
+    if warmup >= T:
+        raise ValueError(f"warmup: expected fewer steps than T = {T}, got {warmup}")
     _checks.check_integer("interval", interval, least=1)
     with precise():
         return of_steps(run, count, warmup, interval)
@@ -143,7 +147,7 @@ def of_steps(
     # Coefficients are formed for a chunk of steps at once. Whole windows must fit in, since a chunk
     # ends with a QR of what is left.
     chunk = max(chunk_of(run) // interval, 1) * interval
-    generic = _generic_frame(first_state(run), count)
+    generic = _generic_frame(moving(first_state(run)), count)
     windows_of = functools.partial(_windows, run, interval, generic)
     cut = lambda a, b: jax.tree.map(lambda leaf: leaf[a:b], steps)  # noqa: E731
     frame, _ = over_chunks(windows_of, generic, cut(None, warmup), chunk)
@@ -151,7 +155,7 @@ def of_steps(
 
     # The last window may be shorter: it counts with its steps in `value`, and not at all in the
     # error, which is that of equal windows.
-    counted = run.xs.shape[0] - warmup
+    counted = step_count(run) - warmup
     whole = counted // interval
     lengths = jnp.full(logs.shape[0], interval, logs.dtype)
     if counted % interval:
@@ -169,7 +173,7 @@ def _windows(
 ) -> tuple[Array, Array]:
     """Q after the steps, and log |diag R| of each window; a shorter rest is the last window."""
     steps = linearised(run, steps)
-    size = steps.xs.shape[0]
+    size = run.cell.leading_axes(steps.xs)[0]
     whole = size // interval * interval
 
     def window(frame: Array, steps: Steps) -> tuple[Array, Array]:
@@ -201,7 +205,7 @@ def _moved(run: Run, frame: Array, steps: Steps) -> Scaled:
     lead = frame.ndim - 2  # the axis of columns, after the batch
 
     def step(frame: Scaled, step: Steps) -> tuple[Scaled, None]:
-        like = step.before
+        like = moving(step.before)
         push = functools.partial(push_through, run, step)
         new = jax.vmap(push, lead, lead)(_as_states(frame.value, like))
         return rescaled(_as_frame(new), frame.exponent), None

@@ -22,9 +22,19 @@ from jaxrnn import _checks
 from jaxrnn.cells.contract import State
 from jaxrnn.numerics import norms, state_vectors
 from jaxrnn.numerics.scaled import Scaled, log_of, rescaled
+from jaxrnn.numerics.tangents import moving
 from jaxrnn.running.adjoint import through_step
 from jaxrnn.running.chunks import over_chunks
-from jaxrnn.running.run import Run, check_vector_state, first_state, precise, takes_run, until
+from jaxrnn.running.run import (
+    Run,
+    batch_of,
+    check_vector_state,
+    first_state,
+    precise,
+    step_count,
+    takes_run,
+    until,
+)
 from jaxrnn.running.steps import Steps, chunk_of, linearised, push_through, trajectory
 
 __all__ = ["adjoint_norms", "frobenius_norms", "tangent_norms", "transport", "transport_norms"]
@@ -64,7 +74,7 @@ def transport(run: Run, k: int, t: int) -> Scaled:
     (2, 5, 5)
     """
     check_vector_state(run)
-    _checks.check_integer("t", t, least=0, most=run.xs.shape[0] - 1)
+    _checks.check_integer("t", t, least=0, most=step_count(run) - 1)
     _checks.check_integer("k", k, least=0, most=t)
     with precise():
         return _transport(until(run, t), k)
@@ -224,7 +234,7 @@ def tangent_norms(run: Run, tangent: Any) -> Array:
 @functools.partial(jax.jit, static_argnums=1)
 def _transport(run: Run, k: int) -> Scaled:
     after_k = jax.tree.map(lambda leaf: leaf[k + 1 :], trajectory(run))
-    rows = state_vectors.unit_rows(first_state(run))
+    rows = state_vectors.unit_rows(moving(first_state(run)))
 
     def nothing(rows: Scaled) -> None:
         return None
@@ -240,23 +250,23 @@ def of_steps(run: Run, steps: Steps | None = None) -> Array:
 
 @functools.partial(jax.jit, static_argnums=0)
 def _norms(size: Any, run: Run, steps: Steps | None = None) -> Array:
-    rows = state_vectors.unit_rows(first_state(run))
+    rows = state_vectors.unit_rows(moving(first_state(run)))
     return _back(run, trajectory(run) if steps is None else steps, rows, _through_rows, size)[1]
 
 
 @jax.jit
 def _adjoint_norms(run: Run, u: Any) -> Array:
-    u = rescaled(u, jnp.zeros(run.xs.shape[1:-1], jnp.int32))
+    u = rescaled(u, jnp.zeros(batch_of(run), jnp.int32))
     return _back(run, trajectory(run), u, through_step, state_vectors.log_norm_of_state)[1]
 
 
 @jax.jit
 def _tangent_norms(run: Run, v: Any) -> Array:
-    v = rescaled(v, jnp.zeros(run.xs.shape[1:-1], jnp.int32))
+    v = rescaled(v, jnp.zeros(batch_of(run), jnp.int32))
 
     def forward(v: Scaled, step: Steps) -> tuple[Scaled, Array]:
         # A scaled value is never 16-bit; the cell's tangent wants the dtype of the state.
-        new = push_through(run, step, state_vectors.cast_like(step.before, v.value))
+        new = push_through(run, step, state_vectors.cast_like(moving(step.before), v.value))
         return rescaled(new, v.exponent), state_vectors.log_norm_of_state(v)
 
     def chunk_forward(v: Scaled, steps: Steps) -> tuple[Scaled, Array]:
@@ -265,14 +275,14 @@ def _tangent_norms(run: Run, v: Any) -> Array:
     # The first step leads to s₀, where v starts, and is left out. The sizes are those before each
     # step, so that of the last follows; with no step at all there is none, and it is cut off.
     last, sizes = over_chunks(chunk_forward, v, _without_first(trajectory(run)), chunk_of(run))
-    return jnp.concatenate([sizes, state_vectors.log_norm_of_state(last)[None]])[: run.xs.shape[0]]
+    return jnp.concatenate([sizes, state_vectors.log_norm_of_state(last)[None]])[: step_count(run)]
 
 
 def _back(run: Run, steps: Steps, last: Scaled, through: Any, size: Any) -> tuple[Scaled, Any]:
     """Adjoints from the state after the steps to that before; `size` of each after its step."""
 
     def back(rows: Scaled, step: Steps) -> tuple[Scaled, Any]:
-        new = through(run, step, state_vectors.cast_like(step.before, rows.value))
+        new = through(run, step, state_vectors.cast_like(moving(step.before), rows.value))
         return rescaled(new, rows.exponent), size(rows)
 
     # Coefficients exist for one chunk of steps at a time, so that only the states grow with T.
@@ -284,7 +294,7 @@ def _back(run: Run, steps: Steps, last: Scaled, through: Any, size: Any) -> tupl
 
 def _through_rows(run: Run, step: Steps, rows: Any) -> State:
     """Jᵀ of each row; leaves `(*batch, n, H)`."""
-    lead = step.xs.ndim - 1  # the axis of rows, after the batch
+    lead = len(run.cell.leading_axes(step.xs))  # the axis of rows, after the batch
     return jax.vmap(functools.partial(through_step, run, step), lead, lead)(rows)
 
 

@@ -27,6 +27,7 @@ from jax import Array
 from jaxrnn import _checks
 from jaxrnn.cells.contract import Loss, Params, State
 from jaxrnn.numerics import dtypes, norms
+from jaxrnn.numerics.tangents import moving
 from jaxrnn.numerics.time_axis import select
 from jaxrnn.running.adjoint import (
     direct_adjoints,
@@ -35,7 +36,7 @@ from jaxrnn.running.adjoint import (
     to_drive,
     to_params,
 )
-from jaxrnn.running.run import Run, check_run, first_state, precise, takes_run
+from jaxrnn.running.run import Run, check_run, first_state, precise, step_count, takes_run
 from jaxrnn.running.steps import Steps, linearised, trajectory
 
 __all__ = ["Curve", "curve", "curve_of_last", "gradient"]
@@ -134,7 +135,7 @@ def gradient(run: Run, loss: Loss, window: int) -> Params:
     (5, 5)
     """
     check_run(run)
-    _checks.check_integer("window", window, least=1, most=run.xs.shape[0])
+    _checks.check_integer("window", window, least=1, most=step_count(run))
     with precise():
         return _gradient(run, *direct_adjoints(run, loss), window)
 
@@ -218,8 +219,9 @@ def curve_of_last(run: Run, loss: Loss) -> Curve:
     last = jax.eval_shape(first_state, run)
     _checks.check_loss("loss", loss, last, ())
     # Without a step there is no last state to read, and no window: a curve of no entries.
-    if run.xs.shape[0] == 0:
-        return Curve(*[jnp.zeros(0, dtypes.accumulator(run.xs.dtype))] * 2)
+    if step_count(run) == 0:
+        of = jax.tree.leaves(moving(last))[0].dtype
+        return Curve(*[jnp.zeros(0, dtypes.accumulator(of))] * 2)
 
     def of_all(states: State) -> Array:
         return loss(jax.tree.map(lambda s: s[-1], states))
@@ -253,7 +255,7 @@ def _curve(run: Run, states: State, direct: State) -> Curve:
 
     # One lag at a time: the adjoints of all lags would be T times the trajectory.
     first = (_at_live_steps(direct, steps.held), _zeros(g))
-    return jax.lax.scan(longer, first, None, length=run.xs.shape[0])[1]
+    return jax.lax.scan(longer, first, None, length=step_count(run))[1]
 
 
 @jax.jit

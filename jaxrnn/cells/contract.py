@@ -57,7 +57,9 @@ class Stepper(NamedTuple):
 class Cell(Protocol):
     """What an algorithm may ask of a cell. `*lead` stands for any leading axes, time included.
 
-    Params and states are pytrees. Every state has a leaf `.h`, the output. A step is split in two,
+    Params and states are pytrees. Every state has a leaf `.h`, the output. Leaves of a state that
+    are no real floats, such as PRNG keys and counters, have no tangents: derivatives have None in
+    their place. A step is split in two,
     so that work that does not wait for the state is done before the scan:
     `step(θ, s, x) = update(θ, s, project(θ, x))`.
 
@@ -99,6 +101,14 @@ class Cell(Protocol):
 
     def check_params(self, params: Params) -> None:
         """Raise TypeError or ValueError unless `params` belong to this cell."""
+        ...
+
+    def check_sequence(self, params: Params, xs: Any) -> Any:
+        """Raise unless xs `(T, *batch, …)` fits checked params; an array with its leading axes."""
+        ...
+
+    def leading_axes(self, x: Any) -> tuple[int, ...]:
+        """`lead` of a checked input x: `(T, *batch)` of a sequence."""
         ...
 
     def check_input(self, params: Params, x: Any, name: str = "x") -> None:

@@ -112,6 +112,16 @@ class PointwiseCell:
         """Raise TypeError or ValueError unless every leaf has its shape and one dtype."""
         pointwise_checks.check_params(self, params)
 
+    def check_sequence(self, params: Params, xs: Any) -> Any:
+        """Raise unless xs is time-major `(T, *batch, D)`; xs itself."""
+        _checks.check_sequence("xs", xs)
+        self.check_input(params, xs, "xs")
+        return xs
+
+    def leading_axes(self, x: Any) -> tuple[int, ...]:
+        """All axes of x but the last."""
+        return tuple(x.shape[:-1])
+
     def check_input(self, params: Params, x: Any, name: str = "x") -> None:
         """Raise unless x is `(*lead, D)` in the dtype of the params."""
         pointwise_checks.check_input(params, x, name)

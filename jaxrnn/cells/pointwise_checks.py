@@ -138,5 +138,5 @@ def check_state(cell: Any, params: Params, state: State, x: Any, name: str) -> N
             raise ValueError(
                 f"{name}.{field}: expected last axis {words}, got shape {tuple(leaf.shape)}"
             )
-        _checks.check_lead(f"{name}.{field}", leaf.shape[:-1], x)
+        _checks.check_lead(f"{name}.{field}", leaf.shape[:-1], x.shape[:-1], x)
         _checks.check_dtype(f"{name}.{field}", leaf, params.w_hh.dtype, "params")

@@ -177,6 +177,7 @@ def _checked(
         jax.eval_shape(lambda n, x, s: unroll_layers(cell, n, x, s), list(params), xs, state0)
     else:
         Run(cell, params, xs, state0, lengths=lengths, resets=resets)  # checks when it is made
+        _checks.check_sequence("xs", xs)  # a bare step may read a tree or tokens
         state0 = None if state0 is None else (Layer(state0),)
     shape = tuple(xs.shape[1:-1])
     if 0 in shape or xs.shape[0] == 0:

@@ -10,6 +10,7 @@ from jaxrnn.analysis import certificates, lyapunov, paths
 from jaxrnn.numerics import factorizations, state_vectors
 from jaxrnn.numerics.dtypes import accumulator
 from jaxrnn.numerics.matrix_products import from_tree
+from jaxrnn.numerics.tangents import moving
 from jaxrnn.running.run import Run
 from jaxrnn.running.steps import Steps, trajectory
 
@@ -67,7 +68,7 @@ def watch(run: Run, plan: Sizes) -> Watched:
     The caller has checked the run, and its matmul precision holds here too.
     """
     T, steps = run.xs.shape[0], _steps(run)
-    n = state_vectors.size(steps.before)
+    n = state_vectors.size(moving(steps.before))
     # Dense Jacobians cost O(n³) a step, which exponents do without: those take the whole run. The
     # window shares the states of that run, and begins at the one that enters its first step.
     late = jax.tree.map(lambda leaf: leaf[T - plan.window :], steps)

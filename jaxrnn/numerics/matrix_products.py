@@ -161,7 +161,8 @@ def from_tree(J: Any) -> Array:
         ⎡ ∂h/∂h₋  ∂h/∂c₋ ⎤
         ⎣ ∂c/∂h₋  ∂c/∂c₋ ⎦        for the LSTM; n = 2H
 
-    Rows and columns follow the leaves of the state: for the LSTM first h, then c.
+    Rows and columns follow the leaves of the state: for the LSTM first h, then c. A leaf without
+    tangents, None in J, has none.
 
     Args:
       J: A state of states with leaves `(*lead, H, H)`, as `jaxrnn.jacobians.closed_form` gives it.
@@ -192,7 +193,7 @@ def from_tree(J: Any) -> Array:
             )
     # The outer state alone is opened: each of its leaves is one row of blocks, itself a state.
     rows = jax.tree.leaves(J, is_leaf=lambda node: node is not J)
-    joined = [jnp.concatenate(jax.tree.leaves(row), axis=-1) for row in rows]
+    joined = [jnp.concatenate(jax.tree.leaves(row), axis=-1) for row in rows if row is not None]
     return jnp.concatenate(joined, axis=-2)
 
 

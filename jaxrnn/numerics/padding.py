@@ -1,14 +1,20 @@
 """Padding: which steps are past the end of their sequence, and what stands there."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxrnn.numerics.tangents import is_key
+
 __all__ = ["flipped", "padded"]
 
 
-def padded(xs: Array, lengths: Array | None) -> tuple[Array, Array | None]:
+def padded(xs: Any, lengths: Array | None) -> tuple[Any, Array | None]:
     """The inputs with harmless padding, and which steps are held, `(T, *batch)` or None.
+
+    Leaves of xs are `(T, *batch, …)`.
 
     A held step is past the end of its sequence: the state is carried on unchanged.
     """
@@ -16,9 +22,13 @@ def padded(xs: Array, lengths: Array | None) -> tuple[Array, Array | None]:
         return xs, None
     # NaN in the padding is replaced before it meets a weight. To mask the result is not enough: the
     # backward pass would multiply the masked 0 by NaN, and every gradient would be NaN.
-    step, ends = _counted(lengths, xs.shape[0])
+    step, ends = _counted(lengths, jax.tree.leaves(xs)[0].shape[0])
     held = step >= ends
-    return jnp.where(held[..., None], _harmless(lengths, xs), xs), held
+
+    def leaf(x: Array) -> Array:
+        return jnp.where(_over(held, x), _harmless(lengths, x), x)
+
+    return jax.tree.map(leaf, xs), held
 
 
 def flipped(xs: Array, lengths: Array | None) -> Array:
@@ -53,6 +63,13 @@ def _harmless(lengths: Array, xs: Array) -> Array:
     # normalises its input. An input of the sequence itself is one that the cell takes anyway; an
     # empty sequence has none.
     # It is a constant: a gradient with respect to padding is exactly 0.
-    some = jnp.broadcast_to((lengths > 0)[..., None], xs[:1].shape)
-    first = jnp.where(some, jax.lax.stop_gradient(xs[:1]), jnp.zeros((), xs.dtype))
+    first = jax.lax.stop_gradient(xs[:1])
+    if not is_key(xs):  # there is no key 0
+        some = jnp.broadcast_to(_over((lengths > 0)[None], xs), first.shape)
+        first = jnp.where(some, first, jnp.zeros((), xs.dtype))
     return jnp.broadcast_to(first, xs.shape)
+
+
+def _over(mask: Array, x: Array) -> Array:
+    """A mask of leading axes with as many axes as x has."""
+    return jnp.expand_dims(mask, tuple(range(mask.ndim, x.ndim)))

@@ -18,6 +18,7 @@ from jaxrnn import _checks
 from jaxrnn.cells.contract import Drive, Loss, Params, State
 from jaxrnn.numerics.dtypes import accumulator
 from jaxrnn.numerics.scaled import Scaled, added, rescaled
+from jaxrnn.numerics.tangents import moving, whole
 from jaxrnn.numerics.time_axis import select
 from jaxrnn.numerics.zeros import zeros_of
 from jaxrnn.running.chunks import over_chunks
@@ -57,7 +58,12 @@ def direct_adjoints(run: Run, loss: Loss) -> tuple[Any, Any]:
     _checks.check_callable("loss", loss, "(states) -> scalar")
     states = run.states()
     _checks.check_loss("loss", loss, states, ())
-    return states, jax.grad(loss)(states)
+    return states, gradient_of(loss, states)
+
+
+def gradient_of(loss: Loss, states: State) -> State:
+    """∂loss/∂states, None for leaves without tangents."""
+    return jax.grad(lambda own: loss(whole(own, states)))(moving(states))
 
 
 def run_back(run: Run, steps: Steps, direct: State) -> State:
@@ -75,7 +81,7 @@ def scaled_back(run: Run, later: Scaled, step: tuple[Any, Steps]) -> tuple[Scale
     direct, at = step
     # Jᵀ is linear, so it is applied to the value alone and the exponent is put back afterwards.
     adjoint = added(later, rescaled(direct, jnp.zeros_like(later.exponent)))
-    value = jax.tree.map(lambda a, s: a.astype(s.dtype), adjoint.value, at.before)
+    value = jax.tree.map(lambda a, s: a.astype(s.dtype), adjoint.value, moving(at.before))
     return rescaled(through_step(run, at, value), adjoint.exponent), adjoint, value
 
 

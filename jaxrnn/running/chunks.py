@@ -43,9 +43,10 @@ def plan(cell: Cell, params: Params, xs: Array, state: State, chunk: int | None)
 
     W_hh h is kept where its matmul costs more than memory for it, or where nothing is cut.
     """
-    T = xs.shape[0]
-    u = jax.eval_shape(cell.project, params, xs[:1] if T else xs)
-    numbers = max(math.prod(u.shape[1:]), 1)
+    T = jax.tree.leaves(xs)[0].shape[0]
+    first = jax.tree.map(lambda leaf: leaf[:1] if T else leaf, xs)
+    us = jax.tree.leaves(jax.eval_shape(cell.project, params, first))
+    numbers = max(sum(math.prod(u.shape[1:]) for u in us), 1)
     # The RNN: it has as many gate values as states.
     one_gate = numbers <= sum(leaf.size for leaf in jax.tree.leaves(state))
     whole = one_gate and T * numbers <= WHOLE_UP_TO
@@ -57,7 +58,8 @@ def plan(cell: Cell, params: Params, xs: Array, state: State, chunk: int | None)
         most = max(T, 1)
     # A chunk that divides T leaves no shorter last chunk, which would be compiled by itself.
     fits = [size for size in range(most, most // 2, -1) if T % size == 0]
-    return Plan(chunk or (fits[0] if fits else most), whole or u.shape[-1] >= KEEP_FROM)
+    keep = whole or (cell.closed_form and us[0].shape[-1] >= KEEP_FROM)
+    return Plan(chunk or (fits[0] if fits else most), keep)
 
 
 def over_chunks(

@@ -13,16 +13,19 @@ from jax.tree_util import GetAttrKey
 
 from jaxrnn import _checks
 from jaxrnn.cells.contract import Cell, Params, State
+from jaxrnn.numerics.tangents import moving
 from jaxrnn.running.unrolling import check, start, unroll
 
 __all__ = [
     "Run",
     "analysis",
+    "batch_of",
     "check_run",
     "check_vector_state",
     "first_checked",
     "first_state",
     "precise",
+    "step_count",
     "takes_run",
     "until",
 ]
@@ -210,15 +213,16 @@ def check_vector_state(run: Any) -> State:
       run: What should be a `jaxrnn.Run`.
 
     Returns:
-      The tree of the state, leaves `jax.ShapeDtypeStruct` of `(*batch, H)`.
+      The tree of the state, leaves `jax.ShapeDtypeStruct` of `(*batch, H)`; None for a leaf without
+      tangents.
 
     Raises:
       TypeError: As in `check_run`.
       ValueError: As in `check_run`, or if a leaf of the state is no vector.
     """
     check_run(run)
-    state = jax.eval_shape(first_state, run)
-    batch = tuple(run.xs.shape[1:-1])
+    state = jax.eval_shape(lambda run: moving(first_state(run)), run)
+    batch = batch_of(run)
     for path, leaf in jax.tree_util.tree_leaves_with_path(state):
         if leaf.ndim != len(batch) + 1:
             name = "state" + jax.tree_util.keystr(path)
@@ -227,6 +231,16 @@ def check_vector_state(run: Any) -> State:
                 f"{_checks.describe(leaf)}; give the leaf one axis of its own"
             )
     return state
+
+
+def step_count(run: Run) -> int:
+    """T."""
+    return run.cell.leading_axes(run.xs)[0]
+
+
+def batch_of(run: Run) -> tuple[int, ...]:
+    """The batch shape."""
+    return run.cell.leading_axes(run.xs)[1:]
 
 
 def first_state(run: Run) -> State:
@@ -243,7 +257,8 @@ def until(run: Run, t: int) -> Run:
         most = min(t + 1, jnp.iinfo(lengths.dtype).max)
         lengths = jnp.minimum(lengths, jnp.asarray(most, lengths.dtype))
     resets = None if resets is None else resets[: t + 1]
-    return _unchecked(run.cell, run.params, run.xs[: t + 1], run.state0, lengths, resets)
+    xs = jax.tree.map(lambda leaf: leaf[: t + 1], run.xs)
+    return _unchecked(run.cell, run.params, xs, run.state0, lengths, resets)
 
 
 def precise() -> contextlib.AbstractContextManager[None]:

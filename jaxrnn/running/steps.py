@@ -9,6 +9,7 @@ from jax import Array
 
 from jaxrnn.cells.contract import Coefficients, Jacobian, State
 from jaxrnn.numerics.padding import padded
+from jaxrnn.numerics.tangents import moving, whole
 from jaxrnn.numerics.time_axis import entering_states, select
 from jaxrnn.running.chunks import plan
 from jaxrnn.running.run import Run, first_state
@@ -48,7 +49,8 @@ def linearised(run: Run, steps: Steps) -> Steps:
     # again at each step.
     u = run.cell.project(run.params, steps.xs)
     partials = run.cell.partials(run.params, steps.before, u)
-    return steps._replace(partials=jax.lax.optimization_barrier(partials))
+    fixed = jax.lax.optimization_barrier(moving(partials))
+    return steps._replace(partials=whole(fixed, partials))
 
 
 def chunk_of(run: Run) -> int:
@@ -73,7 +75,7 @@ def push_through(run: Run, step: Steps, tangent: Any) -> State:
 
 def identity_like(state: State, J: Any, lead: int) -> Jacobian:
     """∂s/∂s: the tree of J, with identity matrices on the diagonal."""
-    outs = jax.tree.structure(state)
+    outs = jax.tree.structure(moving(state))
     rows = [jax.tree.leaves(row) for row in outs.flatten_up_to(J)]
 
     def block(row: int, column: int, like: Array) -> Array:

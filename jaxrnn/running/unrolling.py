@@ -5,11 +5,13 @@ import math
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax import Array
 
 from jaxrnn import _checks
 from jaxrnn.cells.contract import Cell, Params, State
 from jaxrnn.numerics.padding import padded
+from jaxrnn.numerics.tangents import has_tangent, is_key
 from jaxrnn.numerics.time_axis import select
 from jaxrnn.numerics.zeros import zeros_of
 from jaxrnn.running import tangent_scan
@@ -173,7 +175,8 @@ def _last_state(
     segment: int | None,
 ) -> State:
     state0 = start(cell, params, xs, state0)
-    if xs.shape[0] == 0:
+    T = jax.tree.leaves(xs)[0].shape[0]
+    if T == 0:
         return state0
     xs, held = padded(xs, lengths)
 
@@ -183,7 +186,7 @@ def _last_state(
         after = _driven(cell, params, x, state, hold, reset, None, state0)
         return jax.tree.map(lambda leaf: leaf[-1], after), None
 
-    size = segment or math.ceil(math.sqrt(xs.shape[0]))
+    size = segment or math.ceil(math.sqrt(T))
     # With the checkpoint, the scan over segments keeps its carries, which are the states between
     # segments, and nothing from inside a segment.
     run = jax.checkpoint(run, prevent_cse=False)
@@ -279,18 +282,18 @@ def check(
       ValueError: If shapes do not fit each other, or a length that is known is not in [0, T].
     """
     _checks.check_cell(cell)
-    batch = _checks.check_sequence("xs", xs)
     cell.check_params(params)
-    cell.check_input(params, xs, "xs")
+    outline = cell.check_sequence(params, xs)
     if state0 is None:
-        state0 = jax.eval_shape(lambda p: cell.init_state(p, batch), params)
+        state0 = jax.eval_shape(lambda p: cell.init_state(p, outline.shape[1:-1]), params)
     # Before the cell's own check, which would not say that xs looks batch-first.
-    _checks.check_batch_first("state0", state0, xs)
-    cell.check_state(params, state0, jax.ShapeDtypeStruct(xs.shape[1:], xs.dtype), "state0")
+    _checks.check_batch_first("state0", state0, outline)
+    step = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), xs)
+    cell.check_state(params, state0, step, "state0")
     if lengths is not None:
-        _checks.check_lengths(lengths, xs)
+        _checks.check_lengths(lengths, outline)
     if resets is not None:
-        _checks.check_resets(resets, xs)
+        _checks.check_resets(resets, outline)
 
 
 def start(cell: Cell, params: Params, xs: Array, state0: State) -> State:
@@ -299,10 +302,19 @@ def start(cell: Cell, params: Params, xs: Array, state0: State) -> State:
         return state0
     # The cell's own state knows nothing of xs. Zeros made of xs give it their sharding, without
     # which it fails as the carry of a scan under `shard_map` and on explicit meshes.
-    anchor = zeros_of(xs, (0, -1))
-    state0 = cell.init_state(params, xs.shape[1:-1])
-    return jax.tree.map(lambda leaf: leaf + _like_batch(anchor, leaf), state0)
+    lead = cell.leading_axes(xs)
+    state0 = cell.init_state(params, lead[1:])
+    numbers = [leaf for leaf in jax.tree.leaves(xs) if not is_key(leaf)]
+    if not numbers:
+        return state0
+    anchor = zeros_of(numbers[0], (0, *range(len(lead), numbers[0].ndim)))
+    return jax.tree.map(functools.partial(_placed, anchor), state0)
 
 
-def _like_batch(anchor: Array, leaf: Array) -> Array:
-    return anchor.astype(leaf.dtype).reshape(*anchor.shape, *[1] * (leaf.ndim - anchor.ndim))
+def _placed(anchor: Array, leaf: Array) -> Array:
+    """The leaf, placed over devices as the anchor, which is 0."""
+    anchor = anchor.reshape(*anchor.shape, *[1] * (leaf.ndim - anchor.ndim))
+    # Nothing can be added to a key, and a boolean would become an integer.
+    if has_tangent(leaf):
+        return leaf + anchor.astype(leaf.dtype)
+    return jnp.where(anchor == 0, leaf, leaf)

@@ -24,7 +24,7 @@ from jaxrnn.numerics.dtypes import accumulator
 from jaxrnn.numerics.scaled import Scaled, rescaled, times_power
 from jaxrnn.running.adjoint import direct_adjoints, scaled_back, scaled_nothing, through_step
 from jaxrnn.running.chunks import over_chunks
-from jaxrnn.running.run import Run, check_run, precise, takes_run
+from jaxrnn.running.run import Run, batch_of, check_run, precise, step_count, takes_run
 from jaxrnn.running.steps import Steps, chunk_of, linearised, trajectory
 
 __all__ = ["flossing", "omega", "omega_at_fixed_adjoints"]
@@ -186,13 +186,13 @@ def _scaled_adjoints(run: Run, states: State, direct: State) -> Scaled:
         steps, direct = item
         return jax.lax.scan(body, later, (direct, linearised(run, steps)), reverse=True)
 
-    steps, first = trajectory(run, states), scaled_nothing(direct, run.xs.shape[1:-1])
+    steps, first = trajectory(run, states), scaled_nothing(direct, batch_of(run))
     return over_chunks(back, first, (steps, direct), chunk_of(run), reverse=True)[1]
 
 
 @jax.jit
 def _omega(run: Run, states: State, adjoints: Any) -> Array:
-    lead = run.xs.shape[:-1]
+    lead = step_count(run), *batch_of(run)
     moved = through_step(run, linearised(run, trajectory(run, states)), adjoints)
     # Scaled again, since one step may shrink an adjoint below what the dtype can square.
     moved = rescaled(moved, jnp.zeros(lead, jnp.int32))

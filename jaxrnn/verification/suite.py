@@ -11,6 +11,7 @@ from jax import Array
 
 from jaxrnn import _checks
 from jaxrnn.cells.contract import Cell
+from jaxrnn.numerics.tangents import left_out
 from jaxrnn.running.run import precise
 from jaxrnn.verification import derivatives, gates
 from jaxrnn.verification.cases import Case, Template, draw_case, template
@@ -198,7 +199,18 @@ def _templates(
             raise ValueError(f"shapes: {pairs}, got {pair!r}")
         for size in pair:
             _checks.check_integer("shapes", size, least=1)
-    return [template(cell, D, H) for D, H in shapes]
+    return [_floats(cell, template(cell, D, H)) for D, H in shapes]
+
+
+def _floats(cell: Cell, shape: Template) -> Template:
+    """The template, if every leaf is of real floats."""
+    out = left_out({"state": shape.state, "x": shape.x})
+    if out:
+        raise TypeError(
+            f"cell: expected a state and an input of real floats, got {cell.name} with {out[0]}, "
+            "which has no tangent; verify the step with that leaf as a constant"
+        )
+    return shape
 
 
 def _example_template(cell: Cell, example: Any) -> Template:
