@@ -78,7 +78,8 @@ def test_closed_form_equals_numpy_complex_step_in_every_entry(name, shape, cases
             # ours. Such a case may err by what its sums' rounding does.
             moved = reference.rounded_sums(params, tuple(state), x, np.random.default_rng(index))
             nearby = reference.complex_step_jacobian(name, moved, tuple(state), x)
-            assert np.mean(error > allowed) <= 0.005
+            # Of 500 cases three are one of 200 by chance alone.
+            assert np.mean(error > allowed) <= (0.005 if cases > CASES else 0.01)
             allowed = np.maximum(allowed, 4 * worst(nearby, expected))
         assert np.all(error <= allowed), (scale, (error / allowed).max())
 

@@ -332,7 +332,7 @@ def test_sensitivities_are_the_diagonals_of_the_pointwise_map(name):
     u = cell.project(params, x)
     s = jax.jit(cell.sensitivities)(params, state, u)
     by_autodiff = jax.jit(jax.jacfwd(cell.phi.update, argnums=(0, 1, 2)))
-    by = by_autodiff(state, u, cell.recur(params, state.h))
+    by = by_autodiff(*cell.point(params, state, u))
     for j, out in enumerate(cell.state_type._fields):
         by_state, by_u, by_a = by[j]
         for into in cell.state_type._fields:
