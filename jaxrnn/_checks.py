@@ -197,9 +197,9 @@ def check_batch_shape(value: Any, name: str = "batch_shape") -> None:
         check_integer(name, size, least=0)
 
 
-def check_sequence(name: str, xs: Any, kind: Any = jnp.floating) -> tuple[int, ...]:
+def check_sequence(name: str, xs: Any) -> tuple[int, ...]:
     """Refuse what is not time-major (T, *batch, D). Returns the batch shape."""
-    check_array(name, xs, kind=kind)
+    check_array(name, xs)
     if len(xs.shape) < 2:
         raise ValueError(
             f"{name}: expected shape (T, *batch, D) with at least the axes T and D, "

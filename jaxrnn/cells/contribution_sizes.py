@@ -67,11 +67,22 @@ def sizes(
     _check_one_device(params.w_hh, xs)
     parts, xs, hs = jax.tree.map(_flat_batch, (parts, xs, hs))
     parts = parts._replace(a=parts.u if parts.a is None else parts.a)
-    reads = cell.reads(params)
-    plain = reads.into.weight is params.w_ih and reads.back.weight is params.w_hh
-    found = (_of_leaves if plain else _of_made)(cell, params, parts, xs, hs, direction)
+    of = _of_leaves if _reads_leaves_alone(cell, params) else _of_made
+    found = of(cell, params, parts, xs, hs, direction)
     fields = [found[field] for field in params._fields]
     return type(params)(*[f[0] for f in fields]), type(params)(*[f[1] for f in fields])
+
+
+def _reads_leaves_alone(cell: Any, params: Params) -> bool:
+    """Whether each weight is a leaf as it is, which nothing else reads, such as a bias."""
+    names = ("w_ih", "w_hh") if cell.output is None else ("w_ih", "w_hh", cell.output)
+    # Of a placeholder nothing can be computed: only a leaf that is passed on comes through.
+    bare = params._replace(**{name: object() for name in names})
+    try:
+        reads = cell.reads(bare)
+    except Exception:  # whatever a user's function raises for it
+        return False
+    return reads.into.weight is bare.w_ih and reads.back.weight is bare.w_hh
 
 
 def _of_leaves(

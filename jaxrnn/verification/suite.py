@@ -64,8 +64,9 @@ def verify(
       A `Report` with `report.passed` and `report.located`; it prints as a table.
 
     Raises:
-      TypeError: If `cell` is no cell, an argument is of the wrong kind, or a derivative does not
-        have the tree of its reference.
+      TypeError: If `cell` is no cell, its state or input has a leaf without tangents, such as a
+        key, an argument is of the wrong kind, or a derivative does not have the tree of its
+        reference.
       ValueError: If there is no shape or no scale, a number is out of range, `example` does not fit
         the cell, the cell has no `init` or `init_state` and no `example` is given, or a derivative
         does not have the shape of its reference.

@@ -164,7 +164,8 @@ def test_init_draws_each_gate_by_itself_and_opens_the_gate_that_keeps(name, dtyp
     assert not np.any(np.delete(biases, at, axis=0))
     columns = params.w_hh.shape[1]
     for block in np.asarray(params.w_hh, "float64").reshape(G, 6, columns):
-        np.testing.assert_allclose(block.T @ block, np.eye(columns), rtol=0, atol=0.03)
+        allowed = 4 * float(jnp.finfo(dtype).eps)
+        np.testing.assert_allclose(block.T @ block, np.eye(columns), rtol=0, atol=allowed)
     for field in cell.units:
         assert not np.any(np.asarray(getattr(params, field), "float64"))
     state = cell.init_state(params, (2,))
@@ -298,6 +299,27 @@ def folded_shapes(D, H):
 
 
 FoldedParams = type(jaxrnn.ProjectedLSTMParams(0, 0, 0, 0))
+
+
+def test_a_bias_that_is_made_of_a_weight_counts_for_the_weight():
+    """b + W_ih 1: the contributions of w_ih have both ways."""
+
+    def projections(params):
+        shifted = params.b + params.w_ih.sum(1)
+        return jaxrnn.Affine(params.w_ih, shifted), jaxrnn.Affine(params.w_hh, None)
+
+    cell = dataclasses.replace(jaxrnn.rnn(), name="shifted", projections=projections)
+    params, xs, state0 = drawing.drawn(cell, 5, (3,), 2, 4, scale=0.7)
+    run = jaxrnn.Run(cell, params, xs, state0)
+    loss = lambda states: jnp.sum(jnp.sin(states.h))  # noqa: E731
+    found = bptt.contribution_norms(run, loss)
+    # The same network: every input one more.
+    same = jaxrnn.Run(jaxrnn.rnn(), params, xs + 1, state0)
+    for field in params._fields:
+        rows = np.asarray(getattr(bptt.temporal_contributions(same, loss), field)).reshape(5, -1)
+        np.testing.assert_allclose(
+            getattr(found.norm, field), np.linalg.norm(rows, axis=1), rtol=1e-11
+        )
 
 
 def test_peepholes_of_0_make_the_lstm():

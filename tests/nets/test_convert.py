@@ -589,3 +589,29 @@ def test_safetensors_want_an_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "safetensors", None)
     with pytest.raises(ImportError, match=r"safetensors is missing; .*'jaxrnn\[io\]'"):
         convert.load(tmp_path / "w.safetensors")
+
+
+def leaky(cell):
+    """The cell with another step on the same params."""
+
+    def update(state, u, a):
+        return type(state)(*[0.5 * leaf for leaf in cell.phi.update(state, u, a)])
+
+    return dataclasses.replace(cell, name="leaky", phi=cell.phi._replace(update=update))
+
+
+@pytest.mark.parametrize("layout", ["torch", "flax_linen", "flax_nnx", "keras"])
+@pytest.mark.parametrize("name", ["lstm[hard]", "gru[hard]", "lstm", "gru", "rnn"])
+def test_a_cell_with_another_step_is_not_written_as_the_usual_one(layout, name):
+    """The params are of the same type, and no layout has a place for the step."""
+    hard = jaxrnn.activations.hard_sigmoid
+    usual = {"lstm": jaxrnn.lstm(), "gru": jaxrnn.gru(), "rnn": jaxrnn.rnn()}
+    other = {"lstm[hard]": jaxrnn.lstm(gate=hard), "gru[hard]": jaxrnn.gru(gate=hard)}
+    cell = other.get(name) or leaky(usual[name])
+    params = type(cell.shapes(1, 1))(*map(ones, cell.shapes(D, H)))
+    module = {"torch": torch, "flax_linen": flax_linen, "flax_nnx": flax_nnx, "keras": keras}
+    model = convert.Model(cell, (jaxrnn.layers.Layer(params),), layout, {})
+    with pytest.raises(
+        ValueError, match=r"model: expected a cell that .* has, .*, got (leaky|.*hard)"
+    ):
+        module[layout].write(model)

@@ -21,13 +21,13 @@ from tests.analysis import test_jacobians as of_jacobians
 from tests.support import nets as of_nets
 from tests.support import reference
 from tests.support.properties import PROPERTIES
-from tests.support.table import CELLS, SCALES, SHAPES
+from tests.support.table import ALL, SCALES, SHAPES
 
 
 def jacobians(cases):
     """Cell ↦ cases, and the largest |error| / (1 + max |J|) over every entry, by scale."""
     found = {}
-    for name, cell in tqdm(CELLS.items(), desc="jacobians"):
+    for name, cell in tqdm(ALL.items(), desc="jacobians"):
         by_scale = dict.fromkeys(SCALES, 0.0)
         for index, scale in enumerate(SCALES):
             for shape in SHAPES:
@@ -52,7 +52,7 @@ def properties(examples):
             cell = str(generator.choice(of.cells))
             masked = of.masked and bool(generator.integers(2))
             nets = of_nets.nets_of(cell, D, H, T, B, int(generator.integers(2**32)), masked)
-            got = of_nets.asked(of.call, CELLS[cell], nets)
+            got = of_nets.asked(of.call, ALL[cell], nets)
             error = of_nets.errors(of, got, of_nets.told(of.truth, nets))
             worst = max(worst, float(error.max(initial=0)))
         found[name] = {"nets": examples * of_nets.NETS, "error": worst, "allowed": of.rtol}

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from jaxrnn import _checks
-from jaxrnn.cells.activations import Given, tanh
+from jaxrnn.cells.activations import Activation, Given, tanh
 from jaxrnn.cells.contract import Cell, Params
 from jaxrnn.cells.gru import gru
 from jaxrnn.cells.lstm import lstm
@@ -71,9 +71,9 @@ def kind_of(cell: Any) -> str:
     """
     if not isinstance(cell, PointwiseCell):
         return getattr(cell, "name", "cell")
-    update: Any = cell.phi.update
-    activation = update.first[0] if isinstance(update, Given) else tanh
-    for kind, usual in (("rnn", rnn(activation)), ("lstm", lstm()), ("gru", gru())):
+    first = cell.phi.update.first if isinstance(cell.phi.update, Given) else ()
+    activations = [given for given in first if isinstance(given, Activation)] or [tanh]
+    for kind, usual in (("rnn", rnn(activations[0])), ("lstm", lstm()), ("gru", gru())):
         if all(getattr(cell, field) == getattr(usual, field) for field in WHAT_A_STEP_IS):
             return kind
     return cell.name
