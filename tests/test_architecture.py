@@ -138,6 +138,14 @@ def test_a_comparison_says_its_relative_tolerance(path):
             pytest.fail(f"line {call.lineno}: {name} without {said}")
 
 
+@pytest.mark.parametrize("path", sorted(TESTS.rglob("*.py")), ids=lambda path: path.stem)
+def test_what_tests_share_is_in_support(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tests"):
+            names = [*node.module.split("."), *(alias.name for alias in node.names)]
+            assert not [name for name in names if name.startswith("test_")]
+
+
 def code_lines(text):
     """The numbers of the lines that hold code: no docstring, no comment, not empty."""
     docstrings = {

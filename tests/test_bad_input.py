@@ -1600,6 +1600,12 @@ def test_the_table_is_large_and_its_names_are_unique():
     assert all(len(row.named) >= 3 for row in ROWS)
 
 
+def test_the_docs_say_how_many_they_are():
+    text = (pathlib.Path(__file__).parents[1] / "docs" / "accuracy.md").read_text()
+    assert f"One table of {len(ROWS)} calls" in text
+    assert f"; {sum(row.traced for row in ROWS)} of them once more under `jit`" in text
+
+
 def public_functions():
     """Every public function with arguments, by module; converters have a table of their own."""
     for module in [*jaxrnn.__all__, "plot", "report"]:

@@ -11,7 +11,6 @@ from benchmarks import render
 from docs import docstrings
 from tests.support import transform_table
 from tests.support.public import MODULES, offered, resolved
-from tests.test_bad_input import ROWS as BAD_INPUT
 
 ROOT = pathlib.Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -76,12 +75,6 @@ def test_tables_are_those_of_the_committed_json(name):
     text = (ROOT / name).read_text()
     assert "<!-- table:" in text
     assert render.filled(text, ROOT / "benchmarks" / "results") == text
-
-
-def test_the_number_of_bad_inputs_is_that_of_the_table():
-    text, traced = (DOCS / "accuracy.md").read_text(), sum(row.traced for row in BAD_INPUT)
-    assert f"One table of {len(BAD_INPUT)} calls" in text
-    assert f"; {traced} of them once more under `jit`" in text
 
 
 def test_the_table_of_transformations_is_the_one_that_is_tested():

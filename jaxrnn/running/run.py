@@ -13,7 +13,7 @@ from jax.tree_util import GetAttrKey
 
 from jaxrnn import _checks
 from jaxrnn.cells.contract import Cell, Params, State
-from jaxrnn.numerics.tangents import moving
+from jaxrnn.numerics.tangents import left_out, moving
 from jaxrnn.running.unrolling import check, start, unroll
 
 __all__ = [
@@ -55,6 +55,10 @@ class Run:
     `jax.jit`, `jax.vmap` and `jax.checkpoint`, and equal cells compile once. For `vmap` over params
     write `jax.vmap(lambda params: f(run.at(params)))`, for `vmap` over a batch axis
     `jax.vmap(f, in_axes=(run.axes(xs=1),))(run)`.
+
+    Leaves of the state or the input that are no real floats, such as PRNG keys and counters, have
+    no tangents. Every analysis takes them as constants and has None in their place;
+    `run.without_tangents()` names them.
 
     Attributes:
       cell: Any `Cell`.
@@ -148,6 +152,23 @@ class Run:
         # Not kept: a run that held states would have an incomplete gradient.
         masks = {"lengths": self.lengths, "resets": self.resets}
         return unroll(self.cell, self.params, self.xs, self.state0, **masks)
+
+    def without_tangents(self) -> tuple[str, ...]:
+        """Which leaves every analysis leaves out, as PRNG keys, counters and tokens.
+
+        Returns:
+          Their places, such as `("state.key", "xs")`. Empty if all are real floats.
+
+        >>> import jax, jaxrnn
+        >>> cell = jaxrnn.gru()
+        >>> params = cell.init(jax.random.key(0), 3, 5)
+        >>> jaxrnn.Run(cell, params, jax.numpy.ones((7, 2, 3))).without_tangents()
+        ()
+        """
+        state = jax.eval_shape(first_state, self)
+        return tuple(f"state{place}" for place in left_out(state)) + tuple(
+            f"xs{place}" for place in left_out(self.xs)
+        )
 
     def __repr__(self) -> str:
         """The cell's name and the parts that are given, without the params."""

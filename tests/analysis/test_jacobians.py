@@ -11,6 +11,7 @@ import jaxrnn
 from jaxrnn import jacobians
 from jaxrnn.numerics.time_axis import previous
 from tests.support import drawing, reference
+from tests.support.jacobian_cases import closed, drawn, worst
 from tests.support.modes import WIDEST, tol
 from tests.support.profiles import short
 from tests.support.table import ALL, CELLS, SCALES, SHAPES
@@ -19,35 +20,9 @@ from tests.support.table import ALL, CELLS, SCALES, SHAPES
 CASES, MANY = 500, 5000
 
 
-def drawn(cell, D, H, seed, scale, cases=CASES):
-    """Params N(0, scale²), states and inputs N(0, 1); NumPy's generator compiles nothing."""
-    normal = np.random.default_rng(seed).normal
-    params, state = drawing.shapes_of(cell, D, H)
-    params = type(params)(*[scale * normal(size=(cases, *shape)) for shape in params])
-    state = type(state)(*[normal(size=(cases, *shape)) for shape in state])
-    return jax.tree.map(lambda leaf: leaf.astype(WIDEST), (params, state, normal(size=(cases, D))))
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def closed(cell, params, state, x):
-    return jax.vmap(cell.state_jacobian)(params, state, x)
-
-
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def autodiff(mode, cell, params, state, x):
     return jax.vmap(mode(cell.step, argnums=1))(params, state, x)
-
-
-def worst(blocks, expected):
-    """The largest error of each case, (N,)."""
-    return np.max(
-        [
-            np.abs(np.asarray(got) - want).max((1, 2))
-            for out, row in zip(blocks, expected, strict=True)
-            for got, want in zip(out, row, strict=True)
-        ],
-        axis=0,
-    )
 
 
 @pytest.mark.parametrize("cases", [CASES, pytest.param(MANY, marks=pytest.mark.long)])
@@ -91,7 +66,7 @@ def test_closed_form_equals_numpy_complex_step_in_every_entry(name, shape, cases
 def test_closed_form_equals_both_modes_of_autodiff(name, mode):
     cell = ALL[name]
     for index, scale in enumerate(SCALES):
-        case = drawn(cell, 3, 4, index, scale)
+        case = drawn(cell, 3, 4, index, scale, CASES)
         J, expected = closed(cell, *case), autodiff(mode, cell, *case)
         assert jax.tree.structure(J) == jax.tree.structure(expected)
         for got, want in zip(jax.tree.leaves(J), jax.tree.leaves(expected), strict=True):

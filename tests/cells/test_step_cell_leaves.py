@@ -153,6 +153,12 @@ def test_derivatives_have_none_in_their_place():
     assert "key" in repr(jaxrnn.Run(DROPPING, PARAMS, XS, DROPPING.init_state(PARAMS, (B,))))
 
 
+def test_a_run_names_the_leaves_that_analyses_leave_out():
+    dropping, fixed = twins()
+    assert dropping.without_tangents() == ("state.key", "state.count")
+    assert fixed.without_tangents() == ()
+
+
 def test_a_reset_begins_anew_with_the_first_key():
     resets = jnp.zeros((T, B), bool).at[3].set(True)
     states = jaxrnn.unroll(DROPPING, PARAMS, jnp.concatenate([XS[:3], XS[:3]]), resets=resets)
@@ -216,6 +222,7 @@ def test_tokens_and_images_are_inputs():
     runs = jaxrnn.Run(cell, PARAMS, tokens), jaxrnn.Run(vector, PARAMS, table[tokens])
     for name in ("adjoints", "contributions", "closed form", "transport norms"):
         same(*map(ANALYSES[name], runs))
+    assert [run.without_tangents() for run in runs] == [("xs",), ()]
     with pytest.raises(TypeError, match=r"xs: expected an input with a leaf of real floats, got"):
         jacobians.wrt_inputs(runs[0])
 

@@ -30,8 +30,7 @@ from jaxrnn.running.unrolling import by_autodiff, last_state
 from jaxrnn.training.clipping import clip_by_global_norm, clip_by_running_quantile, global_norm
 from jaxrnn.training.initializers import scaled_to_exponent
 from jaxrnn.training.regularizers import flossing, omega, omega_at_fixed_adjoints
-from tests.analysis import test_paths
-from tests.support import drawing
+from tests.support import drawing, memory_paths
 from tests.support.oracle import Net, Truth
 from tests.support.table import BARE_LSTM, CELLS, of_run
 
@@ -180,8 +179,8 @@ def bounds(t):
 
 def through_c(t, k, last):
     """∂cₜ/∂cₖ: exact, by four terms a step, by forget gates."""
-    params, _, steps = test_paths.trajectory(*t.case[1:])
-    return test_paths.products(params, steps, k, last)
+    params, _, steps = memory_paths.trajectory(*t.case[1:])
+    return memory_paths.products(params, steps, k, last)
 
 
 def one_step_of_c(t):

@@ -3,7 +3,7 @@
     python -m tests.support.evidence [jacobians] [properties] [--cases 5000] [--examples 40]
                                      [--out F.json]
 
-What is compared, and with what, is in `test_jacobians.py` and `properties.py`; this draws
+What is compared, and with what, is in `jacobian_cases.py` and `properties.py`; this draws
 more cases and reports the errors instead of judging them.
 """
 
@@ -17,9 +17,8 @@ import numpy as np
 from tqdm import tqdm
 
 from tests import conftest  # noqa: F401   64-bit mode, strict promotion
-from tests.analysis import test_jacobians as of_jacobians
+from tests.support import jacobian_cases, reference
 from tests.support import nets as of_nets
-from tests.support import reference
 from tests.support.properties import PROPERTIES
 from tests.support.table import ALL, SCALES, SHAPES
 
@@ -31,12 +30,12 @@ def jacobians(cases):
         by_scale = dict.fromkeys(SCALES, 0.0)
         for index, scale in enumerate(SCALES):
             for shape in SHAPES:
-                case = of_jacobians.drawn(cell, *shape, 100 + index, scale, cases)
-                J = of_jacobians.closed(cell, *case)
+                case = jacobian_cases.drawn(cell, *shape, 100 + index, scale, cases)
+                J = jacobian_cases.closed(cell, *case)
                 params, state, x = jax.tree.map(np.asarray, case)
                 want = reference.complex_step_jacobian(name, tuple(params), tuple(state), x)
                 size = np.max([np.abs(b).max((1, 2)) for row in want for b in row], axis=0)
-                error = np.max(of_jacobians.worst(J, want) / (1 + size))
+                error = np.max(jacobian_cases.worst(J, want) / (1 + size))
                 by_scale[scale] = max(by_scale[scale], float(error))
         found[name] = {"cases": cases * len(SCALES) * len(SHAPES), "error": by_scale}
     return found
