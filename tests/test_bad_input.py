@@ -599,7 +599,7 @@ row("activation a function", lambda v: jaxrnn.rnn(jnp.tanh), TypeError,
 row("activation a lambda", lambda v: jaxrnn.rnn(lambda z: z), TypeError,
     "activation", ACTIVATION, "got a function")  # fmt: skip
 row("activation a name", lambda v: jaxrnn.rnn("tanh"), TypeError,
-    "activation", ACTIVATION, "got a str")  # fmt: skip
+    "activation", ACTIVATION, "got 'tanh'; use jaxrnn.activations.tanh")  # fmt: skip
 row("activation None", lambda v: jaxrnn.rnn(None), TypeError, "activation", ACTIVATION, "got None")
 row("activation a tuple", lambda v: jaxrnn.rnn(("tanh", jnp.tanh)), TypeError,
     "activation", ACTIVATION, "got a tuple")  # fmt: skip
@@ -1498,8 +1498,15 @@ for label, call, error, named in (
      ("worst", "expected the Worst of a Check", "got an int")),
     ("redraw of no cell", lambda v: verification.redraw(3, None), TypeError,
      ("cell", "expected", "got")),
-    ("advise of no flow", lambda v: diagnosis.advise(3), TypeError,
-     ("flow", "expected the GradientFlow of diagnose", "got an int")),
+    ("along a state of 0", lambda v: certificates.along(jaxrnn.Run(
+        RNN, jaxrnn.RNNParams(*[np.zeros(shape, "float32") for shape in RNN.shapes(D, 0)]), v.xs)),
+     ValueError, ("state", "expected at least one number", "got none")),
+    ("cured by no advice", lambda v: diagnosis.cured(LSTM, v.params["lstm"], 3), TypeError,
+     ("advice", "expected one of flow.advice", "got an int")),
+    ("cured of another net", lambda v: diagnosis.cured(
+        LSTM, v.params["lstm"], diagnosis.Advice("", "", "", "", 1.0, changes=(
+            diagnosis.Change("layer 2", 1, "bias", 1.0, "f"),))), ValueError,
+     ("params", "expected the net that was diagnosed, with layer 2", "got 1 layer direction")),
     ("report.data of no flow", lambda v: report.data(3), TypeError,
      ("flows", "expected a GradientFlow", "got 3")),
     ("report.html of no flow", lambda v: report.html({"a": 3}), TypeError,

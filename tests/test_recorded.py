@@ -86,6 +86,8 @@ def test_the_numbers_are_those_on_record(name):
     old = dict(zip(new, RECORD[name], strict=True))
     for place, was in old.items():
         now = new[place]
+        if recorded.CHANGED.fullmatch(name + place):
+            continue
         assert now.shape == was.shape, place
         assert now.dtype == was.dtype, place
         if was.dtype.kind != "f":

@@ -32,7 +32,7 @@ from jaxrnn.running.chunks import over_chunks
 from jaxrnn.running.run import (
     Run,
     batch_of,
-    check_vector_state,
+    check_some_state,
     first_state,
     precise,
     step_count,
@@ -373,7 +373,8 @@ def along(run: Run) -> TrajectoryBounds:
 
     Raises:
       TypeError: If `run` is not a `jaxrnn.Run`; else as in `jaxrnn.unroll`.
-      ValueError: If a leaf of the state is not a vector; else as in `jaxrnn.unroll`.
+      ValueError: If a leaf of the state is not a vector, or no leaf has an entry; else as in
+        `jaxrnn.unroll`.
 
     Cost:
       That of `products.transport_norms`, and the singular values of T Jacobians `(n, n)`:
@@ -390,7 +391,7 @@ def along(run: Run) -> TrajectoryBounds:
     >>> bool((bounds.product <= bounds.upper).all() and (bounds.lower <= bounds.product).all())
     True
     """
-    check_vector_state(run)
+    check_some_state(run)
     with precise():
         return of_steps(run)
 

@@ -17,12 +17,28 @@ from jax import Array
 
 from jaxrnn.cells.contract import State
 from jaxrnn.numerics import norms
-from jaxrnn.numerics.scaled import Scaled, log_of, times_power
-from jaxrnn.running.adjoint import scaled_back, scaled_nothing, to_drive, to_params
+from jaxrnn.numerics.scaled import Scaled, log_of, rescaled, times_power
+from jaxrnn.running.adjoint import (
+    scaled_back,
+    scaled_nothing,
+    to_drive,
+    to_inputs,
+    to_params,
+)
 from jaxrnn.running.run import Run
 from jaxrnn.running.steps import Steps
 
-__all__ = ["ExampleGradients", "example_gradients", "windows"]
+__all__ = [
+    "ExampleGradients",
+    "Swept",
+    "contributions",
+    "example_gradients",
+    "log_size",
+    "swept",
+    "to_each_input",
+    "totals",
+    "windows",
+]
 
 
 class ExampleGradients(NamedTuple):
@@ -47,13 +63,27 @@ def windows(T: int) -> tuple[int, ...]:
     return tuple(2**j for j in range(max(T - 1, 0).bit_length()))
 
 
+class Swept(NamedTuple):
+    """An adjoint taken back through all steps of a run; every number times 2^exponent.
+
+    Attributes:
+      adjoint: log ‖λₖᵇ‖, `(T, B)`.
+      drives: The adjoints of the drives, leaves `(T, B, ·)`.
+      exponents: Their powers of two, int32 `(T, B)`.
+    """
+
+    adjoint: Array
+    drives: Any
+    exponents: Array
+
+
 def example_gradients(run: Run, steps: Steps, direct: State) -> ExampleGradients:
     """Sizes of every example's gradient.
 
     Args:
       run: A checked run with one batch axis.
       steps: The steps of that run, linearised, leaves `(T, B, ·)`.
-      direct: ∂E/∂sₖ with all other states fixed, leaves `(T, B, ·)`.
+      direct: ∂E/∂sₖ with all other states fixed, leaves `(T, B, ·)`, or a `Scaled` of them.
 
     Returns:
       ExampleGradients(adjoint, contribution, gradient, bias).
@@ -62,30 +92,56 @@ def example_gradients(run: Run, steps: Steps, direct: State) -> ExampleGradients
       An adjoint, and a matmul of a gradient's size for each example by itself. Beside the
       arguments O(P) memory, and the adjoints of the drive of all steps.
     """
+    found = swept(run, steps, direct)
+    return ExampleGradients(
+        found.adjoint, contributions(run, steps, found), *totals(run, steps, found)
+    )
+
+
+def swept(run: Run, steps: Steps, direct: State) -> Swept:
+    """λₖ = ḡₖ + Jₖ₊₁ᵀ λₖ₊₁ of every step and example; the arguments of `example_gradients`."""
 
     def back(later: Scaled, step: tuple[Any, Steps]) -> tuple[Scaled, Any]:
         before, adjoint, value = scaled_back(run, later, step)
         # Linear in the adjoint, so the adjoint of the drive has the same power of two.
         drive = to_drive(run, step[1], value)
-        return before, (drive, adjoint.exponent, _size(adjoint))
+        return before, (drive, adjoint.exponent, log_size(adjoint))
 
-    first = scaled_nothing(direct, run.cell.leading_axes(steps.xs)[1:])
+    first = direct.value if isinstance(direct, Scaled) else direct
+    first = scaled_nothing(first, run.cell.leading_axes(steps.xs)[1:])
     _, (drives, exponents, adjoint) = jax.lax.scan(back, first, (direct, steps), reverse=True)
-    contribution = _contributions(run, steps, drives, exponents)
+    return Swept(adjoint, drives, exponents)
+
+
+def contributions(run: Run, steps: Steps, found: Swept) -> Array:
+    """The logs of ‖∂E/∂θ|ₖᵇ‖, `(T, B)`."""
+    return _contributions(run, steps, found.drives, found.exponents)
+
+
+def to_each_input(run: Run, steps: Steps, found: Swept) -> Scaled:
+    """∂E/∂xₖᵇ, `(T, B, D)`; 0 in the padding."""
+    return rescaled(to_inputs(run, steps, found.drives), found.exponents)
+
+
+def totals(run: Run, steps: Steps, found: Swept) -> tuple[Array, Array]:
+    """(log ‖gᵇ‖, bias) of every example; see `ExampleGradients`."""
     ends = run.cell.leading_axes(steps.xs)[0] if run.lengths is None else run.lengths
-    ends = jnp.broadcast_to(jnp.asarray(ends, jnp.int32), exponents.shape[1:])
+    ends = jnp.broadcast_to(jnp.asarray(ends, jnp.int32), found.exponents.shape[1:])
 
     def total(example: Any) -> tuple[Array, Array]:
         return _total(run, *example)
 
     # One example after the other: all of them at once would take a gradient, O(P) memory, for each.
-    moved = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 1, 0), (steps, drives, exponents))
+    whole = steps, found.drives, found.exponents
+    moved = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 1, 0), whole)
     gradient, bias = jax.lax.map(total, (*moved, ends))
-    return ExampleGradients(adjoint, contribution, gradient, bias.T)
+    return gradient, bias.T
 
 
-def _size(x: Scaled) -> Array:
-    sizes = [norms.norm(leaf, (-1,)) for leaf in jax.tree.leaves(x.value)]
+def log_size(x: Scaled) -> Array:
+    """Log of the norm over all leaves, `(*lead,)`."""
+    lead = x.exponent.ndim
+    sizes = [norms.norm(leaf, tuple(range(lead, leaf.ndim))) for leaf in jax.tree.leaves(x.value)]
     return log_of(norms.norm(jnp.stack(sizes), (0,)), x.exponent)
 
 

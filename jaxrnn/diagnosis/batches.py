@@ -1,7 +1,8 @@
-"""A batch taken in chunks of examples, and cut before the first NaN or inf of each."""
+"""A batch taken in chunks of examples."""
 
 import functools
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
 import jax
@@ -9,10 +10,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrnn.cells.contract import Cell, State
-from jaxrnn.diagnosis.measurement import first_nonfinite
 from jaxrnn.nets.layers import Layer, runs
 
-__all__ = ["GivenBatch", "chunk_size", "chunks", "finite_lengths", "lengths_of", "made", "taken"]
+__all__ = [
+    "GivenBatch",
+    "chunk_size",
+    "chunks",
+    "joined",
+    "lengths_of",
+    "made",
+    "taken",
+]
 
 Tree = TypeVar("Tree")
 
@@ -51,6 +59,12 @@ def taken(rows: Any, tree: Tree, axis: int) -> Tree:
     )
 
 
+def joined(B: int) -> Callable[..., Any]:
+    """Chunks put together along the last axis, that of the examples in every leaf."""
+    # The last chunk has repeated examples, which are cut off.
+    return lambda *chunks: jnp.concatenate(chunks, axis=-1)[..., :B]
+
+
 def lengths_of(rows: Any, lengths: Any) -> Any:
     """The lengths of the examples of a chunk; 0 for a number of B or more."""
     # A repeated example of length 0 adds nothing to the statistics of gates, which sum over all.
@@ -86,27 +100,3 @@ def made(cell: Cell, net: tuple[Layer, ...], batch: GivenBatch) -> tuple[Layer, 
     """`layers.runs`, compiled once for all chunks."""
     masks = {"lengths": batch.lengths, "resets": batch.resets}
     return runs(cell, net, batch.xs, batch.state0, **masks)
-
-
-def finite_lengths(
-    cell: Cell, net: tuple[Layer, ...], batch: GivenBatch, size: int
-) -> tuple[Any, Any, Any]:
-    """Lengths up to the first NaN or inf, the step of it, and where it was seen; -1 for none.
-
-    A backward direction starts at the last step. Once a sequence is cut, it starts elsewhere and
-    may meet another NaN or inf. So the search is repeated until it finds none.
-    """
-    T, B, _ = batch.xs.shape
-    step, source = np.full(B, -1, np.int32), np.full(B, -1, np.int32)
-    # The last chunk repeats an example, and only a length of 0 says that it does not count.
-    if B % size and batch.lengths is None:
-        batch = batch._replace(lengths=np.full(B, T, np.int32))
-    while True:
-        seen = [first_nonfinite(made(cell, net, batch.part(rows))) for rows in chunks(B, size)]
-        now, where = (np.concatenate([np.asarray(s[i]) for s in seen])[:B] for i in (0, 1))
-        if (where < 0).all():
-            return batch.lengths, step, source
-        step, source = np.where(where < 0, step, now), np.where(where < 0, source, where)
-        # Every pass shortens at least one sequence, so that the loop ends.
-        full = np.full(B, T, np.int32) if batch.lengths is None else batch.lengths
-        batch = batch._replace(lengths=np.where(where < 0, full, now))

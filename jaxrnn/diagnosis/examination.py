@@ -14,14 +14,27 @@ from jax import Array
 from jaxrnn import _checks
 from jaxrnn.analysis.gate_statistics import of_sums
 from jaxrnn.cells.contract import Cell, Loss, Params, State
-from jaxrnn.diagnosis.batches import GivenBatch, chunk_size, chunks, finite_lengths, made, taken
-from jaxrnn.diagnosis.flow import GradientFlow, LayerFlow
-from jaxrnn.diagnosis.measurement import Part, measure
+from jaxrnn.diagnosis.advising import advise
+from jaxrnn.diagnosis.batches import (
+    GivenBatch,
+    chunk_size,
+    chunks,
+    joined,
+    made,
+    taken,
+)
+from jaxrnn.diagnosis.finite_part import finite_lengths
+from jaxrnn.diagnosis.flow import GradientFlow
+from jaxrnn.diagnosis.probing import Part, measure, sides_of
+from jaxrnn.diagnosis.record import LayerFlow, Reading, Record
+from jaxrnn.diagnosis.trials import Trials
 from jaxrnn.diagnosis.watching import Watched, watch, watched_sizes
-from jaxrnn.nets.layers import Layer, direct_adjoints, unroll_layers
+from jaxrnn.nets.layers import Layer, unroll_layers
 from jaxrnn.numerics import state_vectors
 from jaxrnn.numerics.padding import flipped
-from jaxrnn.running.run import Run, precise
+from jaxrnn.numerics.tangents import moving
+from jaxrnn.running.adjoint import gradient_of
+from jaxrnn.running.run import Run, check_some_state, precise
 
 __all__ = ["diagnose"]
 
@@ -40,19 +53,24 @@ def diagnose(
     draws: int = 4,
     chunk: int | None = None,
     key: PRNGKey | None = None,
+    reach: float = 0.5,
     progress: Bar = lambda chunks: chunks,
 ) -> GradientFlow:
     """How the gradients of a net flow back through time on a batch, and what to do about it.
 
-        log ‖λₖᵇ‖,  log ‖∂E/∂θ|ₖᵇ‖        λₖ = ∂E/∂sₖ|direct + Jₖ₊₁ᵀ λₖ₊₁  of each step k, example b
+        log ‖∂E/∂xₖᵇ‖        of the net, of each step k and example b
+        log ‖λₖᵇ‖,  log ‖∂E/∂θ|ₖᵇ‖        of each layer, λₖ = ∂E/∂sₖ|direct + Jₖ₊₁ᵀ λₖ₊₁
+
+    The net is judged as a whole, by what reaches its inputs. What is advised against an illness has
+    been done to a copy of the params, and the net measured again on the same batch.
 
     Args:
       cell: Any `Cell`; every layer is of this one.
       params: The params of the cell, or a list of `jaxrnn.layers.Layer` such as `Model.layers`.
       xs: The inputs, `(T, *batch, D)`. The result has the batch axes flattened to B examples.
       loss: A function of the states that gives one real number. The states are what `unroll`
-        returns, or for layers what `unroll_layers` returns. None: each direction of each layer is
-        probed by itself, with unit random cotangents on its last output.
+        returns, or for layers what `unroll_layers` returns. None: the net is probed end to end,
+        with unit random cotangents on its last output, at each end that is read.
       state0: As in `unroll`, or for layers as in `unroll_layers`.
       lengths: As in `unroll`; at least one must be above 0.
       resets: As in `unroll`. How far a gradient reaches is counted from the last reset.
@@ -60,6 +78,8 @@ def diagnose(
         taken.
       chunk: How many examples are taken at a time. By default it follows from the sizes.
       key: The key of the random cotangents; None stands for `jax.random.key(0)`.
+      reach: The share of a sequence, in (0, 1], that a gradient has to reach. Within a tenth of it
+        a net is borderline.
       progress: A function that gives the iterable of chunks back with a progress bar, such as
         `tqdm.tqdm`.
 
@@ -73,8 +93,9 @@ def diagnose(
         inf, xs has no example or no step, all `lengths` are 0, or `loss` gives no scalar.
 
     Cost:
-      About 2 + draws gradients, and for a few examples products of whole Jacobians. Chunks bound
-      the memory, except with a loss: it reads the states of all examples at once.
+      About 2 + draws gradients, twice that for stacks, and for a few examples products of whole
+      Jacobians. A remedy that is tried costs about 10 gradients. Chunks bound the memory, except
+      with a loss: it reads the states of all examples at once.
 
     Source:
       docs/guides/diagnose.md
@@ -88,6 +109,9 @@ def diagnose(
     ['forget gates shut']
     """
     _check_options(draws, chunk, key, progress)
+    _checks.check_real("reach", reach, least=0.0)
+    if not 0 < reach <= 1:
+        raise ValueError(f"reach: expected 0 < reach <= 1, got {reach}")
     net, given, shape = _checked(cell, params, GivenBatch(xs, state0, lengths, resets))
     # A loss on a bare cell reads its states, a loss on layers a tuple of Layer.
     single = net[0].forward is params
@@ -108,14 +132,18 @@ def diagnose(
         # The loss is differentiated once, of all examples; chunks take their rows of ∂E/∂sₖ|direct.
         if whole is not None:
             direct, kind = _direct(cell, net, batch, whole)
+        # A lag is counted from one step. Only a loss on the last step alone has one, and with two
+        # directions there are two ends; for all else lags are those of random cotangents.
+        by_loss = kind == "last" and net[-1].reverse is None
         keys = jax.random.split(jax.random.key(0) if key is None else key, draws)
         parts: list[list[Part]] = []
+        readings: list[tuple[Reading, ...]] = []
         for rows in progress(chunks(given.xs.shape[1], size)):
             own = made(cell, net, batch.part(rows)), taken(rows, direct, 1)
             numbers = jnp.asarray(rows, jnp.uint32)
-            # A lag is counted from one step. Only a loss on the last step alone has one; for any
-            # other, horizons and biases are those of random cotangents.
-            parts.append(measure(*own, numbers, keys, kind != "last"))
+            found = measure(*own, numbers, keys, not by_loss)
+            parts.append(found[0])
+            readings.append(found[1])
         T, B, _ = given.xs.shape
         ends = np.full(B, T, np.int32) if ends is None else ends
         begins, spans = _stretches(given.resets, ends)
@@ -128,7 +156,8 @@ def diagnose(
             _layer(cell, [chunk[index] for chunk in parts], seen, B)
             for index, seen in enumerate(watched)
         ]
-        return GradientFlow(
+        record = Record(
+            net=tuple(Reading(*map(joined(B), *own)) for own in zip(*readings, strict=True)),
             layers=tuple(layers),
             lengths=jnp.asarray(ends),
             spans=jnp.asarray(ends - _last_reset(given.resets, ends)),
@@ -139,7 +168,14 @@ def diagnose(
             gates=cell.traits.gates,
             loss=kind,
             watched=tuple(int(i) for i in longest[:count]),
+            threshold=float(reach),
         )
+
+        def direct_of(other: tuple[Layer, ...]) -> Any:
+            return _direct(cell, other, batch, whole)[0] if by_loss else None
+
+        trials = Trials(cell, net, batch, size, keys, direct_of, record)
+        return GradientFlow(**vars(record), advice=advise(record, trials))
 
 
 def _check_options(draws: Any, chunk: Any, key: Any, progress: Any) -> None:
@@ -176,7 +212,8 @@ def _checked(
                 check(getattr(batch, name), xs)
         jax.eval_shape(lambda n, x, s: unroll_layers(cell, n, x, s), list(params), xs, state0)
     else:
-        Run(cell, params, xs, state0, lengths=lengths, resets=resets)  # checks when it is made
+        run = Run(cell, params, xs, state0, lengths=lengths, resets=resets)
+        check_some_state(run)
         _checks.check_sequence("xs", xs)  # a bare step may read a tree or tokens
         state0 = None if state0 is None else (Layer(state0),)
     shape = tuple(xs.shape[1:-1])
@@ -236,34 +273,27 @@ def _of_layers(loss: Any, batch: tuple[int, ...], single: bool) -> Loss:
 
 
 def _direct(cell: Cell, net: tuple[Layer, ...], batch: GivenBatch, loss: Any) -> tuple[Any, str]:
-    """∂E/∂sₖ|direct in each layer, layers above included; whether E reads last steps alone."""
+    """∂E/∂sₖ with all other states fixed, in each one's time; whether E reads last steps alone."""
     whole = jax.tree.map(jnp.asarray, batch)
-    own, direct = direct_adjoints(made(cell, net, whole), loss)
-    # Which steps the loss reads is seen in its own gradient: `direct` has in it what layers above
-    # pass down, at all steps. The loss expects both directions in the order of the inputs. The last
-    # step of a backward direction is its first input, so its gradient is turned back again below.
-    states = [[None if run is None else run.states() for run in layer] for layer in own]
     lengths = whole.lengths
+    # The loss expects both directions in the order of the inputs. The last step of a backward
+    # direction is its first input, so its states are turned, and its gradient turned back again.
+    states = [[None if run is None else run.states() for run in layer]
+              for layer in made(cell, net, whole)]  # fmt: skip
     turned = [Layer(f, jax.tree.map(lambda d: flipped(d, lengths), r)) for f, r in states]
+    found = [
+        Layer(layer.forward, jax.tree.map(lambda d: flipped(d, lengths), layer.reverse))
+        for layer in gradient_of(loss, tuple(turned))
+    ]
     ends = np.asarray(np.full(batch.xs.shape[1], batch.xs.shape[0]) if lengths is None else lengths)
     early = np.arange(batch.xs.shape[0])[:, None] < ends - 1
-    kind = "last"
-    for layer in jax.grad(loss)(tuple(turned)):
-        sides = layer.forward, jax.tree.map(lambda d: flipped(d, lengths), layer.reverse)
-        for leaf in jax.tree.leaves(sides):
-            if (np.asarray(leaf) != 0).any(-1)[early].any():
-                kind = "steps"
-    return direct, kind
+    read = any((np.asarray(leaf) != 0).any(-1)[early].any() for leaf in jax.tree.leaves(found))
+    return tuple(found), "steps" if read else "last"
 
 
 def _layer(cell: Cell, parts: list[Part], seen: Watched | None, B: int) -> LayerFlow:
     """One direction of one layer, its chunks put together."""
-
-    def joined(*chunks: Any) -> Any:
-        # Examples are the last axis of every leaf. The last chunk has repeated ones: cut off.
-        return jnp.concatenate(chunks, axis=-1)[..., :B]
-
-    examples = jax.tree.map(joined, *[part._replace(gate_sums=None) for part in parts])
+    examples = jax.tree.map(joined(B), *[part._replace(gate_sums=None) for part in parts])
     gates = None
     if parts[0].gate_sums is not None:
         # jit returns a dict with sorted keys; tables show the gates in the cell's own order.
@@ -292,9 +322,8 @@ def _watched(
     begins, spans, order = stretches
     found: list[Watched | None] = []
     count = 0
-    sides = [side for layer in net for side in layer if side is not None]
-    for number, params in enumerate(sides):
-        state = jax.eval_shape(cell.init_state, params)
+    for number, params in enumerate(sides_of(net)):
+        state = moving(jax.eval_shape(cell.init_state, params))
         n = state_vectors.size(state)
         chosen = order[: watched_sizes(int(spans.max()), len(spans), n).examples]
         chosen = chosen[2 * spans[chosen] >= spans.max()]  # a short one would cut the others
@@ -305,11 +334,11 @@ def _watched(
             continue
         first = int(begins[chosen[0]])
         xs = jnp.asarray(batch.xs[first : first + T, chosen])
-        state0 = jax.tree.map(lambda leaf, rows=chosen: jnp.asarray(leaf)[rows], batch.state0)
+        state0 = jax.tree.map(lambda leaf, rows=chosen: leaf[rows], batch.state0)
         # The whole net again, for an upper layer reads what those below make of this cut batch.
         # After a reset a sequence begins from state0, and nothing else is left to mask.
         read = made(cell, net, GivenBatch(xs, state0))
-        run = [side for layer in read for side in layer if side is not None][number]
+        run = sides_of(read)[number]
         found.append(watch(run, watched_sizes(T, len(chosen), n)))
     return found, count
 

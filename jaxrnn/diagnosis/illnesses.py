@@ -3,48 +3,83 @@
     illness             when
     not finite          an input or a state is NaN or inf
     no gradient         the loss does not depend on this layer
-    exploding           ‖∂E/∂sₖ‖ grows more than 100-fold with the lag, or would at the rate of λ₁
+    exploding           ‖∂E/∂xₖ‖ grows more than 100-fold with the lag, beyond what a stack adds up,
+                        or would at the rate of λ₁
     dead units          a tenth of the relu units or more are 0 throughout
-    saturated           the units of a one-gate cell spend over half of their steps at an end
     <gate> gates shut   an input or output gate spends 90 % of its steps below 0.1
-    <gate> gates open   likewise above 0.9, if the gate writes what it does not keep, as in the GRU
-    forget gates shut   vanishing, and these gates spend half of their steps below 0.1
-    vanishing           nothing from the first half of a sequence adds more than 1 % of lag 0
+    <gate> gates open   a gate that writes what it does not keep renews under 0.4 of its state
+    vanishing           ‖∂E/∂xₖ‖ stays below 1 % of lag 0 before it has reached the threshold
 
-Of a layer that explodes nothing else is said. Of vanishing only the cause is named.
+Vanishing has its cause in its name, where one is found: inputs out of scale, saturated, forget
+gates shut. Inputs out of scale are an illness by themselves where they hold units at the ends of
+their range at 90 % of the steps. Of a net that explodes nothing else is said. A layer that forgets
+is no illness where the net as a whole carries.
 """
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import NamedTuple
 
 import numpy as np
 
 from jaxrnn.cells.traits import Gate
-from jaxrnn.diagnosis.advice import Advice, logit, power, steps
-from jaxrnn.diagnosis.summary import mean_exponents, reached
+from jaxrnn.diagnosis import gate_cure, growth_cure, vanishing_cure
+from jaxrnn.diagnosis.advice import Advice, power, steps
+from jaxrnn.diagnosis.cures import Found
+from jaxrnn.diagnosis.figures import Summary
+from jaxrnn.diagnosis.record import LayerFlow, Record
+from jaxrnn.diagnosis.summary import mean_exponents, paths_of, reached
+from jaxrnn.diagnosis.trials import Trials
+from jaxrnn.diagnosis.verdict import GROWN, Grade
 
-if TYPE_CHECKING:
-    from jaxrnn.diagnosis.flow import GradientFlow, LayerFlow
+__all__ = [
+    "Case",
+    "dead_units",
+    "exploding",
+    "no_gradient",
+    "no_gradient_at_all",
+    "nonfinite",
+    "of_gates",
+    "vanishing",
+]
 
-__all__ = ["exploding", "no_gradient", "nonfinite", "of_gates", "vanishing"]
-
-# From which growth, and which shares of steps or units, something is an illness: false alarms, or
-# illnesses that are missed. Not measured; docs/decisions/advice-thresholds.md
-GROWN = math.log(100.0)
+# From which shares of steps or units something is an illness: false alarms, or illnesses that are
+# missed. Not measured; docs/decisions/advice-thresholds.md
 SHUT, MOSTLY, DEAD = 0.5, 0.9, 0.1
+# Of its state that a gate renews over a whole sequence. Not measured;
+# docs/decisions/advice-thresholds.md
+RENEWED = 0.4
 SHUT_MEANS = {"writes": "nothing is written to c", "reads": "nothing is read from c"}
 
 
-def nonfinite(flow: "GradientFlow") -> list[Advice]:
+class Case(NamedTuple):
+    """What the rules read.
+
+    Attributes:
+      record: The arrays.
+      summary: Their figures.
+      trials: With which remedies are tried.
+    """
+
+    record: Record
+    summary: Summary
+    trials: Trials
+
+    @property
+    def length(self) -> float:
+        """The median of the steps that a gradient could reach."""
+        return float(np.median(np.asarray(self.record.spans)))
+
+
+def nonfinite(case: Case) -> list[Advice]:
     """The first step with NaN or inf, and where it came from."""
-    numbers = flow.summary()["nonfinite"]
+    numbers = case.summary.nonfinite
     if numbers is None:
         return []
-    step, where = numbers["first_step"], numbers["where"]
+    step, where = numbers.first_step, numbers.where
     finding = (
-        f"step {step} of example {numbers['example']} has NaN or inf, first in "
-        f"{'the input' if where == 'input' else where}; {numbers['examples']} of "
-        f"{len(flow.lengths)} examples have some. All figures are of the steps before."
+        f"step {step} of example {numbers.example} has NaN or inf, first in "
+        f"{'the input' if where == 'input' else where}; {numbers.examples} of "
+        f"{case.summary.examples} examples have some. All figures are of the steps before."
     )
     if where == "input":
         remedy = f"Look at the data at step {step}, or pass `lengths` if it is padding."
@@ -53,101 +88,83 @@ def nonfinite(flow: "GradientFlow") -> list[Advice]:
     return [Advice("not finite", where, finding, remedy, float(step))]
 
 
-def no_gradient(flow: "GradientFlow", name: str) -> Advice:
+def no_gradient(case: Case, name: str) -> Advice:
     """The advice for a layer that the loss does not depend on."""
     return Advice(
         "no gradient",
         name,
-        f"the gradient of every weight is 0 for all {len(flow.lengths)} examples: the loss does "
-        "not depend on this layer, or only through units that are off.",
+        f"the gradient of every weight is 0 for all {case.summary.examples} examples: the loss "
+        "does not depend on this layer, or only through units that are off.",
         "Let the loss read the output of this layer, or of one that follows it.",
         math.nan,
     )
 
 
-def exploding(
-    flow: "GradientFlow", name: str, layer: "LayerFlow", numbers: dict[str, Any]
-) -> Advice | None:
+def exploding(case: Case) -> Advice | None:
     """Growth that was measured, or that would follow from λ₁; None if there is neither."""
-    rate, error = leading(layer), numbers.get("exponent_error") or 0.0
-    # A stretch between resets may be longer than what the last step remembers.
-    longest = max(int(flow.spans.max()), numbers.get("exponent_steps") or 0)
-    growth = numbers["log_growth"]
-    measured = -math.inf if growth is None else growth
-    # Two standard errors below the rate, so that noise in λ₁ is no illness. The form `not … >` lets
-    # a rate of NaN count as no growth.
-    if measured <= GROWN and not (rate - 2 * error) * longest > GROWN:
+    added = paths_of(case.record)
+    # What the layers' own growth accounts for: from a unit cotangent on, whatever lag 0 lets pass.
+    own = sum(max(layer.log_growth or 0.0, 0.0) for layer in case.summary.layers) + added
+    measured = min(max((each.log_growth or 0.0 for each in case.summary.net), default=0.0), own)
+    rates = [leading(layer) for layer in case.record.layers]
+    longest = []
+    for layer in case.summary.layers:
+        # A stretch between resets may be longer than what the last step remembers.
+        longest.append(max(int(np.max(case.record.spans)), layer.exponent_steps or 0))
+    # Two standard errors below the rate, so that noise in λ₁ is no illness. A rate of NaN compares
+    # false: no growth.
+    would = [
+        (rate - 2 * (layer.exponent_error or 0.0)) * count
+        for rate, layer, count in zip(rates, case.summary.layers, longest, strict=True)
+    ]
+    sick = [side for side, growth in enumerate(would) if growth > GROWN]
+    if measured <= GROWN + added and not sick:
         return None
+    # The layer that grows fastest, whether or not the whole net's growth is its doing alone.
+    known = [(rate, side) for side, rate in enumerate(rates) if not math.isnan(rate)]
+    worst = max(known)[1] if known else 0
+    rate, layer = rates[worst], case.summary.layers[worst]
     finding = (
-        f"‖∂E/∂s‖ grows by up to {power(measured)} times with the lag"
-        if measured > GROWN
-        else f"over {longest} steps the distance of nearby states grows by "
-        f"{power(rate * longest)} times"
+        f"‖∂E/∂x‖ grows by up to {power(measured)} times with the lag"
+        if measured > GROWN + added
+        else f"over {longest[worst]} steps the distance of nearby states grows by "
+        f"{power(rate * longest[worst])} times"
     )
     if not math.isnan(rate):
-        finding += f"; the leading exponent is {rate:+.3g} ± {error:.1g} nats a step"
-    finding += "."
-    # The strongest remedy that is known comes first: the bound holds for any input, the rate was
-    # measured along these inputs.
-    bound = numbers.get("gamma_sigma_max")
-    if bound is not None and bound > 1:
-        factor = 1 / bound
-        remedy = (
-            f"γσ_max(W_hh) = {bound:.3g}: multiply w_hh by {factor:.3g} and no input can make a "
-            "gradient explode (initializers.scaled_to_bound)."
+        finding += (
+            f"; the leading exponent is {rate:+.3g} ± {layer.exponent_error or 0.0:.1g} nats a step"
         )
-    # The weights of a bare step have names that nobody here knows: no w_hh to multiply.
-    elif rate > 0 and layer.gates is None:
-        factor = math.exp(-rate)
-        remedy = (
-            "Scale the recurrent weights down, or let a gate forget more, until the leading "
-            "exponent is not above 0; clip meanwhile."
-        )
-    elif rate > 0:
-        factor = math.exp(-rate)
-        remedy = (
-            f"Multiply w_hh by e^-λ = {factor:.3g}, which would bring a linear net to λ = 0, and "
-            "measure again (initializers.scaled_to_exponent does both); clip meanwhile."
-        )
-    elif math.isnan(rate):
-        factor = math.nan
-        remedy = "The sequences are too short for exponents: measure longer ones; clip meanwhile."
-    else:
-        factor = math.nan
-        remedy = (
-            "The growth is transient, λ is not above 0: clip, and leave the weights as they are."
-        )
-    return Advice("exploding", name, finding, remedy, factor)
+    found = growth_cure.against_growth(case.trials, worst, case.summary, rates)
+    return _told(case, "exploding", found.layer or layer.name, finding + ".", found)
 
 
-def of_gates(
-    flow: "GradientFlow", name: str, layer: "LayerFlow", numbers: dict[str, Any]
-) -> list[Advice]:
-    """Gates that stay shut or open, units at the ends of their range, and dead units."""
-    if layer.gates is None:
-        return []
+def of_gates(case: Case, side: int) -> list[Advice]:
+    """Gates that stay shut or open."""
+    record, layer = case.record, case.summary.layers[side]
+    if layer.gates is None or len(record.gates) == 1:
+        return []  # the one gate of such a cell is its output: there is nothing that it shuts
     found = []
-    # The one gate of such a cell is its output: there is nothing that it shuts.
-    if len(flow.gates) == 1:
-        (gate,) = flow.gates
+    writes = any(gate.role == "writes" for gate in record.gates)
+    for gate in record.gates:
         each = layer.gates[gate.name]
-        low, high = np.asarray(each.low), np.asarray(each.high)
-        if one_sided(gate):
-            # Low at every step of every example. A unit that is off at some is what relu is for.
-            dead = float((low == 1).mean())
-            if dead >= DEAD:
-                found.append(_dead(name, dead, low.size))
-        elif float((low + high).mean()) > SHUT:
-            found.append(_saturated(name, float((low + high).mean())))
-        return found
-    writes = any(gate.role == "writes" for gate in flow.gates)
-    for gate in flow.gates:
-        each = numbers["gates"][gate.name]
-        if gate.role in SHUT_MEANS and each["low"] > MOSTLY:
-            found.append(_shut(name, gate, each))
+        if gate.role in SHUT_MEANS and (each.low or 0.0) > MOSTLY:
+            finding = (
+                f"they spend {each.low:.0%} of their steps below 0.1 (mean {each.mean:.2g}): "
+                f"{SHUT_MEANS[gate.role]}."
+            )
+            goals = (0.5, 0.25, 0.15)
+            made = gate_cure.to_mean(case.trials, side, gate, each.mean or 0.0, goals)
+            found.append(_told(case, f"{gate.title} gates shut", layer.name, finding, made))
         # In an LSTM open forget gates are a long memory; its input gates write all the same.
-        if gate.role == "keeps" and not writes and each["high"] > MOSTLY:
-            found.append(_open(name, gate, each))
+        renewed = (1 - (each.mean or 0.0)) * case.length
+        if gate.role == "keeps" and not writes and renewed < RENEWED:
+            finding = (
+                f"they keep {each.mean:.5g} of the state at each step: in {case.length:.0f} steps "
+                f"{renewed:.2g} of it is renewed."
+            )
+            goals = (1 - 1 / max(case.length, 2.0), 1 - 1 / max(2 * case.length, 2.0))
+            made = gate_cure.to_mean(case.trials, side, gate, each.mean or 0.0, goals)
+            found.append(_told(case, f"{gate.title} gates open", layer.name, finding, made))
     return found
 
 
@@ -157,117 +174,146 @@ def one_sided(gate: Gate) -> bool:
     return math.isfinite(low) and not math.isfinite(high)
 
 
-def _open(name: str, gate: Gate, numbers: dict[str, Any]) -> Advice:
-    share, mean = numbers["high"], numbers["mean"]
-    shift = logit(mean) - logit(0.5)
-    return Advice(
-        f"{gate.title} gates open",
-        name,
-        f"they spend {share:.0%} of their steps above 0.9 (mean {mean:.2g}).",
-        f"Nothing new is taken in: subtract {shift:.2g} from the {gate.name} block of b, for a "
-        "mean of ½ (initializers.with_gate_bias sets a block).",
-        shift,
-    )
-
-
-def _dead(name: str, share: float, units: int) -> Advice:
-    return Advice(
-        "dead units",
-        name,
-        f"{round(share * units)} of {units} units are 0 at every step of every example.",
-        "Draw their rows of w_ih and w_hh anew (initializers.redrawn) with a bias above 0, and "
-        "lower the learning rate.",
-        share,
-    )
-
-
-def _saturated(name: str, share: float) -> Advice:
-    return Advice(
-        "saturated",
-        name,
-        f"units spend {share:.0%} of their steps within a tenth of the ends of their range, where "
-        "the slope is almost 0.",
-        "Halve w_ih, w_hh and b and train on, or normalise the input.",
-        0.5,
-    )
-
-
-def _shut(name: str, gate: Gate, numbers: dict[str, Any]) -> Advice:
-    shift = logit(0.5) - logit(numbers["mean"])
-    return Advice(
-        f"{gate.title} gates shut",
-        name,
-        f"they spend {numbers['low']:.0%} of their steps below 0.1 (mean {numbers['mean']:.2g}): "
-        f"{SHUT_MEANS[gate.role]}.",
-        f"Add {shift:.2g} to the {gate.name} block of b, for a mean of ½ "
-        "(initializers.with_gate_bias sets a block, initializers.redrawn draws the gate anew).",
-        shift,
-    )
-
-
-def vanishing(
-    flow: "GradientFlow", name: str, layer: "LayerFlow", numbers: dict[str, Any]
-) -> list[Advice]:
-    """A gradient that does not reach back half of the sequence, and the gate that stops it."""
-    # Examples without a gradient have horizon 0 and are not counted. Each example is compared with
-    # its own length, so that short sequences do not look forgetful.
-    lengths, read = np.asarray(flow.spans, np.float64), reached(layer)
-    seen = np.asarray(layer.horizon_1)[read] / lengths[read]
-    reach, length = numbers["horizon_1_percent"]["median"], float(np.median(lengths))
-    if np.median(seen) >= 0.5:
+def dead_units(case: Case, side: int) -> list[Advice]:
+    """Units of a cell with one gate that are off at every step of every example."""
+    record, layer = case.record, case.record.layers[side]
+    if layer.gates is None or len(record.gates) != 1 or not one_sided(record.gates[0]):
         return []
+    # Low at every step of every example. A unit that is off at some is what relu is for.
+    dead = np.flatnonzero(np.asarray(layer.gates[record.gates[0].name].low) == 1)
+    units = np.asarray(layer.gates[record.gates[0].name].low).size
+    if dead.size < DEAD * units or not dead.size:
+        return []
+    finding = f"{dead.size} of {units} units are 0 at every step of every example."
+    found = gate_cure.revive(case.trials, side, record.gates[0].name, dead)
+    return [_told(case, "dead units", record.names[side], finding, found)]
+
+
+def vanishing(case: Case, end: int) -> list[Advice]:
+    """A gradient that does not reach back far enough from one end, and what stops it."""
+    reading = case.summary.net[end]
+    sides = sides_read(case.record.names, end)
+    drowned = reading.grade is not None and _drowned(case, sides)
+    if reading.grade not in (Grade.FALLS_SHORT, Grade.BORDERLINE) and not drowned:
+        return []
+    reach = reading.horizon_1_percent.median or 0.0
+    where = f", read {reading.name}" if len(case.summary.net) > 1 else ""
     finding = (
         f"nothing from {steps(reach)} back or more adds over 1 % of what the last step does, in "
-        f"sequences of {length:.0f}."
+        f"sequences of {case.length:.0f}{where}"
     )
-    for gate in flow.gates:
-        if layer.gates is not None and len(flow.gates) > 1 and gate.role == "keeps":
-            gates = numbers["gates"][gate.name]
-            # Chrono initialisation (Tallec & Ollivier, 2018) with one time scale, the sequence's.
-            wanted = 1 - 1 / max(length, 2.0)
-            shift = logit(wanted) - logit(gates["mean"])
-            shut = gates["low"] > SHUT
-            illness = f"{gate.title} gates shut" if shut else "vanishing"
-            finding += (
-                f" The {gate.title} gates let {gates['mean']:.2g} through a step; "
-                f"{gates['low']:.0%} are below 0.1."
+    share = reading.share
+    if share.lower is not None and share.upper is not None and share.lower < share.upper:
+        finding += f" (the middle half of the examples: {share.lower:.0%} to {share.upper:.0%})"
+    if reading.grade == Grade.BORDERLINE and not drowned:
+        return [
+            Advice(
+                "",
+                "",
+                f"Borderline: {finding}.",
+                f"A gradient that reaches {case.record.threshold:.0%} is said to reach; this one "
+                "is within a tenth of it. Nothing to do unless longer lags matter.",
+                math.nan,
             )
-            remedy = (
-                f"For a memory of {length:.0f} steps add {shift:.2g} to the {gate.name} block of "
-                f"b, for a mean of 1 - 1/{length:.0f} (initializers.with_gate_bias sets a block, "
-                "initializers.chrono draws one for a range of lags)."
-            )
-            return [Advice(illness, name, finding, remedy, shift)]
-    rate = leading(layer)
-    if rate == -math.inf:
-        remedy = (
-            "Every product of Jacobians is exactly 0 in the end: each unit is off at some step. "
-            "Raise b, or take an activation whose slope is never 0."
-        )
-        return [Advice("vanishing", name, finding, remedy, math.nan)]
-    if math.isnan(rate):
-        remedy = "The sequences are too short for exponents: measure longer ones."
-        return [Advice("vanishing", name, finding, remedy, math.nan)]
-    if rate >= 0:
-        remedy = "The leading exponent is not below 0: the last steps outweigh others that last."
-        return [Advice("vanishing", name, finding, remedy, math.nan)]
-    factor = math.exp(-rate)
-    # Of a user's own step it is not known which weights are recurrent.
-    if layer.gates is None:
-        remedy = (
-            f"The leading exponent is {rate:+.3g} nats a step: bring it near 0, by the bias of a "
-            "gate that keeps the state or by larger recurrent weights, or train with "
-            "regularizers.omega."
-        )
-        return [Advice("vanishing", name, finding, remedy, factor)]
-    remedy = (
-        f"The leading exponent is {rate:+.3g} nats a step: multiply w_hh by e^-λ = {factor:.3g}, "
-        "which would bring a linear net to λ = 0 (initializers.scaled_to_exponent), train with "
-        "regularizers.omega, or take a gated cell."
+        ]
+    cause, side, said = _cause(case, sides)
+    found = vanishing_cure.against_vanishing(
+        case.trials, end, sides, case.summary, leading_of(case)
     )
-    return [Advice("vanishing", name, finding, remedy, factor)]
+    name = found.layer or case.record.names[side]
+    return [_told(case, cause, name, f"{finding}.{said}", found)]
 
 
-def leading(layer: "LayerFlow") -> float:
+def _drowned(case: Case, sides: list[int]) -> bool:
+    """Whether inputs hold the units of some layer at the ends of their range nearly always.
+
+    What gradient is left then comes through single steps, and how far back it seems to reach is
+    chance.
+    """
+    for side in sides:
+        if vanishing_cure.saturation(case.record.gates, case.summary.layers[side]) > MOSTLY:
+            scales = case.trials.scales(case.trials.net, side)
+            if (
+                vanishing_cure.out_of_scale(scales)
+                and scales.inputs.max() > 4 * vanishing_cure.LARGE
+            ):
+                return True
+    return False
+
+
+def sides_read(names: tuple[str, ...], end: int) -> list[int]:
+    """The directions through which a gradient goes back in time from an end, a side a layer."""
+    wanted = "reverse" if end else "forward"
+    other = "forward" if end else "reverse"
+    return [side for side, name in enumerate(names) if wanted in name or other not in name]
+
+
+def _cause(case: Case, sides: list[int]) -> tuple[str, int, str]:
+    """(illness, side, a sentence): the first cause in order that holds of some layer."""
+    record = case.record
+    for side in sides:
+        layer = case.summary.layers[side]
+        if layer.gates is None:
+            continue
+        ends = vanishing_cure.saturation(record.gates, layer)
+        if ends > SHUT:
+            scales = case.trials.scales(case.trials.net, side)
+            if vanishing_cure.out_of_scale(scales):
+                share = (scales.inputs**2).sum() / (scales.inputs**2 + scales.recurrent**2).sum()
+                return (
+                    "inputs out of scale",
+                    side,
+                    f" Units of {layer.name} spend {ends:.0%} of their steps at the ends of their "
+                    f"range: W_ih x has a size of {scales.inputs.max():.3g}, {share:.0%} of the "
+                    "pre-activations.",
+                )
+        if len(record.gates) == 1 and not one_sided(record.gates[0]) and ends > SHUT:
+            return (
+                "saturated",
+                side,
+                f" Units of {layer.name} spend {ends:.0%} of their steps within a tenth of the "
+                "ends of their range, where the slope is almost 0.",
+            )
+    keeps = [gate for gate in record.gates if gate.role == "keeps"]
+    if keeps and len(record.gates) > 1:
+        gate = keeps[0]
+        rows = [(side, case.summary.layers[side].gates) for side in sides]
+        # The layer that remembers longest is the one that is nearest to carrying.
+        side = max(sides, key=lambda s: case.summary.layers[s].share.median or 0.0)
+        own = {s: gates[gate.name] for s, gates in rows if gates is not None}
+        if side in own:
+            each = own[side]
+            shut = (each.low or 0.0) > SHUT
+            return (
+                f"{gate.title} gates shut" if shut else "vanishing",
+                side,
+                f" The {gate.title} gates of {record.names[side]} let {each.mean:.2g} through a "
+                f"step; {each.low:.0%} are below 0.1.",
+            )
+    side = max(sides, key=lambda s: case.summary.layers[s].share.median or 0.0)
+    return "vanishing", side, ""
+
+
+def leading(layer: LayerFlow) -> float:
     """The leading exponent; NaN if none was measured."""
     return math.nan if layer.exponents is None else float(mean_exponents(layer)[0])
+
+
+def leading_of(case: Case) -> list[float]:
+    """The leading exponent of each direction."""
+    return [leading(layer) for layer in case.record.layers]
+
+
+def _told(case: Case, illness: str, name: str, finding: str, found: Found) -> Advice:
+    """The advice; what it changes stays for the remedies that follow."""
+    base, remedy = case.trials.base, found.remedy
+    if base and found.after is not None:
+        remedy = f"With what is advised above: {remedy[0].lower()}{remedy[1:]}"
+    changes = (*base, *found.changes) if found.after is not None else ()
+    case.trials.keep(found.changes)
+    return Advice(illness, name, finding, remedy, found.value, found.before, found.after, changes)
+
+
+def no_gradient_at_all(layer: LayerFlow) -> bool:
+    """Whether no example has a gradient."""
+    return not reached(layer).any()

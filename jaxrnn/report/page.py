@@ -12,13 +12,14 @@ import numpy as np
 
 from jaxrnn._version import __version__
 from jaxrnn.diagnosis import GradientFlow
-from jaxrnn.diagnosis.printing import heading, rows
+from jaxrnn.diagnosis.figures import plain
+from jaxrnn.diagnosis.printing import HEADINGS, heading, headline, rows
 from jaxrnn.diagnosis.summary import median_curve
 from jaxrnn.report.pictures import pictures
 
 __all__ = ["data", "html", "write"]
 
-SCHEMA = 1
+SCHEMA = 2
 TITLE = "How the gradients of this net flow through time"
 Flows = GradientFlow | Mapping[str, GradientFlow]
 
@@ -48,8 +49,9 @@ def data(flows: Flows) -> dict[str, Any]:
         "versions": {"jaxrnn": __version__, "jax": jax.__version__},
         "nets": {
             name: {
-                **flow.summary(),
-                "advice": [_plain(advice._asdict()) for advice in flow.advice],
+                "headline": headline(flow.summary()),
+                **plain(flow.summary()),
+                "advice": [plain(advice) for advice in flow.advice],
                 "curves": [_curves(flow, index) for index in range(len(flow.layers))],
             }
             for name, flow in _named(flows).items()
@@ -86,18 +88,16 @@ def html(flows: Flows, title: str = TITLE) -> str:
     nets = []
     for name, flow in _named(flows).items():
         numbers = flow.summary()
-        # Figures that were not measured are missing here; with StrictUndefined, asking is an error.
-        for layer in numbers["layers"]:
-            for field in ("verdict_any_input", "verdict_these_inputs", "gates", "window"):
-                layer.setdefault(field, None)
         nets.append(
             {
                 "name": name,
                 "heading": heading(numbers),
+                "headline": headline(numbers),
+                "headings": HEADINGS,
                 "numbers": numbers,
                 "rows": rows(numbers),
                 # All layers have as many steps, and so the same windows.
-                "windows": list(numbers["layers"][0]["bias"]),
+                "windows": list(numbers.layers[0].bias),
                 "advice": flow.advice,
                 # Ids in the SVG come from the salt; those of two nets may not be equal in one page.
                 "pictures": pictures(flow, salt=name),
@@ -148,14 +148,10 @@ def _curves(flow: GradientFlow, index: int) -> dict[str, Any]:
         "name": flow.names[index],
         "log_adjoint_by_lag": _list(median_curve(layer.adjoint_by_lag, flow.lengths)),
         "log_contribution_by_lag": _list(median_curve(layer.contribution_by_lag, flow.lengths)),
+        "log_own_adjoint_by_lag": _list(median_curve(layer.own_adjoint_by_lag, flow.lengths)),
     }
 
 
 def _list(values: Any) -> list[float | None]:
     """For JSON, which has no NaN or inf."""
     return [float(v) if np.isfinite(v) else None for v in values]
-
-
-def _plain(fields: dict[str, Any]) -> dict[str, Any]:
-    value = fields["value"]
-    return {**fields, "value": value if np.isfinite(value) else None}

@@ -2,46 +2,31 @@
 
 import io
 import re
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from jaxrnn.analysis.gate_statistics import GateStatistics
 from jaxrnn.diagnosis import GradientFlow, LayerFlow
-from jaxrnn.diagnosis.summary import relative
 from jaxrnn.plot import PATHS
+from jaxrnn.report.curves import (
+    INK,
+    LN10,
+    STYLE,
+    STYLES,
+    Titled,
+    adjoints,
+    contributions,
+    drawn,
+    reach,
+    remedies,
+)
 
 __all__ = ["EmbeddedPicture", "pictures"]
 
-# Stands for the page's own text colour, dark or light. Matplotlib knows no `currentColor`, so this
-# one, which nothing else uses, is replaced in the SVG.
-INK = "#010203"
 KEEPING = {"f": "forget gate", "z": "update gate", "h": "output"}  # the gate worth a map
-STYLES = ("-", "--", ":", "-.")
-LN10 = np.log(10)
-QUARTILES = (0.25, 0.5, 0.75)
-STYLE = {
-    "svg.fonttype": "none",  # text stays text, in the font of the page
-    "font.family": "sans-serif",
-    "font.size": 10,
-    "text.color": INK,
-    "axes.edgecolor": INK,
-    "axes.labelcolor": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "axes.titlesize": 11,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "legend.frameon": False,
-    "legend.fontsize": 9,
-    "figure.facecolor": "none",
-    "axes.facecolor": "none",
-    "savefig.facecolor": "none",
-}
 
 
 class EmbeddedPicture(NamedTuple):
@@ -60,24 +45,19 @@ class EmbeddedPicture(NamedTuple):
 
 def pictures(flow: GradientFlow, salt: str = "") -> list[EmbeddedPicture]:
     """Every figure for which a diagnosis has numbers; `salt` keeps the ids of two nets apart."""
-    drawn = [_adjoints(flow), _contributions(flow), *_gate_maps(flow), _gates(flow)]
-    drawn += [_spectra(flow), _exponents(flow), *_paths(flow), _norms(flow)]
+    found = [
+        reach(flow),
+        *remedies(flow),
+        adjoints(flow),
+        contributions(flow),
+        *_gate_maps(flow),
+        _gates(flow),
+    ]
+    found += [_spectra(flow), _exponents(flow), *_paths(flow), _norms(flow)]
     return [
         EmbeddedPicture(caption, alt, _svg(figure, f"{salt}-{number}", alt))
-        for number, (caption, alt, figure) in enumerate(each for each in drawn if each is not None)
+        for number, (caption, alt, figure) in enumerate(each for each in found if each is not None)
     ]
-
-
-Titled = tuple[str, str, Figure]
-
-
-def _figure(draw: Callable[[Any], None], height: float = 3.0) -> Figure:
-    # Not by pyplot, which would keep every figure open and touch the user's backend.
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(4.6, height), layout="constrained")
-        FigureCanvasAgg(figure)
-        draw(figure.subplots())
-    return figure
 
 
 def _svg(figure: Figure, salt: str, alt: str) -> str:
@@ -96,65 +76,6 @@ def _svg(figure: Figure, salt: str, alt: str) -> str:
     return svg.replace(INK, "currentColor").replace(
         "<svg", f'<svg role="img" aria-label="{label}"', 1
     )
-
-
-def _curves(flow: GradientFlow, field: str) -> list[tuple[str, np.ndarray, np.ndarray]]:
-    """(name, median, quartiles) by lag; log₁₀, each example relative to its own lag 0."""
-    found = []
-    for name, layer in zip(flow.names, flow.layers, strict=True):
-        logs = relative(getattr(layer, f"{field}_by_lag"), flow.lengths) / LN10
-        low, middle, high = (np.array([_quantile(row, q) for row in logs]) for q in QUARTILES)
-        found.append((name, middle, np.stack([low, high])))
-    return found
-
-
-def _quantile(row: np.ndarray, q: float) -> float:
-    """A quantile of what is not NaN; NaN if nothing is left, or if it is -inf, the log of 0."""
-    row = row[~np.isnan(row)]
-    # "nearest" takes a value as it is: between -inf and another there is no mean.
-    value = np.quantile(row, q, method="nearest") if row.size else np.nan
-    return float(value) if np.isfinite(value) else np.nan
-
-
-def _lines(flow: GradientFlow, field: str, what: str) -> Figure:
-    def draw(axes: Any) -> None:
-        # Five colours can be told apart; a net of more layers goes on with other kinds of line.
-        for number, (name, middle, band) in enumerate(_curves(flow, field)):
-            color, style = PATHS[number % 5], STYLES[number // 5 % 4]
-            lag = np.arange(len(middle))
-            axes.plot(lag, middle, color=color, linestyle=style, label=name)
-            axes.fill_between(lag, *band, color=color, alpha=0.2, linewidth=0)
-        # 10 % and 1 % of lag 0, the levels of the two horizons.
-        for level in (-1, -2):
-            axes.axhline(level, color=INK, linewidth=0.6, alpha=0.4)
-        axes.set(xlabel="lag, steps back", ylabel=what)
-        axes.legend()
-
-    return _figure(draw)
-
-
-def _ends(flow: GradientFlow, field: str) -> str:
-    parts = []
-    for name, middle, _ in _curves(flow, field):
-        shown = middle[~np.isnan(middle)]
-        last = f"10^{shown[-1]:.2g}" if shown.size else "0"
-        parts.append(f"{name}: {last} of lag 0 at lag {max(shown.size - 1, 0)}")
-    return "; ".join(parts)
-
-
-def _adjoints(flow: GradientFlow) -> Titled:
-    figure = _lines(flow, "adjoint", "log₁₀ ‖∂E/∂sₖ‖, lag 0 = 0")
-    return (
-        "How much of the error reaches a state",
-        f"Adjoint by lag. {_ends(flow, 'adjoint')}",
-        figure,
-    )
-
-
-def _contributions(flow: GradientFlow) -> Titled:
-    figure = _lines(flow, "contribution", "log₁₀ ‖∂E/∂θ|ₖ‖, lag 0 = 0")
-    caption = "What a step adds to the gradient of the weights; lines at 10 % and 1 %"
-    return caption, f"Contribution by lag. {_ends(flow, 'contribution')}", figure
 
 
 def _gate_maps(flow: GradientFlow) -> list[Titled]:
@@ -192,7 +113,7 @@ def _gate_map(name: str, words: str, gate: np.ndarray, short: str) -> Titled:
         f"mean {np.nanmean(gate):.2g}, units from {np.nanmean(gate, 0).min():.2g} to "
         f"{np.nanmean(gate, 0).max():.2g}"
     )
-    return f"The {words} over time, {name}", alt, _figure(draw)
+    return f"The {words} over time, {name}", alt, drawn(draw)
 
 
 def _gates(flow: GradientFlow) -> Titled | None:
@@ -219,7 +140,7 @@ def _gates(flow: GradientFlow) -> Titled | None:
 
     alt = "Share of steps low and high. " + "; ".join(f"{n}: {a:.0%}, {b:.0%}" for n, a, b in bars)
     caption = "Gates at the ends of their range: below a tenth of it, above nine tenths"
-    return caption, alt, _figure(draw, max(3.0, 0.28 * len(bars) + 1.0))
+    return caption, alt, drawn(draw, max(3.0, 0.28 * len(bars) + 1.0))
 
 
 def _watched(flow: GradientFlow) -> list[tuple[str, LayerFlow]]:
@@ -248,7 +169,7 @@ def _spectra(flow: GradientFlow) -> Titled | None:
         f"smallest {np.median(np.asarray(layer.spectrum)[:, -1]):.3g}"
         for name, layer in watched
     )
-    return "Singular values of the steps of one example", alt, _figure(draw)
+    return "Singular values of the steps of one example", alt, drawn(draw)
 
 
 def _exponents(flow: GradientFlow) -> Titled | None:
@@ -279,7 +200,7 @@ def _exponents(flow: GradientFlow) -> Titled | None:
     alt = "Lyapunov exponents. " + "; ".join(
         f"{name}: leading {mean(layer)[0][0]:+.3g} nats a step" for name, layer in watched
     )
-    return "Leading Lyapunov exponents: above 0 gradients grow", alt, _figure(draw)
+    return "Leading Lyapunov exponents: above 0 gradients grow", alt, drawn(draw)
 
 
 def _paths(flow: GradientFlow) -> list[Titled]:
@@ -303,7 +224,7 @@ def _paths(flow: GradientFlow) -> list[Titled]:
 
         last = "; ".join(f"{path} {share[-1]:.0%}" for path, share in shares.items())
         alt = f"Share of each path by lag, {name}; at the longest lag {last}"
-        found.append((f"What carries the cell state back, {name}", alt, _figure(draw)))
+        found.append((f"What carries the cell state back, {name}", alt, drawn(draw)))
     return found
 
 
@@ -329,4 +250,4 @@ def _norms(flow: GradientFlow) -> Titled | None:
     alt = "Distribution of the examples' gradient norms. " + "; ".join(
         f"{name}: median 10^{np.median(each):.2g}" for name, each in logs.items() if each.size
     )
-    return "How the gradients of the examples spread", alt, _figure(draw)
+    return "How the gradients of the examples spread", alt, drawn(draw)

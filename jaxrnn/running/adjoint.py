@@ -27,6 +27,7 @@ from jaxrnn.running.steps import Steps, chunk_of, linearised
 
 __all__ = [
     "direct_adjoints",
+    "gradient_of",
     "parts_and_total",
     "run_back",
     "scaled_back",
@@ -34,6 +35,7 @@ __all__ = [
     "through_step",
     "to_drive",
     "to_each",
+    "to_inputs",
     "to_params",
 ]
 
@@ -79,8 +81,11 @@ def run_back(run: Run, steps: Steps, direct: State) -> State:
 def scaled_back(run: Run, later: Scaled, step: tuple[Any, Steps]) -> tuple[Scaled, Scaled, Any]:
     """(Jᵀ λ, λ, λ's value in the state's dtype) of one step, λ = ḡ + later, of any size."""
     direct, at = step
+    # What comes from layers above may be of any size too, and is a `Scaled` already.
+    if not isinstance(direct, Scaled):
+        direct = rescaled(direct, jnp.zeros_like(later.exponent))
     # Jᵀ is linear, so it is applied to the value alone and the exponent is put back afterwards.
-    adjoint = added(later, rescaled(direct, jnp.zeros_like(later.exponent)))
+    adjoint = added(later, direct)
     value = jax.tree.map(lambda a, s: a.astype(s.dtype), adjoint.value, moving(at.before))
     return rescaled(through_step(run, at, value), adjoint.exponent), adjoint, value
 
@@ -152,6 +157,26 @@ def to_params(run: Run, step: Steps, drive: Drive) -> ArrayTree:
 
     (total,) = jax.linear_transpose(driven, run.params)(drive)
     return total
+
+
+def to_inputs(run: Run, step: Steps, drive: Drive) -> Any:
+    """(∂s/∂x)ᵀ λ of each step, a tree of xs, from the adjoint of the drive."""
+
+    def driven(dxs: Any) -> State:
+        at = run.params, step.partials, step.before, step.xs
+        return run.cell.drive(*at, None, dxs)
+
+    xs = moving(step.xs)
+    # Of a drive only that part comes from inputs which `drive` gives for them.
+    enters = jax.eval_shape(driven, xs)
+    own = jax.tree.map(
+        lambda like, part: None if like is None else part,
+        enters,
+        drive,
+        is_leaf=lambda like: like is None,
+    )
+    (found,) = jax.linear_transpose(driven, xs)(own)
+    return found
 
 
 def to_each(run: Run, steps: Steps, drives: Any) -> ArrayTree:

@@ -21,6 +21,7 @@ __all__ = [
     "analysis",
     "batch_of",
     "check_run",
+    "check_some_state",
     "check_vector_state",
     "first_checked",
     "first_state",
@@ -251,6 +252,28 @@ def check_vector_state(run: Any) -> State:
                 f"{name}: expected a vector (*batch, H) with batch {batch}, got "
                 f"{_checks.describe(leaf)}; give the leaf one axis of its own"
             )
+    return state
+
+
+def check_some_state(run: Any) -> State:
+    """`check_vector_state`, for analyses that ask for a largest singular value.
+
+    Args:
+      run: What should be a `jaxrnn.Run`.
+
+    Returns:
+      As `check_vector_state`.
+
+    Raises:
+      TypeError: As in `check_run`.
+      ValueError: As in `check_vector_state`, or if the state has no entry.
+    """
+    state = check_vector_state(run)
+    if not sum(leaf.shape[-1] for leaf in jax.tree.leaves(state)):
+        raise ValueError(
+            "state: expected at least one number to differentiate by, got none; give the cell a "
+            "hidden size of 1 or more"
+        )
     return state
 
 

@@ -12,6 +12,7 @@ import safetensors.numpy
 import jaxrnn
 from jaxrnn.cli import main
 from jaxrnn.cli.diagnose import Options, read_weights
+from jaxrnn.diagnosis.figures import plain
 from tests.support.modes import WIDEST
 from tests.support.profiles import short
 
@@ -259,7 +260,7 @@ def test_the_command_is_the_call(here, tmp_path):
     flow = jaxrnn.diagnose(model.cell, model.layers, xs, lengths=np.load("l.npy"), chunk=4)
     assert run(*FULLEST, "--out", "out") == 0
     (net,) = json.loads((tmp_path / "out/report.json").read_text())["nets"].values()
-    assert net["layers"] == json.loads(json.dumps(flow.summary()["layers"]))
+    assert net["layers"] == json.loads(json.dumps(plain(flow.summary())["layers"]))
 
 
 def test_more_examples_than_steps_ask_whether_the_batch_comes_first(here, capsys):

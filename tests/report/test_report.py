@@ -114,7 +114,7 @@ def test_the_numbers_are_those_of_the_diagnosis(flows):
     data = report.data(flows)
     again = json.loads(json.dumps(data, allow_nan=False))
     assert again == data
-    assert data["schema"] == 1
+    assert data["schema"] == 2
     for name, flow in flows.items():
         net = data["nets"][name]
         assert [each["illness"] for each in net["advice"]] == [a.illness for a in flow.advice]

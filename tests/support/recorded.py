@@ -11,6 +11,7 @@ are NumPy's draws: neither a factorisation nor JAX's initialisers have a say in 
 
 import argparse
 import functools
+import re
 from typing import Any, NamedTuple
 
 import jax
@@ -146,6 +147,50 @@ def flat(f, run, *args):
     return f(*run[:3], *args, **given(run))
 
 
+class LayerBefore(NamedTuple):
+    """The fields of a layer of a diagnosis when the record was written, in that order."""
+
+    adjoint: Any
+    contribution: Any
+    gradient: Any
+    horizon_10: Any
+    horizon_1: Any
+    bias: Any
+    random_adjoint: Any
+    random_contribution: Any
+    exponents: Any
+    bounds: Any
+    spectrum: Any
+    paths: Any
+    weights: Any
+    gates: Any
+
+
+class FlowBefore(NamedTuple):
+    layers: Any
+    lengths: Any
+    spans: Any
+    nonfinite: Any
+    source: Any
+
+
+# A layer below the last was probed by itself. Now its gradient and bias are those of the whole net.
+CHANGED = re.compile(r"diagnose layers( outputs)?-.*\.layers\[0\]\.(bias|gradient)")
+
+
+def as_before(flow):
+    """A diagnosis in the form of the record: without a loss each layer by its own cotangents."""
+    found = []
+    for layer in flow.layers:
+        fields = {name: getattr(layer, name) for name in LayerBefore._fields}
+        if layer.own_adjoint is not None:
+            which = "" if flow.loss == "random" else "random_"
+            fields[f"{which}adjoint"] = layer.own_adjoint
+            fields[f"{which}contribution"] = layer.own_contribution
+        found.append(LayerBefore(**fields))
+    return FlowBefore(tuple(found), flow.lengths, flow.spans, flow.nonfinite, flow.source)
+
+
 def of_weights(run):
     return jaxrnn.certificates.of_weights(run.cell, run.params)
 
@@ -259,10 +304,16 @@ OF_GATES = {
         r.cell, r.params, jax.random.key(1), longest=40.0
     ),
 }
-DIAGNOSED = {"diagnose": lambda run: flat(jaxrnn.diagnose, run)}
+
+
+def diagnosed(net, *args):
+    return as_before(flat(jaxrnn.diagnose, net, *args))
+
+
+DIAGNOSED = {"diagnose": diagnosed}
 DIAGNOSED_BY_LOSS = {
-    "diagnose last": lambda run: flat(jaxrnn.diagnose, run, of_last),
-    "diagnose all": lambda run: flat(jaxrnn.diagnose, run, of_all),
+    "diagnose last": lambda run: diagnosed(run, of_last),
+    "diagnose all": lambda run: diagnosed(run, of_all),
 }
 OF_LAYERS = {
     "layers.unroll_layers": lambda net: flat(layers.unroll_layers, net),
@@ -270,8 +321,8 @@ OF_LAYERS = {
     "layers.state_jacobians": lambda net: analysis_of_layers(layers.state_jacobians, net),
 }
 LAYERS_DIAGNOSED = {
-    "diagnose layers": lambda net: flat(jaxrnn.diagnose, net),
-    "diagnose layers outputs": lambda net: flat(jaxrnn.diagnose, net, of_outputs),
+    "diagnose layers": diagnosed,
+    "diagnose layers outputs": lambda net: diagnosed(net, of_outputs),
 }
 
 
@@ -358,7 +409,11 @@ def ulp(new, old):
 def compare(file):
     found, same, before = [], 0, read(file)
     for name in CALLS:
-        for i, (new, old) in enumerate(zip(leaves(name).values(), before[name], strict=True)):
+        now = leaves(name)
+        for i, (place, old) in enumerate(zip(now, before[name], strict=True)):
+            new = now[place]
+            if CHANGED.fullmatch(name + place):
+                continue
             if (new.dtype, new.shape, new.tobytes()) == (old.dtype, old.shape, old.tobytes()):
                 same += 1
             else:
