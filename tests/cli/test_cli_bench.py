@@ -9,7 +9,7 @@ from jaxrnn.cli import main
 from jaxrnn.cli.bench import BENCHMARKS
 
 ROOT = pathlib.Path(__file__).parents[2]
-NOT_TIMED = {"timing", "peers", "torch_process", "render", "pictures"}
+NOT_TIMED = {"real_nets", "timing", "peers", "torch_process", "render", "pictures"}
 
 
 def code(*argv):
