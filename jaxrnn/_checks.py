@@ -321,3 +321,12 @@ def check_loss(name: str, f: Any, states: Any, shape: tuple[int, ...]) -> None:
             raise ValueError(f"{words} {describe(value)}{hint}")
 
     jax.eval_shape(probe, states)
+
+
+def form(tree: Any) -> str:
+    """A tree by the names of its leaves, without their sizes."""
+    if hasattr(tree, "_fields"):
+        return f"{type(tree).__name__}({', '.join(tree._fields)})"
+    if isinstance(tree, dict):
+        return f"a dict of {', '.join(map(str, tree))}"
+    return describe(tree)

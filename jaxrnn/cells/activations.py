@@ -106,6 +106,12 @@ class Activation:
 
 def check_activation(name: str, value: Any) -> None:
     """Refuse what is no `Activation`, such as a bare function."""
+    if isinstance(value, str):
+        known = [each for each, leaf in globals().items() if isinstance(leaf, Activation)]
+        hint = f"jaxrnn.activations.{value}" if value in known else f"one of {', '.join(known)}"
+        raise TypeError(
+            f"{name}: expected a jaxrnn.activations.Activation, got {value!r}; use {hint}"
+        )
     _checks.check_instance(
         name,
         value,

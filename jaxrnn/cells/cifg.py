@@ -26,9 +26,9 @@ from jaxrnn.cells.traits import Gate
 __all__ = ["CIFGParams", "CIFGState", "cifg"]
 
 GATES = (
-    Gate("f", "forget", "keeps", sigmoid.range),
-    Gate("g", "candidate", "proposes", tanh.range),
-    Gate("o", "output", "reads", sigmoid.range),
+    Gate("f", "forget", "keeps", sigmoid.range, sigmoid.value),
+    Gate("g", "candidate", "proposes", tanh.range, tanh.value),
+    Gate("o", "output", "reads", sigmoid.range, sigmoid.value),
 )
 NAMES = tuple(gate.name for gate in GATES)
 

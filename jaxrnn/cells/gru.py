@@ -197,9 +197,9 @@ def _gru(gate: Activation, candidate: Activation) -> PointwiseCell:
         merge,
         gate_values=Given(gate_values, both),
         gates=(
-            Gate("r", "reset", "resets", gate.range),
-            Gate("z", "update", "keeps", gate.range),
-            Gate("n", "candidate", "proposes", candidate.range),
+            Gate("r", "reset", "resets", gate.range, gate.value),
+            Gate("z", "update", "keeps", gate.range, gate.value),
+            Gate("n", "candidate", "proposes", candidate.range, candidate.value),
         ),
     )
     return PointwiseCell(

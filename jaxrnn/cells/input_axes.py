@@ -5,8 +5,9 @@ from typing import Any, NamedTuple
 import jax
 
 from jaxrnn import _checks
+from jaxrnn.numerics.tangents import has_tangent
 
-__all__ = ["VECTOR", "InputAxes", "input_axes"]
+__all__ = ["VECTOR", "InputAxes", "check_vector", "input_axes"]
 
 
 class InputAxes(NamedTuple):
@@ -70,3 +71,16 @@ def input_axes(counts: Any) -> InputAxes:
 
 
 VECTOR = input_axes(1)  # one array `(D,)`
+
+
+def check_vector(name: str, x: Any) -> None:
+    """Refuse tokens, integers and trees of arrays where a cell reads a vector of real floats."""
+    leaves = jax.tree.leaves(x)
+    if not leaves or not all(hasattr(leaf, "shape") for leaf in leaves):
+        return  # no array at all: refused elsewhere
+    if not hasattr(x, "shape") or not has_tangent(x):
+        want = "a real floating dtype" if hasattr(x, "dtype") else "one array of real floats"
+        raise TypeError(
+            f"{name}: expected {want}, got {_checks.describe(x)}; "
+            "from_step(step, input_axes=…) lets a cell read tokens, images or a tree"
+        )

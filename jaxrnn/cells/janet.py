@@ -26,8 +26,8 @@ from jaxrnn.cells.traits import Gate
 __all__ = ["JANETParams", "JANETState", "janet"]
 
 GATES = (
-    Gate("f", "forget", "keeps", sigmoid.range),
-    Gate("c", "candidate", "proposes", tanh.range),
+    Gate("f", "forget", "keeps", sigmoid.range, sigmoid.value),
+    Gate("c", "candidate", "proposes", tanh.range, tanh.value),
 )
 BETA = 1.0
 NAMES = tuple(gate.name for gate in GATES)

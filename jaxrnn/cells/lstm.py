@@ -204,10 +204,10 @@ def _lstm(gate: Activation, candidate: Activation, output: Activation) -> Pointw
         readout=readout,
         gate_values=Given(gate_values, (gate, candidate)),
         gates=(
-            Gate("i", "input", "writes", gate.range),
-            Gate("f", "forget", "keeps", gate.range),
-            Gate("g", "candidate", "proposes", candidate.range),
-            Gate("o", "output", "reads", gate.range),
+            Gate("i", "input", "writes", gate.range, gate.value),
+            Gate("f", "forget", "keeps", gate.range, gate.value),
+            Gate("g", "candidate", "proposes", candidate.range, candidate.value),
+            Gate("o", "output", "reads", gate.range, gate.value),
         ),
     )
     return PointwiseCell(

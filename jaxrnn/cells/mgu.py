@@ -28,8 +28,8 @@ from jaxrnn.cells.traits import Gate
 __all__ = ["MGUParams", "MGUState", "mgu"]
 
 GATES = (
-    Gate("f", "forget", "keeps", sigmoid.range),
-    Gate("n", "candidate", "proposes", tanh.range),
+    Gate("f", "forget", "keeps", sigmoid.range, sigmoid.value),
+    Gate("n", "candidate", "proposes", tanh.range, tanh.value),
 )
 NAMES = tuple(gate.name for gate in GATES)
 

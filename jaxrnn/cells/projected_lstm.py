@@ -32,10 +32,10 @@ from jaxrnn.cells.traits import Gate
 __all__ = ["ProjectedLSTMParams", "ProjectedLSTMState", "projected_lstm"]
 
 GATES = (
-    Gate("i", "input", "writes", sigmoid.range),
-    Gate("f", "forget", "keeps", sigmoid.range),
-    Gate("g", "candidate", "proposes", tanh.range),
-    Gate("o", "output", "reads", sigmoid.range),
+    Gate("i", "input", "writes", sigmoid.range, sigmoid.value),
+    Gate("f", "forget", "keeps", sigmoid.range, sigmoid.value),
+    Gate("g", "candidate", "proposes", tanh.range, tanh.value),
+    Gate("o", "output", "reads", sigmoid.range, sigmoid.value),
 )
 NAMES = tuple(gate.name for gate in GATES)
 

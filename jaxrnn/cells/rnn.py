@@ -111,7 +111,7 @@ def _rnn(activation: Activation) -> PointwiseCell:
         slope=activation.gamma,
         linear=activation.linear,
         gate_values=Given(gate_values, (activation,)),
-        gates=(Gate("h", "output", "proposes", activation.range),),
+        gates=(Gate("h", "output", "proposes", activation.range, activation.value),),
     )
     return PointwiseCell(
         name=f"rnn[{activation.name}]",

@@ -24,7 +24,7 @@ from jaxrnn.cells.contract import (
     Stepper,
     over_leading_axes,
 )
-from jaxrnn.cells.input_axes import VECTOR, InputAxes
+from jaxrnn.cells.input_axes import VECTOR, InputAxes, check_vector
 from jaxrnn.cells.input_axes import input_axes as axes_of
 from jaxrnn.cells.traits import Traits
 from jaxrnn.numerics import norms, tangents
@@ -87,6 +87,7 @@ class StepCell:
     def check_sequence(self, params: Params, xs: Any) -> Any:
         """Raise unless every leaf of xs is `(T, *batch, …)`; an array with their leading axes."""
         if self.input_axes is None:
+            check_vector("xs", xs)
             _checks.check_sequence("xs", xs)
             return xs
         self.check_input(params, xs, "xs")
@@ -103,6 +104,7 @@ class StepCell:
         if self.input_axes is not None:
             self.input_axes.check(x, name)
             return
+        check_vector(name, x)
         _checks.check_array(name, x)
         if x.ndim == 0:
             raise ValueError(f"{name}: expected shape (*lead, D), got a scalar")
@@ -113,6 +115,11 @@ class StepCell:
         for path, leaf in jax.tree_util.tree_leaves_with_path(state):
             leaf_name = name + jax.tree_util.keystr(path)
             _checks.check_array(leaf_name, leaf, kind=None)
+            if tangents.is_key(leaf) and leaf.shape[: len(lead)] != lead:
+                raise ValueError(
+                    f"{leaf_name}: expected a key for each example, {lead}, got "
+                    f"{tuple(leaf.shape)}; jax.random.split(key, {lead}) makes them"
+                )
             _checks.check_lead(leaf_name, leaf.shape[: len(lead)], lead, x)
 
         def example(leaf: Array) -> jax.ShapeDtypeStruct:
@@ -130,6 +137,9 @@ class StepCell:
         """
         own: Any = None if self.init_example is None else jax.eval_shape(self.init_example, params)
         same = jax.tree.structure(own) == jax.tree.structure(state)
+        if own is not None and not same:
+            want, came = (_checks.form(tree) for tree in (own, state))
+            raise TypeError(f"{name}: expected {want}, as init_state gives, got {came}")
         paths = jax.tree_util.tree_leaves_with_path(state)
         for k, (path, leaf) in enumerate(paths):
             mine = jax.tree.leaves(own)[k] if same else None

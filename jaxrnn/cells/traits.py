@@ -21,12 +21,14 @@ class Gate(NamedTuple):
         cell without a gate that writes, a gate that keeps does both: it writes what it does not
         keep.
       range: (lowest, highest) value, with ±inf where there is no bound.
+      value: z ↦ what the gate lets through at the pre-activation z; None if it is not known.
     """
 
     name: str
     title: str
     role: str
     range: tuple[float, float]
+    value: Callable[[Array], Array] | None = None
 
 
 class Traits(NamedTuple):

@@ -23,8 +23,8 @@ from jaxrnn.cells.traits import Gate
 __all__ = ["UGRNNParams", "UGRNNState", "ugrnn"]
 
 GATES = (
-    Gate("g", "update", "keeps", sigmoid.range),
-    Gate("c", "candidate", "proposes", tanh.range),
+    Gate("g", "update", "keeps", sigmoid.range, sigmoid.value),
+    Gate("c", "candidate", "proposes", tanh.range, tanh.value),
 )
 NAMES = tuple(gate.name for gate in GATES)
 

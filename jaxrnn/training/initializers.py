@@ -18,8 +18,10 @@ from jax import Array
 
 from jaxrnn import _checks
 from jaxrnn.analysis import lyapunov
+from jaxrnn.cells.activations import sigmoid
 from jaxrnn.cells.contract import Cell, Params
 from jaxrnn.cells.drawing import GLOROT, ORTHOGONAL, Initializer, draw
+from jaxrnn.cells.traits import Gate
 from jaxrnn.numerics import norms
 from jaxrnn.numerics.dtypes import accumulator
 from jaxrnn.running.run import Run, check_run, precise, takes_run
@@ -125,7 +127,9 @@ def chrono(
 ) -> Params:
     """Biases with which each unit forgets over a lag of its own, drawn from a range.
 
-        b_f = log(τ - 1), so that σ(b_f) = 1 - 1/τ      b_i = -b_f      τ ~ U(shortest, longest)
+        f(b_f) = 1 - 1/τ      i(b_i) = 1/τ      τ ~ U(shortest, longest)
+
+    f and i are the cell's own gates at zero input and state. For sigmoids b_f = log(τ - 1) = -b_i.
 
     Args:
       cell: A cell in closed form with a forget gate f (and an input gate i), or with an update gate
@@ -142,7 +146,7 @@ def chrono(
       TypeError: If `cell` is not in closed form, `params` is not of its type or not real floats of
         one dtype, `key` is not one key, or a lag is not a real number.
       ValueError: If a leaf of `params` has another shape than the cell's, a lag is not finite or
-        out of its range, or no gate of the cell keeps its state.
+        out of its range, no gate of the cell keeps its state, or its gates are not between 0 and 1.
 
     Cost:
       H draws and a copy of b for each of the gates, O(G·H).
@@ -161,21 +165,50 @@ def chrono(
     _checks.check_key(key)
     _checks.check_real("shortest", shortest, least=2.0)
     _checks.check_real("longest", longest, least=shortest)
-    by_role = {gate.role: gate.name for gate in cell.traits.gates}
+    by_role = {gate.role: gate for gate in cell.traits.gates}
     keep, write = by_role.get("keeps"), by_role.get("writes")
     if keep is None:
         raise ValueError(
             f"cell: expected a cell with a forget gate f or an update gate z, got {cell!r}; "
             "without a gate that keeps the state there is no lag to set"
         )
+    for gate in (keep, write):
+        if gate is not None and gate.range != (0.0, 1.0):
+            raise ValueError(
+                f"cell: expected {gate.title} gates between 0 and 1, got {cell!r} with gates "
+                f"between {gate.range[0]:g} and {gate.range[1]:g}; a share of the state that is "
+                "kept has no meaning there"
+            )
     H, dtype = _units(cell, params), params.b.dtype
     wide = accumulator(dtype)
     # Lags are drawn in float32 at least: in bfloat16 those from 256 on are multiples of 2.
     lag = jax.random.uniform(key, (H,), wide, float(shortest), float(longest))
-    bias = jnp.log(lag - 1).astype(dtype)
-    params = _with_bias(cell, params, keep, bias)
+    params = _with_bias(cell, params, keep.name, _bias_for(keep, 1 - 1 / lag, lag).astype(dtype))
     # A GRU has no such gate: its 1 - z writes, and moves with z.
-    return params if write is None else _with_bias(cell, params, write, -bias)
+    if write is None:
+        return params
+    return _with_bias(cell, params, write.name, _bias_for(write, 1 / lag, lag).astype(dtype))
+
+
+def _bias_for(gate: Gate, share: Array, lag: Array) -> Array:
+    """The pre-activation at which a gate lets `share` through, 1 - 1/lag or 1/lag."""
+    value = gate.value
+    if value is None or value == sigmoid.value:
+        # logit(1 - 1/τ) without the cancellation in 1 - share; a gate that is not known is taken
+        # for a sigmoid.
+        bias = jnp.log(lag - 1)
+        return bias if gate.role == "keeps" else -bias
+
+    def halved(_: int, ends: tuple[Array, Array]) -> tuple[Array, Array]:
+        low, high = ends
+        middle = (low + high) / 2
+        below = value(middle) < share
+        return jnp.where(below, middle, low), jnp.where(below, high, middle)
+
+    # Any gate that rises: hard sigmoids have a straight inverse, others none that is known here.
+    ends = jnp.full_like(lag, -64.0), jnp.full_like(lag, 64.0)
+    low, high = jax.lax.fori_loop(0, 64, halved, ends)
+    return (low + high) / 2
 
 
 def redrawn(

@@ -29,7 +29,7 @@ ALLOWED_FLOAT32 = 64 * EPS32
 def families(cell: Any, method: ReferenceMethod, case: Case, single: Any) -> dict[str, Pairs]:
     """The gate derivatives at a case, in float64, and in float32 at its rounded point."""
     exact, own = _at(cell, case.point)
-    directions = _directions(exact)
+    directions = _directions(exact, len(cell.gates))
     rounded, own_single = _at(cell, single)
     # The float32 projections themselves are the point in both precisions: φ alone is judged.
     rounded = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), rounded)
@@ -90,10 +90,10 @@ def _rows(first: Array, second: Array, rest: Array) -> Array:
     return jnp.concatenate([first[None], second[None], rest])
 
 
-def _directions(point: Any) -> ArrayTree:
+def _directions(point: Any, gates: int) -> ArrayTree:
     """For each diagonal a row: ones for one leaf of the state, one gate of u or a, or one unit."""
     leaves, structure = jax.tree.flatten(point)
-    H = jax.tree.leaves(point[0])[0].shape[-1]
+    H = point[1].shape[-1] // gates  # of a state (h,) with an output projection φ sees no leaf
     ends = list(accumulate(leaf.shape[-1] for leaf in leaves))
     on = jnp.repeat(jnp.eye(ends[-1] // H), H, axis=1)
     return structure.unflatten(jnp.split(on, ends[:-1], axis=1))

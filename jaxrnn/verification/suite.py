@@ -183,6 +183,12 @@ def redraw(cell: Cell, worst: Worst) -> Case:
 def _templates(
     cell: Cell, shapes: Sequence[tuple[int, int]] | None, example: Any
 ) -> list[Template]:
+    if getattr(cell, "input_axes", None) is not None:
+        raise TypeError(
+            f"cell: expected a cell that reads a vector of real floats, got {cell.name} with "
+            "input_axes; verify draws vectors. Verify the step with its input put together of one: "
+            "from_step(lambda params, state, x: step(params, state, made_of(x)))"
+        )
     if example is not None:
         return [_example_template(cell, example)]
     if shapes is None:
@@ -209,7 +215,8 @@ def _floats(cell: Cell, shape: Template) -> Template:
     if out:
         raise TypeError(
             f"cell: expected a state and an input of real floats, got {cell.name} with {out[0]}, "
-            "which has no tangent; verify the step with that leaf as a constant"
+            "which has no tangent; verify the step with that leaf as a constant: "
+            "from_step(lambda params, state, x: step(params, state._replace(key=key), x))"
         )
     return shape
 

@@ -236,11 +236,37 @@ def test_tokens_and_images_are_inputs():
         same(*map(ANALYSES[name], runs))
 
 
+@pytest.mark.parametrize("loss", [None, lambda states: jnp.sum(jnp.sin(states.h[-1]))])
+def test_a_diagnosis_takes_keys_and_counters_as_constants(loss):
+    dropping, fixed = twins()
+    mine = jaxrnn.diagnose(dropping.cell, PARAMS, dropping.xs, loss)
+    want = jaxrnn.diagnose(fixed.cell, PARAMS, fixed.xs, loss)
+    for field in ("adjoint", "contribution", "gradient"):
+        got, of = (np.exp(getattr(flow.layers[0], field)) for flow in (mine, want))
+        np.testing.assert_allclose(got, of, rtol=0, atol=1e-12 * of.max())
+    np.testing.assert_allclose(
+        mine.layers[0].exponents.value, want.layers[0].exponents.value, rtol=1e-10, atol=1e-12
+    )
+
+
 # --- what does not fit ------------------------------------------------------------------
 
 
 TIMED = jaxrnn.from_step(decaying, init_state=first, input_axes=Timed(1, 0))
 REFUSED = {
+    "a state of another tree": (
+        lambda: jaxrnn.Run(DROPPING, PARAMS, XS, Fixed(jnp.zeros((B, H)))),
+        TypeError, r"state0: expected Dropping\(h, key, count\), as init_state gives, got Fixed"),
+    "a bare array as state": (
+        lambda: jaxrnn.Run(DROPPING, PARAMS, XS, jnp.zeros((B, H))),
+        TypeError, r"state0: expected Dropping\(h, key, count\), as init_state gives, got float"),
+    "one key for a batch": (
+        lambda: jaxrnn.Run(DROPPING, PARAMS, XS, DROPPING.init_state(PARAMS, (B,))._replace(
+            key=jax.random.key(0))),
+        ValueError, r"state0\.key: expected a key for each example, \(3,\), got \(\); jax"),
+    "a tree without axes": (
+        lambda: jaxrnn.Run(FIXED, PARAMS, (XS, XS)),
+        TypeError, r"xs: expected one array of real floats, got .*input_axes"),
     "a key that is none": (
         lambda: jaxrnn.Run(DROPPING, PARAMS, XS, DROPPING.init_state(PARAMS, (B,))._replace(
             key=jnp.zeros((B, 2), "uint32"))),

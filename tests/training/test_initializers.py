@@ -100,6 +100,35 @@ def test_chrono_gates_forget_over_lags_in_the_range(name, keep):
     np.testing.assert_array_equal(new.w_hh, params.w_hh)
 
 
+@pytest.mark.parametrize("kind", ["lstm", "gru"])
+@pytest.mark.parametrize("name", ["hard_sigmoid", "keras2_hard_sigmoid"])
+@pytest.mark.parametrize("jitted", [False, True])
+def test_chrono_asks_the_cells_own_gate(kind, name, jitted):
+    """A bias that a sigmoid would need holds a hard sigmoid shut or open for good."""
+    gate = getattr(jaxrnn.activations, name)
+    cell = getattr(jaxrnn, kind)(gate=gate)
+    params = fresh(cell, H=50)
+    key = jax.random.key(2)
+    chrono = functools.partial(initializers.chrono, cell, longest=1000, shortest=200)
+    new = (jax.jit(chrono) if jitted else chrono)(params, key)
+    slope, found = {"hard_sigmoid": 1 / 6, "keras2_hard_sigmoid": 0.2}[name], blocks(cell, new.b)
+    keep = 0.5 + slope * np.asarray(found["f" if kind == "lstm" else "z"])
+    lag = 1 / (1 - keep)
+    assert 200 - 1e-6 <= lag.min() < lag.max() <= 1000 + 1e-6
+    if kind == "lstm":
+        np.testing.assert_allclose(
+            0.5 + slope * np.asarray(found["i"]), 1 - keep, rtol=0, atol=1e-12
+        )
+
+
+def test_chrono_refuses_gates_that_keep_no_share():
+    cell = jaxrnn.lstm(gate=jaxrnn.activations.tanh)
+    with pytest.raises(
+        ValueError, match=r"^cell: expected forget gates between 0 and 1, got .*-1 and 1"
+    ):
+        initializers.chrono(cell, fresh(cell), jax.random.key(0), longest=10)
+
+
 def test_chrono_lstm_remembers_longer():
     cell = CELLS["lstm"]
     short = fresh(cell, H=32, forget_bias=0.0)
