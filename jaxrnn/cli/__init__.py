@@ -81,6 +81,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         lengths: pathlib.Path | None = None,
         batch_first: bool = False,
         chunk: int | None = None,
+        reach: float = 0.5,
         out: pathlib.Path = pathlib.Path("jaxrnn-report"),
     ) -> int:
         """Say how the gradients of your trained net flow back through time, and what to do.
@@ -96,9 +97,10 @@ def main(argv: Sequence[str] | None = None) -> None:
           lengths: .npy file with integers (B,), the lengths of padded sequences.
           batch_first: the data is (B, T, D).
           chunk: number of examples taken at a time; by default chosen from the sizes.
+          reach: the share of a sequence that a gradient has to reach, in (0, 1].
           out: folder for report.html and report.json.
         """
-        options = Options(layout, prefix, activation, lengths, batch_first, chunk, out)
+        options = Options(layout, prefix, activation, lengths, batch_first, chunk, reach, out)
         with watched():
             return diagnose_command(weights, data, options)
 

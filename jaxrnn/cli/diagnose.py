@@ -27,6 +27,7 @@ class Options(NamedTuple):
       lengths: A `.npy` of integers `(B,)`, or None.
       batch_first: Whether the data is `(B, T, D)`.
       chunk: How many examples are taken at a time; None to choose it from the sizes.
+      reach: The share of a sequence that a gradient has to reach.
       out: The folder of the report.
     """
 
@@ -36,6 +37,7 @@ class Options(NamedTuple):
     lengths: pathlib.Path | None
     batch_first: bool
     chunk: int | None
+    reach: float
     out: pathlib.Path
 
 
@@ -85,6 +87,7 @@ def diagnose_command(weights: pathlib.Path, data: pathlib.Path, options: Options
         xs,
         lengths=lengths,
         chunk=options.chunk,
+        reach=options.reach,
         progress=lambda chunks: tqdm(chunks, desc="diagnosing", unit="chunk", disable=None),
     )
     with writing_to(options.out):

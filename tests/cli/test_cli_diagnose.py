@@ -139,7 +139,7 @@ def test_the_report_has_what_an_independent_computation_finds(given, here, tmp_p
     ("two.safetensors", None, "enc"), ("m.npz", None, "net.lstm."), ("m.npz", "torch", None),
 ])  # fmt: skip
 def test_what_of_layout_and_prefix_is_not_given_is_guessed(file, layout, prefix, here):
-    chosen = Options(layout, prefix, None, None, False, None, pathlib.Path("out"))
+    chosen = Options(layout, prefix, None, None, False, None, 0.5, pathlib.Path("out"))
     model = read_weights(pathlib.Path(file), chosen)
     assert model.layout == "torch"
     np.testing.assert_array_equal(model.params.w_hh, here[0]["weight_hh_l0"])
@@ -221,6 +221,7 @@ REFUSED = {
     "lengths beyond T": ("m.safetensors", "xs.npy", ("--lengths", "long.npy"), "lengths: expected"),
     "too few lengths": ("m.safetensors", "xs.npy", ("--lengths", "few.npy"), "lengths: expected"),
     "lengths of floats": ("m.safetensors", "xs.npy", ("--lengths", "xs.npy"), "lengths: expected"),
+    "a reach of 2": ("m.safetensors", "xs.npy", ("--reach", "2"), "reach: expected"),
     "a chunk of 0": ("m.safetensors", "xs.npy", ("--chunk", "0"), "chunk: expected"),
 }  # fmt: skip
 
